@@ -1,0 +1,63 @@
+"""Checks of sizes and options, with messages that name the argument, the axes and what came."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from nplstm.errors import ArgumentError, ShapeError
+
+Axis: TypeAlias = tuple[str, int | None]
+"""An axis' name and its size; None admits any size."""
+
+
+def describe_axes(axes: Sequence[Axis]) -> str:
+    """Write axes as they stand in messages: ``(T, B, I=10)``."""
+    parts = [name if size is None or name == str(size) else f"{name}={size}" for name, size in axes]
+    return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
+
+
+def check_shape(argument: str, shape: tuple[int, ...], axes: Sequence[Axis]) -> None:
+    """Raise ShapeError unless ``shape`` has these axes and sizes."""
+    fits = len(shape) == len(axes) and all(
+        expected is None or size == expected for size, (_, expected) in zip(shape, axes, strict=True)
+    )
+    if not fits:
+        raise ShapeError(f"{argument}: expected shape {describe_axes(axes)}, got {shape}")
+
+
+def check_size(argument: str, value: Any, *, minimum: int = 1) -> int:
+    """Return ``value`` as an int of at least ``minimum``; NumPy integers count, booleans and floats do not."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
+        raise ArgumentError(f"{argument}: expected an integer >= {minimum}, got {value!r}")
+    return number
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """Return ``value`` if it is a bool: a number in a flag's place is most often a shifted argument."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{argument}: expected True or False, got {value!r}")
+    return value
+
+
+def check_number(
+    argument: str,
+    value: Any,
+    *,
+    minimum: float = float("-inf"),
+    maximum: float = float("inf"),
+    above: float | None = None,
+) -> float:
+    """Return ``value`` as a float in [minimum, maximum], or in (above, maximum]; NaN and booleans do not count."""
+    low = f"({above}" if above is not None else f"[{minimum}"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    inside = minimum <= number <= maximum and (above is None or number > above)
+    if isinstance(value, bool | str) or not inside:
+        raise ArgumentError(f"{argument}: expected a number in {low}, {maximum}], got {value!r}")
+    return number

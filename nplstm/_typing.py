@@ -1,0 +1,18 @@
+"""The names that annotations use.
+
+``Array`` stands for a NumPy or a CuPy array. CuPy ships no type stubs and mirrors NumPy's interface, so a
+type checker reads both as ``numpy.ndarray``; which one it is at run time is the backend's business.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = Mapping[str, Array]
+HostIndices: TypeAlias = NDArray[np.int64]
+DType: TypeAlias = np.dtype[Any]
+
+__all__ = ["Array", "Arrays", "DType", "DTypeLike", "HostIndices"]
