@@ -37,10 +37,10 @@ def check_size(argument: str, value: Any, *, minimum: int = 1) -> int:
 
 
 def check_flag(argument: str, value: Any) -> bool:
-    """Return ``value`` if it is a bool: a number in a flag's place is most often a shifted argument."""
-    if not isinstance(value, bool):
+    """Return ``value`` as a bool if it is one: a number in a flag's place is most often a shifted argument."""
+    if type(value).__name__ not in {"bool", "bool_"}:  # Python's, and NumPy's under either of its names
         raise ArgumentError(f"{argument}: expected True or False, got {value!r}")
-    return value
+    return bool(value)
 
 
 def check_number(
@@ -61,3 +61,14 @@ def check_number(
     if isinstance(value, bool | str) or not inside:
         raise ArgumentError(f"{argument}: expected a number in {low}, {maximum}], got {value!r}")
     return number
+
+
+def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, Any]:
+    """Return the two members of a tuple or list; two Nones for None."""
+    if pair is None:
+        return None, None
+    members: list[Any] = list(pair) if isinstance(pair, tuple | list) else []  # pyright: ignore[reportUnknownArgumentType]
+    if len(members) != 2:
+        got = f"{len(members)} of them" if members else type(pair).__qualname__
+        raise ArgumentError(f"{argument}: expected a pair ({names[0]}, {names[1]}), got {got}")
+    return members[0], members[1]

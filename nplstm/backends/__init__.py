@@ -1,0 +1,108 @@
+"""Array libraries, found by the type of an array and loaded when first used.
+
+``backend_of(array)`` is the one lookup. It never imports a library: an array of CuPy can only exist where
+CuPy is loaded already, so importing nplstm costs NumPy alone.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from nplstm._typing import Array, DType, DTypeLike
+from nplstm.backends._base import Backend
+from nplstm.backends._numpy import BACKEND as NUMPY
+from nplstm.errors import ArgumentError, BackendError, DTypeError
+
+__all__ = ["Backend", "backend_of", "check_arrays", "check_dtype", "get_backend", "namespace", "register"]
+
+_LAZY = {"cupy": "nplstm.backends._cupy"}
+_LOADED: dict[str, Backend] = {"numpy": NUMPY}
+_BY_TYPE: dict[type, Backend] = {}
+
+
+def register(backend: Backend) -> None:
+    """Add a backend under its name, so that its arrays are known and ``.to(name)`` finds it."""
+    _LOADED[backend.name] = backend
+
+
+def get_backend(name: str) -> Backend:
+    """Return the backend of that name, importing its library at the first call.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no backend of that name.
+    BackendUnavailableError
+        If its library is not installed, or finds no device: the message says which of the two.
+    """
+    if name in _LOADED:
+        return _LOADED[name]
+    if name not in _LAZY:
+        known = ", ".join(repr(known) for known in sorted({*_LOADED, *_LAZY}))
+        raise ArgumentError(f"backend: expected one of {known}, got {name!r}")
+    backend: Backend = import_module(_LAZY[name]).BACKEND
+    register(backend)
+    return backend
+
+
+def backend_of(array: Any, argument: str = "array") -> Backend:
+    """Return the backend that ``array`` belongs to, by its type."""
+    kind: type = type(array)
+    if kind not in _BY_TYPE:
+        _BY_TYPE[kind] = _find_backend(array, argument)
+    return _BY_TYPE[kind]
+
+
+def _find_backend(array: Any, argument: str) -> Backend:
+    if type(array).__module__.partition(".")[0] in _LAZY:
+        get_backend(type(array).__module__.partition(".")[0])
+    for backend in _LOADED.values():
+        if backend.is_array(array):
+            return backend
+    kind = type(array)
+    raise BackendError(
+        f"{argument}: expected an array of NumPy or CuPy, got {kind.__module__}.{kind.__qualname__}; "
+        f"numpy.asarray(...) makes an array of most things"
+    )
+
+
+def namespace(array: Array) -> Any:
+    """Return the NumPy-like namespace of the library that ``array`` belongs to."""
+    return backend_of(array).xp
+
+
+def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> DType:
+    """Return ``dtype`` as the library's dtype object if the backend computes with it."""
+    try:
+        kind: DType = NUMPY.xp.dtype(dtype)
+    except TypeError:
+        kind = NUMPY.xp.dtype(object)
+    if dtype is None or kind.name not in backend.float_dtypes:
+        given = getattr(dtype, "__name__", dtype)
+        hint = "; float16 needs backend 'cupy'" if kind.name == "float16" else ""
+        raise DTypeError(f"{argument}: backend {backend.name!r} has {backend.float_dtypes}, got {given}{hint}")
+    return kind
+
+
+def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> None:
+    """Raise unless each array that is not None lives on ``backend``, on one device, with elements ``dtype``.
+
+    ``owner`` names what the arrays must agree with, for the message.
+    """
+    devices: dict[str, str] = {}
+    for argument, array in arrays.items():
+        if array is None:
+            continue
+        found = backend_of(array, argument)
+        if found is not backend:
+            raise BackendError(
+                f"{argument}: is an array of {found.name!r}, but {owner} is on {backend.name!r}; "
+                f"nothing is transferred silently: move one of them (a layer with .to({found.name!r}))"
+            )
+        if array.dtype != dtype:
+            raise DTypeError(
+                f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
+                f"{argument}.astype({str(dtype)!r}), or a layer's .to(dtype={str(array.dtype)!r})"
+            )
+        devices[argument] = backend.device_of(array)
+    if len(set(devices.values())) > 1:
+        raise BackendError(f"expected all arrays on one device, got {devices}")

@@ -1,0 +1,1 @@
+"""One step of an LSTM, forward and backward. Start with ``lstm.py``."""

@@ -1,0 +1,385 @@
+"""``LSTM``: whole sequences through a stack of layers, and ``LSTMTape``: the way back."""
+
+import warnings
+from typing import Any, NamedTuple, cast
+
+from nplstm._shapes import Axis, check_flag, check_number, check_pair, check_size
+from nplstm._typing import Array, DTypeLike
+from nplstm.backends import check_arrays
+from nplstm.errors import ArgumentError
+from nplstm.layers.layout import Layout, find_layout
+from nplstm.layers.stack import StackOutput, StackParams, StackTape, stack_backward, stack_forward
+from nplstm.module import Module
+from nplstm.ops.dropout import dropout_mask
+from nplstm.packing import PackedSequence
+from nplstm.params import LSTMParams, Parameters, uniform
+
+__all__ = ["LSTM", "LSTMGradients", "LSTMTape"]
+
+
+class LSTMGradients(NamedTuple):
+    """Gradients of a loss, each shaped like what it belongs to.
+
+    ``input`` is a PackedSequence where the input was one. ``parameters`` are sums over time and batch.
+    """
+
+    input: Any
+    h_0: Array
+    c_0: Array
+    parameters: Parameters
+
+
+class _Wiring(NamedTuple):
+    """How layers, directions and widths of an ``LSTM`` hang together."""
+
+    suffixes: list[list[str]]  # of the parameters' names, by layer, then by direction
+    h_axis: Axis  # name and size of the last axis of h: P, or H without projection
+    c_axis: Axis
+
+    @property
+    def states(self) -> int:
+        """L * D."""
+        return len(self.suffixes) * len(self.suffixes[0])
+
+    @property
+    def output_axis(self) -> Axis:
+        """Name and size of the last axis of the output."""
+        return "D*" + self.h_axis[0], len(self.suffixes[0]) * (self.h_axis[1] or 0)
+
+
+class LSTM(Module):
+    """A stack of long short-term memory layers: ``torch.nn.LSTM`` on NumPy and CuPy.
+
+    Each layer computes, for each step t of each sequence::
+
+        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
+        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf)
+        g_t =    tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)
+        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho)
+        c_t = f_t * c_{t-1} + i_t * g_t
+        h_t = o_t * tanh(c_t)                 (with proj_size: h_t = W_hr (o_t * tanh(c_t)))
+
+    The names, shapes and gate order (i, f, g, o) of the parameters are torch's: for layer k, ``weight_ih_l{k}``
+    (4H, I), from the second layer on (4H, D * P); ``weight_hh_l{k}`` (4H, P); ``bias_ih_l{k}`` and
+    ``bias_hh_l{k}`` (4H,); with ``proj_size`` ``weight_hr_l{k}`` (P, H); and the same with ``_reverse`` for the
+    second direction. All start from U(-1/sqrt(H), 1/sqrt(H)).
+
+    Parameters
+    ----------
+    input_size : int
+        I, the width of the input.
+    hidden_size : int
+        H, the number of cells of a layer.
+    num_layers : int
+        L.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Whether input and output are (B, T, ...) instead of (T, B, ...). States are (L * D, B, ...) either way.
+    dropout : float in [0, 1]
+        Probability of zeroing an output between layers. Acts in ``record`` only, never in a plain call.
+    bidirectional : bool
+        Whether a second direction (D = 2) reads the sequence from its end.
+    proj_size : int
+        P, the width of h, less than H; 0 for no projection (P = H).
+    backend : {"numpy", "cupy"}
+        Where the parameters live.
+    dtype : {"float32", "float64"}; on CuPy also "float16"
+        Element type of parameters, inputs and outputs.
+    rng : int, numpy.random.Generator or None
+        Where the initial parameters come from; None for fresh entropy.
+
+    Raises
+    ------
+    ArgumentError
+        For an option without meaning: a size below 1, dropout outside [0, 1], proj_size >= hidden_size.
+    DTypeError
+        If the backend has no such element type.
+    BackendUnavailableError
+        If CuPy is not installed, or finds no GPU.
+
+    References
+    ----------
+    Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers et al., "Learning to forget", 2000 (the
+    forget gate); Sak et al., arXiv:1402.1128, 2014 (the projection).
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> lstm = nplstm.LSTM(10, 20, num_layers=2, bidirectional=True, rng=0)
+    >>> x = np.ones((5, 3, 10), dtype=np.float32)  # T=5 steps of B=3 sequences
+    >>> output, (h_n, c_n) = lstm(x)
+    >>> output.shape, h_n.shape, c_n.shape
+    ((5, 3, 40), (4, 3, 20), (4, 3, 20))
+
+    Training: record the forward pass, then ask its tape for gradients.
+
+    >>> tape = lstm.record(x)
+    >>> grads = tape.backward(np.ones_like(tape.output))
+    >>> grads.input.shape, grads.parameters["weight_ih_l0"].shape
+    ((5, 3, 10), (80, 10))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        backend: str = "numpy",
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+    ) -> None:
+        super().__init__(backend=backend, dtype=dtype)
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.num_layers = check_size("num_layers", num_layers)
+        self.bias = check_flag("bias", bias)
+        self.batch_first = check_flag("batch_first", batch_first)
+        self.dropout = check_number("dropout", dropout, minimum=0.0, maximum=1.0)
+        self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.proj_size = check_size("proj_size", proj_size, minimum=0)
+        if self.proj_size >= self.hidden_size:
+            raise ArgumentError(
+                f"proj_size: expected less than hidden_size={self.hidden_size} (0 for none), got {proj_size}"
+            )
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn(
+                f"dropout={self.dropout} acts between layers, and num_layers=1 has no such place",
+                stacklevel=2,
+            )
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        self._wiring = _Wiring(
+            suffixes=[[f"_l{layer}{d}" for d in directions] for layer in range(self.num_layers)],
+            h_axis=("P", self.proj_size) if self.proj_size else ("H", self.hidden_size),
+            c_axis=("H", self.hidden_size),
+        )
+        self.reset_parameters(rng)
+
+    def __repr__(self) -> str:
+        usual = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        usual["proj_size"] = 0
+        given = [f", {name}={getattr(self, name)!r}" for name in usual if getattr(self, name) != usual[name]]
+        return f"LSTM({self.input_size}, {self.hidden_size}{''.join(given)}{self._placement()})"
+
+    def reset_parameters(self, rng: Any = None) -> None:
+        """Draw all parameters anew from U(-1/sqrt(H), 1/sqrt(H)), with a seed or a NumPy generator."""
+        shapes = {name: shape for layer in range(self.num_layers) for name, shape in self._shapes(layer)}
+        bound = self.hidden_size**-0.5
+        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
+        self._parameters.replace_all(arrays, copy=False)
+
+    def _shapes(self, layer: int) -> list[tuple[str, tuple[int, ...]]]:
+        H, P = self.hidden_size, self.proj_size or self.hidden_size
+        suffixes = self._wiring.suffixes[layer]
+        width = self.input_size if layer == 0 else len(suffixes) * P
+        shapes: list[tuple[str, tuple[int, ...]]] = []
+        for suffix in suffixes:
+            shapes += [("weight_ih" + suffix, (4 * H, width)), ("weight_hh" + suffix, (4 * H, P))]
+            if self.bias:
+                shapes += [("bias_ih" + suffix, (4 * H,)), ("bias_hh" + suffix, (4 * H,))]
+            if self.proj_size:
+                shapes += [("weight_hr" + suffix, (P, H))]
+        return shapes
+
+    def _stack_params(self) -> StackParams:
+        return [
+            tuple(LSTMParams.from_named(self._parameters, suffix) for suffix in layer)
+            for layer in self._wiring.suffixes
+        ]
+
+    def __call__(
+        self, x: Any, hx: tuple[Array | None, Array | None] | None = None, *, lengths: Any = None
+    ) -> tuple[Any, tuple[Array, Array]]:
+        """Run the layers; nothing is stored, and there is no dropout.
+
+        Parameters
+        ----------
+        x : Array, shape (T, B, I), or (B, T, I) with ``batch_first``, or (T, I); or PackedSequence
+            The input. T and what follows it must be at least 1; B may be 0.
+        hx : (h_0, c_0), optional
+            Initial states, shapes (L * D, B, P) and (L * D, B, H), without B for an unbatched input; or (P,)
+            and (H,), one vector for all. Zeros where left out or None. State ``layer * D + direction`` is first.
+        lengths : sequence of B integers in [0, T], optional
+            For a padded batch, each sequence's own length, in any order. What lies past a sequence's end is not
+            read, the output there is zero, and its final state is the one at its own end: for length 0, the
+            initial state.
+
+        Returns
+        -------
+        output : Array, shape (T, B, D * P), or (B, T, D * P), or (T, D * P); or PackedSequence
+            h_t of the last layer, both directions side by side.
+        (h_n, c_n) : Arrays, shapes (L * D, B, P) and (L * D, B, H); unbatched, without B
+            Final states. For the reverse direction that is the state at the sequence's start.
+
+        Raises
+        ------
+        ShapeError
+            Names the argument, the axes expected and the shape that came.
+        DTypeError
+            If an array's element type is not the layer's, or lengths are not integers.
+        BackendError
+            If an array is not on the layer's backend.
+        ArgumentError
+            If a length is outside [0, T], or lengths are given for a PackedSequence or an unbatched input.
+        """
+        layout, result = self._run(x, hx, lengths, mask_rng=None, record=False)
+        return layout.unpack(result.output), (layout.unpack_state(result.h_n), layout.unpack_state(result.c_n))
+
+    def record(
+        self,
+        x: Any,
+        hx: tuple[Array | None, Array | None] | None = None,
+        *,
+        lengths: Any = None,
+        rng: Any = None,
+        training: bool = True,
+    ) -> "LSTMTape":
+        """Run the layers and keep what ``backward`` needs. Dropout acts here.
+
+        Parameters
+        ----------
+        x, hx, lengths
+            As for a plain call. The input is copied: the caller may reuse its memory.
+        rng : numpy.random.Generator (on CuPy also cupy.random.Generator)
+            Where the dropout masks come from; needed where dropout acts. A fresh mask is drawn at each call.
+        training : bool
+            False records without dropout.
+
+        Returns
+        -------
+        LSTMTape
+            With ``output``, ``h_n``, ``c_n`` and ``backward``; independent of all other tapes and of what
+            happens to the layer later.
+
+        Raises
+        ------
+        ArgumentError
+            If dropout acts and there is no generator; and whatever a plain call raises.
+        """
+        acts = training and self.dropout > 0 and self.num_layers > 1
+        if acts and rng is None:
+            raise ArgumentError(
+                f"rng: dropout={self.dropout} draws masks: pass a generator, "
+                f"rng=numpy.random.default_rng(seed), or training=False"
+            )
+        layout, result = self._run(x, hx, lengths, mask_rng=rng if acts else None, record=True)
+        shared = [state is not None and state.ndim == 1 for state in hx or (None, None)]
+        return LSTMTape(self._wiring, layout, result, shared)
+
+    def _run(
+        self, x: Any, hx: Any, lengths: Any, *, mask_rng: Any, record: bool
+    ) -> tuple[Layout, StackOutput]:
+        """Bring the input into the packed layout and run the stack, with dropout if there is a generator."""
+        wiring, backend, dtype = self._wiring, self._backend, self._dtype
+        h_0, c_0 = check_pair("hx", ("h_0", "c_0"), hx)
+        data = x.data if isinstance(x, PackedSequence) else x
+        weight = self._parameters["weight_ih_l0"]
+        check_arrays("the LSTM", backend, dtype, input=data, h_0=h_0, c_0=c_0, weight_ih_l0=weight)
+        layout = find_layout(
+            x, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend
+        )
+        rows = layout.pack("input", x, ("I", self.input_size), keep=record)
+        masks = [self._mask(mask_rng, len(rows)) for _ in wiring.suffixes[1:]]
+        result = stack_forward(
+            rows,
+            layout.pack_state("h_0", h_0, wiring.states, wiring.h_axis, dtype),
+            layout.pack_state("c_0", c_0, wiring.states, wiring.c_axis, dtype),
+            self._stack_params(),
+            layout.steps,
+            masks=masks,
+            record=record,
+        )
+        return layout, result
+
+    def _mask(self, rng: Any, rows: int) -> Array | None:
+        if rng is None:
+            return None
+        shape = (rows, self._wiring.output_axis[1] or 0)
+        return dropout_mask(self._backend, rng, shape, self._dtype, self.dropout)
+
+
+class LSTMTape:
+    """One recorded forward pass of an ``LSTM``, made by ``LSTM.record``.
+
+    Attributes
+    ----------
+    output, h_n, c_n
+        As a plain call returns them. They refuse to be written to (on NumPy), since ``backward`` reads them.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> lstm = nplstm.LSTM(2, 3, rng=0)
+    >>> tape = lstm.record(np.ones((4, 1, 2), dtype=np.float32))
+    >>> grads = tape.backward(None, (np.ones((1, 1, 3), dtype=np.float32), None))  # a loss that reads h_n
+    >>> grads.h_0.shape
+    (1, 1, 3)
+    """
+
+    def __init__(self, wiring: _Wiring, layout: Layout, result: StackOutput, shared: list[bool]) -> None:
+        freeze = layout.backend.freeze
+        self.output: Any = layout.unpack(freeze(result.output))
+        if not isinstance(self.output, PackedSequence):
+            self.output = freeze(self.output)
+        self.h_n = freeze(layout.unpack_state(result.h_n))
+        self.c_n = freeze(layout.unpack_state(result.c_n))
+        self._wiring = wiring
+        self._layout = layout
+        self._tape = cast("StackTape", result.tape)
+        self._shared = shared  # whether h_0, and c_0, were one vector for all
+
+    def backward(
+        self,
+        grad_output: Any = None,
+        grad_state: tuple[Array | None, Array | None] | None = None,
+    ) -> LSTMGradients:
+        """Backpropagate a loss through every step and layer (BPTT).
+
+        May be called again, with the same or other arguments: the tape is not changed, and each call returns
+        gradients of its own.
+
+        Parameters
+        ----------
+        grad_output : Array or PackedSequence, shaped like ``output``, optional
+            d loss / d output; zero where left out. What it holds past a sequence's end has no effect.
+        grad_state : (grad_h_n, grad_c_n), optional
+            d loss / d (h_n, c_n), shaped like them; zero where left out or None.
+
+        Returns
+        -------
+        LSTMGradients
+            ``input``, shaped like the input; ``h_0`` and ``c_0``, shaped like those of ``hx``, or like the
+            final states where ``hx`` was left out; ``parameters``, by torch's names.
+
+        Raises
+        ------
+        ShapeError, DTypeError, BackendError
+            As the forward pass, for the gradients given.
+        """
+        wiring, layout = self._wiring, self._layout
+        dtype = self.h_n.dtype
+        grad_h_n, grad_c_n = check_pair("grad_state", ("grad_h_n", "grad_c_n"), grad_state)
+        arrays = {"grad_output": layout.data_of(grad_output), "grad_h_n": grad_h_n, "grad_c_n": grad_c_n}
+        check_arrays("the LSTM", layout.backend, dtype, **arrays)
+        grads = stack_backward(
+            None if grad_output is None else layout.pack("grad_output", grad_output, wiring.output_axis),
+            layout.pack_state("grad_h_n", grad_h_n, wiring.states, wiring.h_axis, dtype),
+            layout.pack_state("grad_c_n", grad_c_n, wiring.states, wiring.c_axis, dtype),
+            self._tape,
+        )
+        named: dict[str, Array] = {}
+        for suffixes, directions in zip(wiring.suffixes, grads.params, strict=True):
+            for suffix, params in zip(suffixes, directions, strict=True):
+                named |= params.named(suffix)
+        return LSTMGradients(
+            input=layout.unpack(grads.x),
+            h_0=layout.unpack_state_gradient(grads.h_0, shared=self._shared[0]),
+            c_0=layout.unpack_state_gradient(grads.c_0, shared=self._shared[1]),
+            parameters=Parameters(named, copy=False),
+        )

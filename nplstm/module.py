@@ -1,0 +1,155 @@
+"""What everything with parameters shares: where they are, and how they get in and out."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from nplstm._typing import Array, DType, DTypeLike
+from nplstm.backends import Backend, backend_of, check_dtype, get_backend
+from nplstm.errors import BackendError, NplstmError, StateDictError
+from nplstm.params import Parameters
+
+__all__ = ["IncompatibleKeys", "Module"]
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict`` did not find, and what it did not use."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """The base of the layers: named parameters of one element type on one backend."""
+
+    def __init__(self, *, backend: str, dtype: DTypeLike) -> None:
+        self._backend = get_backend(backend)
+        self._dtype = check_dtype(dtype, self._backend)
+        self._parameters = Parameters({})
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters by torch's names; replace one with ``layer.parameters[name] = array``."""
+        return self._parameters
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that the parameters live on."""
+        return self._backend.name
+
+    @property
+    def dtype(self) -> DType:
+        """Element type of the parameters, and of all that goes in and out."""
+        return self._dtype
+
+    def _placement(self) -> str:
+        """The end of a repr: backend and element type, where they are not the usual ones."""
+        backend = "" if self.backend == "numpy" else f", backend={self.backend!r}"
+        dtype = "" if self.dtype.name == "float32" else f", dtype={self.dtype.name!r}"
+        return backend + dtype
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold in all."""
+        return sum(int(array.size) for array in self._parameters.values())
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the parameters by torch's names.
+
+        The arrays are the layer's own, which are never changed in place: the dict is a snapshot.
+        """
+        return dict(self._parameters)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Replace the parameters; all of them, or on any error none.
+
+        Parameters
+        ----------
+        state_dict : mapping of name to array
+            torch's names and shapes, and the layer's element type. Arrays of NumPy or CuPy, or anything that
+            ``numpy.asarray`` takes, such as a CPU tensor; they are copied to the layer's backend.
+        strict : bool
+            Whether names that are missing or unknown are errors. Wrong shapes always are.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``; both empty with ``strict``.
+
+        Raises
+        ------
+        StateDictError
+            Names every key that is missing, unknown, of another shape or of another element type.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise StateDictError(
+                f"state_dict: expected a mapping of name to array, got {type(state_dict).__qualname__}"
+            )
+        missing = [name for name in self._parameters if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in self._parameters]
+        problems: list[str] = []
+        if strict and missing:
+            problems.append(f"missing: {', '.join(missing)}")
+        if strict and unexpected:
+            problems.append(f"unexpected: {', '.join(map(str, unexpected))}")
+        loaded: dict[str, Array] = {}
+        for name, current in self._parameters.items():
+            if name in state_dict:
+                try:
+                    loaded[name] = self._read(name, state_dict[name], current)
+                except NplstmError as error:
+                    problems.append(str(error))
+        if problems:
+            raise StateDictError(
+                f"state_dict does not fit {self!r}; nothing was loaded:\n  " + "\n  ".join(problems)
+            )
+        for name, array in loaded.items():
+            self._parameters[name] = array
+        return IncompatibleKeys(missing, unexpected)
+
+    def _read(self, name: str, value: Any, current: Array) -> Array:
+        try:
+            array = self._backend.asarray(_as_array(value))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise BackendError(
+                f"{name}: expected an array, got {type(value).__qualname__} ({error})"
+            ) from error
+        if array.shape != current.shape:
+            raise StateDictError(f"{name}: expected shape {current.shape}, got {array.shape}")
+        if array.dtype != self._dtype:
+            raise StateDictError(f"{name}: expected {self._dtype}, got {array.dtype}; cast it, or .to(dtype=...)")
+        return array
+
+    def to(self, backend: str | None = None, dtype: DTypeLike | None = None) -> Self:
+        """Move the parameters to another backend, or to another element type, and return the layer itself.
+
+        Like torch's ``Module.to`` this changes the layer, so ``layer.to("cupy")`` alone is enough.
+
+        Parameters
+        ----------
+        backend : {"numpy", "cupy"}, optional
+            By default, stay.
+        dtype : dtype, optional
+            "float32" or "float64", on CuPy also "float16". By default, stay.
+
+        Raises
+        ------
+        BackendUnavailableError
+            If CuPy is not installed, or finds no GPU.
+        DTypeError
+            If the backend has no such element type; the layer is left as it was.
+        """
+        target: Backend = self._backend if backend is None else get_backend(backend)
+        kind = check_dtype(self._dtype if dtype is None else dtype, target)
+        moved = {name: target.asarray(array).astype(kind) for name, array in self._parameters.items()}
+        self._parameters.replace_all(moved, copy=False)
+        self._backend, self._dtype = target, kind
+        return self
+
+
+def _as_array(value: Any) -> Any:
+    """Leave arrays that a backend knows; make NumPy arrays of the rest (tensors, nested lists)."""
+    try:
+        backend_of(value)
+    except BackendError:
+        return get_backend("numpy").asarray(value)
+    return value

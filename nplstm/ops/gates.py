@@ -1,0 +1,53 @@
+"""The four gates of an LSTM: from pre-activations to activations, and back.
+
+Four blocks of H columns stand side by side in the order i, f, g, o::
+
+    i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
+"""
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+
+
+def split_gates(gates: Array) -> tuple[Array, Array, Array, Array]:
+    """Return views of the blocks i, f, g, o, each (..., H), of ``gates`` (..., 4H)."""
+    H = gates.shape[-1] // 4
+    return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H : 3 * H], gates[..., 3 * H :]
+
+
+def gates_forward(a: Array) -> Array:
+    """Overwrite pre-activations ``a`` (..., 4H) with the activations, and return them.
+
+    The sigmoid is taken as ``1/2 + tanh(a/2) / 2``: the same function, which cannot overflow and which both
+    libraries evaluate faster than an exponential and a division.
+    """
+    xp = namespace(a)
+    H = a.shape[-1] // 4
+    for sigmoid_block in (a[..., : 2 * H], a[..., 3 * H :]):
+        sigmoid_block *= 0.5
+    xp.tanh(a, out=a)
+    for sigmoid_block in (a[..., : 2 * H], a[..., 3 * H :]):
+        sigmoid_block *= 0.5
+        sigmoid_block += 0.5
+    return a
+
+
+def sigmoid_backward(grad_y: Array, y: Array) -> Array:
+    """``d loss / d a`` for ``y = sigmoid(a)``, from ``y`` alone."""
+    return grad_y * y * (1 - y)
+
+
+def tanh_backward(grad_y: Array, y: Array) -> Array:
+    """``d loss / d a`` for ``y = tanh(a)``, from ``y`` alone."""
+    return grad_y * (1 - y * y)
+
+
+def gates_backward(grad_gates: tuple[Array, Array, Array, Array], gates: Array, out: Array) -> None:
+    """Write ``d loss / d a`` (..., 4H) into ``out``, given the gradients of i, f, g, o and their values."""
+    i, f, g, o = split_gates(gates)
+    grad_i, grad_f, grad_g, grad_o = grad_gates
+    grad_a_i, grad_a_f, grad_a_g, grad_a_o = split_gates(out)
+    grad_a_i[...] = sigmoid_backward(grad_i, i)
+    grad_a_f[...] = sigmoid_backward(grad_f, f)
+    grad_a_g[...] = tanh_backward(grad_g, g)
+    grad_a_o[...] = sigmoid_backward(grad_o, o)
