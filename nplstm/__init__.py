@@ -9,7 +9,19 @@
 
 __version__ = "0.1.0"
 
-from nplstm.errors import NplstmError
+from nplstm.errors import (
+    ArgumentError,
+    BackendError,
+    BackendUnavailableError,
+    DTypeError,
+    FileFormatError,
+    GradcheckError,
+    MissingDependencyError,
+    NplstmError,
+    ShapeError,
+    StateDictError,
+)
+from nplstm.gradcheck import gradcheck
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.packing import (
     PackedSequence,
@@ -18,12 +30,47 @@ from nplstm.packing import (
     pad_packed_sequence,
     pad_sequence,
 )
+from nplstm.params import JoinedParameters, Parameters
+from nplstm.training import (
+    SGD,
+    Adam,
+    AdamW,
+    Embedding,
+    Linear,
+    clip_grad_norm,
+    clip_grad_value,
+    cross_entropy,
+    huber_loss,
+    mse_loss,
+)
 
 __all__ = [
     "LSTM",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "ArgumentError",
+    "BackendError",
+    "BackendUnavailableError",
+    "DTypeError",
+    "Embedding",
+    "FileFormatError",
+    "GradcheckError",
+    "JoinedParameters",
     "LSTMCell",
+    "Linear",
+    "MissingDependencyError",
     "NplstmError",
     "PackedSequence",
+    "Parameters",
+    "ShapeError",
+    "StateDictError",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "cross_entropy",
+    "gradcheck",
+    "huber_loss",
+    "mse_loss",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",

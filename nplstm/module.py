@@ -42,7 +42,7 @@ class Module:
         return self._dtype
 
     def _placement(self) -> str:
-        """The end of a repr: backend and element type, where they are not the usual ones."""
+        """Write backend and element type for the end of a repr, where they are not the usual ones."""
         backend = "" if self.backend == "numpy" else f", backend={self.backend!r}"
         dtype = "" if self.dtype.name == "float32" else f", dtype={self.dtype.name!r}"
         return backend + dtype
@@ -110,9 +110,7 @@ class Module:
         try:
             array = self._backend.asarray(_as_array(value))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise BackendError(
-                f"{name}: expected an array, got {type(value).__qualname__} ({error})"
-            ) from error
+            raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error})") from error
         if array.shape != current.shape:
             raise StateDictError(f"{name}: expected shape {current.shape}, got {array.shape}")
         if array.dtype != self._dtype:

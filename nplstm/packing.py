@@ -53,12 +53,12 @@ class Steps:
 
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
-        """``steps`` steps of ``batch`` sequences, all of one length."""
+        """Make ``steps`` steps of ``batch`` sequences, all of one length."""
         return cls(batch, np.full(steps, batch, dtype=np.int64))
 
     @classmethod
     def from_sorted_lengths(cls, lengths: HostIndices) -> Self:
-        """Lengths in decreasing order."""
+        """Make the steps of sequences of these lengths, which are in decreasing order."""
         return cls(len(lengths), _running(lengths).sum(axis=1))
 
     def __len__(self) -> int:
@@ -98,9 +98,7 @@ def _running(sorted_lengths: HostIndices) -> np.ndarray[Any, np.dtype[np.bool_]]
     return np.arange(longest)[:, None] < sorted_lengths
 
 
-def padded_places(
-    sorted_lengths: HostIndices, order: HostIndices | None, backend: Backend
-) -> tuple[Array, Array]:
+def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backend: Backend) -> tuple[Array, Array]:
     """For each packed row its step and its sequence: where it stands in a padded (T, B, ...) array.
 
     ``order[j]`` is the place in the padded batch of the j-th longest sequence; None where they are sorted.
@@ -166,7 +164,7 @@ class PackedSequence(_PackedFields):
         order = None if sorted_indices is None else _host_integers("sorted_indices", sorted_indices)
         inverse = None if unsorted_indices is None else _host_integers("unsorted_indices", unsorted_indices)
         for argument, indices in (("sorted_indices", order), ("unsorted_indices", inverse)):
-            if indices is not None and not np.array_equal(np.sort(indices), np.arange(sizes[0])):
+            if indices is not None and not np.array_equal(np.sort(indices), np.arange(int(sizes[0]))):
                 raise ShapeError(f"{argument}: expected a permutation of {sizes[0]}, got {indices.tolist()}")
         if order is None and inverse is not None:
             order = np.argsort(inverse)
@@ -207,8 +205,7 @@ def check_lengths(lengths: Any, *, steps: int, batch: int, minimum: int) -> Host
         first = int(bad[0])
         hint = "; LSTM's lengths= takes sequences of length 0" if numbers[first] == 0 else ""
         raise ArgumentError(
-            f"lengths: expected integers in [{minimum}, T={steps}], "
-            f"got lengths[{first}] = {numbers[first]}{hint}"
+            f"lengths: expected integers in [{minimum}, T={steps}], got lengths[{first}] = {numbers[first]}{hint}"
         )
     return numbers
 

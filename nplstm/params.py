@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from nplstm._shapes import check_size
 from nplstm._typing import Array, Arrays, DType
 from nplstm.backends import Backend, backend_of, check_arrays
 from nplstm.errors import ArgumentError, ShapeError
 
-__all__ = ["JoinedParameters", "LSTMParams", "Parameters", "as_generator", "uniform"]
+__all__ = ["JoinedParameters", "LSTMParams", "Parameters", "as_generator", "host_integer", "uniform"]
 
 
 class LSTMParams(NamedTuple):
@@ -159,13 +160,19 @@ class JoinedParameters(MutableMapping[str, Array]):
         return sum(len(arrays) for arrays in self._parts.values())
 
 
+def host_integer(value: int) -> Array:
+    """Return an integer as a 0-d int64 NumPy array, for state dicts."""
+    return np.asarray(value, dtype=np.int64)
+
+
 def as_generator(rng: Any) -> np.random.Generator:
     """Return a NumPy generator from a seed, a generator (used as it is) or None (fresh entropy)."""
     if rng is None or isinstance(rng, np.random.Generator | np.random.BitGenerator | np.random.SeedSequence):
         return np.random.default_rng(rng)
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
-        return np.random.default_rng(int(rng))
-    raise ArgumentError(f"rng: expected a seed >= 0, a numpy.random.Generator or None, got {rng!r}")
+    try:
+        return np.random.default_rng(check_size("rng", rng, minimum=0))
+    except ArgumentError as error:
+        raise ArgumentError(f"rng: expected a seed >= 0, a numpy.random.Generator or None, got {rng!r}") from error
 
 
 def uniform(

@@ -192,7 +192,7 @@ def _write_previous_h(out: Array, t: int, tape: SequenceTape) -> None:
 
 
 def _cell_outputs(tape: SequenceTape) -> Array:
-    """What the projection read at each step, (N, H)."""
+    """Recompute what the projection read at each step, (N, H)."""
     xp = namespace(tape.x)
     outputs = xp.empty((tape.steps.total, tape.params.weight_hh.shape[0] // 4), dtype=tape.x.dtype)
     for t, cell in enumerate(tape.cells):

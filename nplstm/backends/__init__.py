@@ -5,7 +5,7 @@ CuPy is loaded already, so importing nplstm costs NumPy alone.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends._base import Backend
@@ -39,14 +39,14 @@ def get_backend(name: str) -> Backend:
     if name not in _LAZY:
         known = ", ".join(repr(known) for known in sorted({*_LOADED, *_LAZY}))
         raise ArgumentError(f"backend: expected one of {known}, got {name!r}")
-    backend: Backend = import_module(_LAZY[name]).BACKEND
+    backend: Backend = import_module(_LAZY[name]).load()
     register(backend)
     return backend
 
 
 def backend_of(array: Any, argument: str = "array") -> Backend:
     """Return the backend that ``array`` belongs to, by its type."""
-    kind: type = type(array)
+    kind = cast("type", type(array))
     if kind not in _BY_TYPE:
         _BY_TYPE[kind] = _find_backend(array, argument)
     return _BY_TYPE[kind]
@@ -58,7 +58,7 @@ def _find_backend(array: Any, argument: str) -> Backend:
     for backend in _LOADED.values():
         if backend.is_array(array):
             return backend
-    kind = type(array)
+    kind = cast("type", type(array))
     raise BackendError(
         f"{argument}: expected an array of NumPy or CuPy, got {kind.__module__}.{kind.__qualname__}; "
         f"numpy.asarray(...) makes an array of most things"

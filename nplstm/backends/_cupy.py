@@ -3,6 +3,7 @@
 What is general about CuPy stands here; all mathematics is shared with NumPy.
 """
 
+from importlib import import_module
 from typing import Any
 
 from nplstm._typing import Array, DType, DTypeLike
@@ -16,11 +17,11 @@ _INSTALL = "pip install 'nplstm[cuda12]' (or 'nplstm[cuda13]', to match the driv
 def _import_cupy() -> Any:
     """Import CuPy and see that it finds a device; say which of the two is missing."""
     try:
-        import cupy
+        cupy: Any = import_module("cupy")
     except ImportError as error:
         raise BackendUnavailableError(f"backend 'cupy': CuPy is not installed ({error}); {_INSTALL}") from error
     try:
-        devices: int = cupy.cuda.runtime.getDeviceCount()
+        devices = int(cupy.cuda.runtime.getDeviceCount())
         problem = "no CUDA device is visible"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         devices, problem = 0, str(error)
@@ -73,4 +74,6 @@ class CupyBackend(Backend):
         self.xp.cuda.get_current_stream().synchronize()
 
 
-BACKEND = CupyBackend()
+def load() -> CupyBackend:
+    """Return the backend, or raise BackendUnavailableError."""
+    return CupyBackend()

@@ -96,9 +96,7 @@ class LSTMCell(Module):
         arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
         self._parameters.replace_all(arrays, copy=False)
 
-    def __call__(
-        self, x: Array, hx: tuple[Array | None, Array | None] | None = None
-    ) -> tuple[Array, Array]:
+    def __call__(self, x: Array, hx: tuple[Array | None, Array | None] | None = None) -> tuple[Array, Array]:
         """Take one step; nothing is stored.
 
         Parameters
@@ -121,9 +119,7 @@ class LSTMCell(Module):
         h, c, _ = self._run(x, hx, record=False)
         return (h, c) if x.ndim == 2 else (h[0], c[0])
 
-    def record(
-        self, x: Array, hx: tuple[Array | None, Array | None] | None = None
-    ) -> "LSTMCellTape":
+    def record(self, x: Array, hx: tuple[Array | None, Array | None] | None = None) -> "LSTMCellTape":
         """Take one step and keep what ``backward`` needs; arguments as for a plain call.
 
         Returns
@@ -176,14 +172,12 @@ class LSTMCellTape:
     ((5, 2), (5, 3))
     """
 
-    def __init__(
-        self, backend: Backend, h: Array, c: Array, tape: SequenceTape, ndims: tuple[int, ...]
-    ) -> None:
+    def __init__(self, backend: Backend, h: Array, c: Array, tape: SequenceTape, ndims: tuple[int, ...]) -> None:
         self._backend = backend
         self._tape = tape
         self._ndims = ndims  # of the input, of h and of c, as the user gave them
-        squeeze = (lambda state: state) if ndims[0] == 2 else (lambda state: state[0])
-        self.h, self.c = backend.freeze(squeeze(h)), backend.freeze(squeeze(c))
+        state = (h, c) if ndims[0] == 2 else (h[0], c[0])
+        self.h, self.c = backend.freeze(state[0]), backend.freeze(state[1])
 
     def backward(self, grad_h: Array | None = None, grad_c: Array | None = None) -> LSTMCellGradients:
         """Backpropagate a loss through the step; may be called again.
@@ -222,9 +216,7 @@ class LSTMCellTape:
         return LSTMCellGradients(x, h_0, c_0, Parameters(grads.params.named(), copy=False))
 
 
-def _full_state(
-    backend: Backend, argument: str, state: Array | None, shape: tuple[int, int], x: Array
-) -> Array:
+def _full_state(backend: Backend, argument: str, state: Array | None, shape: tuple[int, int], x: Array) -> Array:
     """Return a state as a new (B, H) array: zeros for None, a vector (H,) for all sequences."""
     if state is None:
         return backend.xp.zeros(shape, dtype=x.dtype)

@@ -62,7 +62,7 @@ class Layout(ABC):
         ``state`` has the user's layout of states, or is (width,): one vector for all layers, directions and
         sequences.
         """
-        shape = (count, self.steps.batch, width[1])
+        shape = (count, self.steps.batch, width[1] or 0)
         if state is None:
             return self.backend.xp.zeros(shape, dtype=dtype)
         if state.ndim == 1:
@@ -157,7 +157,7 @@ class PaddedLayout(Layout):
         return values.swapaxes(0, 1) if self._swap else values
 
     def data_of(self, values: Any) -> Any:
-        """The values are an array."""
+        """Return the values: they are an array."""
         return values
 
 

@@ -229,7 +229,10 @@ class LSTM(Module):
             If a length is outside [0, T], or lengths are given for a PackedSequence or an unbatched input.
         """
         layout, result = self._run(x, hx, lengths, mask_rng=None, record=False)
-        return layout.unpack(result.output), (layout.unpack_state(result.h_n), layout.unpack_state(result.c_n))
+        return layout.unpack(result.output), (
+            layout.unpack_state(result.h_n),
+            layout.unpack_state(result.c_n),
+        )
 
     def record(
         self,
@@ -272,18 +275,14 @@ class LSTM(Module):
         shared = [state is not None and state.ndim == 1 for state in hx or (None, None)]
         return LSTMTape(self._wiring, layout, result, shared)
 
-    def _run(
-        self, x: Any, hx: Any, lengths: Any, *, mask_rng: Any, record: bool
-    ) -> tuple[Layout, StackOutput]:
+    def _run(self, x: Any, hx: Any, lengths: Any, *, mask_rng: Any, record: bool) -> tuple[Layout, StackOutput]:
         """Bring the input into the packed layout and run the stack, with dropout if there is a generator."""
         wiring, backend, dtype = self._wiring, self._backend, self._dtype
         h_0, c_0 = check_pair("hx", ("h_0", "c_0"), hx)
         data = x.data if isinstance(x, PackedSequence) else x
         weight = self._parameters["weight_ih_l0"]
         check_arrays("the LSTM", backend, dtype, input=data, h_0=h_0, c_0=c_0, weight_ih_l0=weight)
-        layout = find_layout(
-            x, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend
-        )
+        layout = find_layout(x, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend)
         rows = layout.pack("input", x, ("I", self.input_size), keep=record)
         masks = [self._mask(mask_rng, len(rows)) for _ in wiring.suffixes[1:]]
         result = stack_forward(

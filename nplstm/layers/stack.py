@@ -83,9 +83,7 @@ def stack_forward(
     return StackOutput(output, h_n, c_n, StackTape(tapes, masks) if record else None)
 
 
-def stack_backward(
-    grad_output: Array | None, grad_h_n: Array, grad_c_n: Array, tape: StackTape
-) -> StackGradients:
+def stack_backward(grad_output: Array | None, grad_h_n: Array, grad_c_n: Array, tape: StackTape) -> StackGradients:
     """Run all layers back; ``grad_output`` (N, D * P), the others shaped like the states."""
     xp = namespace(grad_h_n)
     grad_h_0, grad_c_0 = xp.empty_like(grad_h_n), xp.empty_like(grad_c_n)

@@ -21,14 +21,14 @@ def gates_forward(a: Array) -> Array:
     The sigmoid is taken as ``1/2 + tanh(a/2) / 2``: the same function, which cannot overflow and which both
     libraries evaluate faster than an exponential and a division.
     """
-    xp = namespace(a)
     H = a.shape[-1] // 4
-    for sigmoid_block in (a[..., : 2 * H], a[..., 3 * H :]):
-        sigmoid_block *= 0.5
-    xp.tanh(a, out=a)
-    for sigmoid_block in (a[..., : 2 * H], a[..., 3 * H :]):
-        sigmoid_block *= 0.5
-        sigmoid_block += 0.5
+    sigmoid_blocks = a[..., : 2 * H], a[..., 3 * H :]
+    for block in sigmoid_blocks:
+        block[...] *= 0.5
+    namespace(a).tanh(a, out=a)
+    for block in sigmoid_blocks:
+        block[...] *= 0.5
+        block[...] += 0.5
     return a
 
 

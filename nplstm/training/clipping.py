@@ -1,0 +1,89 @@
+"""Gradient clipping by norm and by value, as ``torch.nn.utils``; on any mapping of name to array."""
+
+import math
+
+from nplstm._shapes import check_number
+from nplstm._typing import Array, Arrays
+from nplstm.backends import namespace
+
+__all__ = ["clip_grad_norm", "clip_grad_value"]
+
+
+def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tuple[dict[str, Array], float]:
+    """Scale all gradients by one factor, so that their common norm is at most ``max_norm``.
+
+    Parameters
+    ----------
+    grads : mapping of name to Array
+        Not modified.
+    max_norm : float >= 0
+        Bound on the norm of all gradients taken as one vector.
+    norm_type : float > 0
+        p of the p-norm; ``math.inf`` for the largest magnitude.
+
+    Returns
+    -------
+    clipped : dict of name to Array
+        The gradients times ``min(1, max_norm / (norm + 1e-6))``, torch's factor.
+    norm : float
+        Before clipping. Where it is not finite, neither are the clipped gradients: look at it.
+
+    Raises
+    ------
+    ArgumentError
+        For a negative ``max_norm`` or a ``norm_type`` that is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> clipped, norm = nplstm.clip_grad_norm({"w": np.array([3.0]), "b": np.array([4.0])}, max_norm=1.0)
+    >>> norm, float(clipped["w"][0].round(5))
+    (5.0, 0.6)
+    """
+    max_norm = check_number("max_norm", max_norm, minimum=0.0)
+    norm_type = check_number("norm_type", norm_type, above=0.0)
+    norms = [_norm(grad, norm_type) for grad in grads.values()]
+    if math.isinf(norm_type):
+        total = max(norms, default=0.0)
+    else:
+        total = sum(norm**norm_type for norm in norms) ** (1 / norm_type)
+    factor = max_norm / (total + 1e-6)
+    if factor >= 1:
+        return dict(grads), total
+    return {name: grad * factor for name, grad in grads.items()}, total
+
+
+def _norm(grad: Array, norm_type: float) -> float:
+    if grad.size == 0:
+        return 0.0
+    xp = namespace(grad)
+    magnitudes = xp.abs(grad)
+    if math.isinf(norm_type):
+        return float(magnitudes.max())
+    if norm_type == 2:
+        return math.sqrt(float((magnitudes * magnitudes).sum(dtype=xp.float64)))
+    return float((magnitudes.astype(xp.float64) ** norm_type).sum()) ** (1 / norm_type)
+
+
+def clip_grad_value(grads: Arrays, clip_value: float) -> dict[str, Array]:
+    """Limit each element of each gradient to [-clip_value, clip_value].
+
+    Parameters
+    ----------
+    grads : mapping of name to Array
+        Not modified.
+    clip_value : float >= 0
+
+    Raises
+    ------
+    ArgumentError
+        For a negative ``clip_value``.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> nplstm.clip_grad_value({"w": np.array([-3.0, 0.5])}, 1.0)
+    {'w': array([-1. ,  0.5])}
+    """
+    clip_value = check_number("clip_value", clip_value, minimum=0.0)
+    return {name: namespace(grad).clip(grad, -clip_value, clip_value) for name, grad in grads.items()}

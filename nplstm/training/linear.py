@@ -1,0 +1,113 @@
+"""``Linear``: the affine layer, as ``torch.nn.Linear``."""
+
+from typing import Any, NamedTuple
+
+from nplstm._shapes import check_flag, check_shape, check_size
+from nplstm._typing import Array, DTypeLike
+from nplstm.backends import backend_of, check_arrays
+from nplstm.errors import ShapeError
+from nplstm.module import Module
+from nplstm.ops.linear import linear_backward, linear_forward
+from nplstm.params import Parameters, uniform
+
+__all__ = ["LayerGradients", "Linear", "LinearTape"]
+
+
+class LayerGradients(NamedTuple):
+    """Gradients of a layer without state; ``input`` is None where the input is not differentiable."""
+
+    input: Array | None
+    parameters: Parameters
+
+
+class Linear(Module):
+    """``y = x @ weight.T + bias``.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Width of the input and of the output.
+    bias : bool
+        Whether there is a bias.
+    backend, dtype, rng
+        As for ``LSTM``. ``weight`` (out, in) and ``bias`` (out,) start from U(-1/sqrt(in), 1/sqrt(in)).
+
+    Raises
+    ------
+    ArgumentError, DTypeError, BackendUnavailableError
+        As ``LSTM``.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> head = nplstm.Linear(20, 5, rng=0)
+    >>> tape = head.record(np.ones((7, 3, 20), dtype=np.float32))
+    >>> tape.output.shape
+    (7, 3, 5)
+    >>> tape.backward(np.ones_like(tape.output)).input.shape
+    (7, 3, 20)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        backend: str = "numpy",
+        dtype: DTypeLike = "float32",
+        rng: Any = None,
+    ) -> None:
+        super().__init__(backend=backend, dtype=dtype)
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
+        self.bias = check_flag("bias", bias)
+        self.reset_parameters(rng)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias else ", bias=False"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{self._placement()})"
+
+    def reset_parameters(self, rng: Any = None) -> None:
+        """Draw all parameters anew from U(-1/sqrt(in), 1/sqrt(in)), with a seed or a NumPy generator."""
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        bound = self.in_features**-0.5
+        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
+        self._parameters.replace_all(arrays, copy=False)
+
+    def __call__(self, x: Array) -> Array:
+        """Map ``x`` (..., in) to (..., out); nothing is stored."""
+        check_arrays("the Linear layer", self._backend, self._dtype, input=x)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ShapeError(f"input: expected shape (..., in_features={self.in_features}), got {x.shape}")
+        rows = x.reshape(x.size // self.in_features, self.in_features)
+        y = linear_forward(rows, self._parameters["weight"], self._parameters.get("bias"))
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def record(self, x: Array) -> "LinearTape":
+        """Map ``x`` and keep what ``backward`` needs: a copy of ``x``, and the weight."""
+        return LinearTape(self, x)
+
+
+class LinearTape:
+    """One recorded pass of a ``Linear``: ``output``, and ``backward``, which may be called again."""
+
+    def __init__(self, layer: Linear, x: Array) -> None:
+        self.output = layer(x)
+        self._x = x.copy()
+        self._weight = layer.parameters["weight"]
+        self._bias = layer.bias
+
+    def backward(self, grad_output: Array) -> LayerGradients:
+        """Return the gradients, given d loss / d output, shaped like ``output``."""
+        backend = backend_of(self.output)
+        check_arrays("the Linear layer", backend, self.output.dtype, grad_output=grad_output)
+        check_shape("grad_output", grad_output.shape, [(str(n), n) for n in self.output.shape])
+        out_features, in_features = self._weight.shape
+        rows = grad_output.reshape(grad_output.size // out_features, out_features)
+        x = self._x.reshape(len(rows), in_features)
+        grads = linear_backward(rows, x, self._weight, bias=self._bias)
+        named = {"weight": grads.weight} | ({} if grads.bias is None else {"bias": grads.bias})
+        return LayerGradients(grads.x.reshape(self._x.shape), Parameters(named, copy=False))
