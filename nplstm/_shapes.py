@@ -67,7 +67,7 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
     """Return the two members of a tuple or list; two Nones for None."""
     if pair is None:
         return None, None
-    members = list(cast("list[Any]", pair)) if isinstance(pair, tuple | list) else []
+    members = cast("list[Any]", pair) if isinstance(pair, tuple | list) else []
     if len(members) != 2:
         got = f"{len(members)} of them" if members else type(pair).__qualname__
         raise ArgumentError(f"{argument}: expected a pair ({names[0]}, {names[1]}), got {got}")

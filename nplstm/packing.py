@@ -154,6 +154,7 @@ class PackedSequence(_PackedFields):
         sorted_indices: Sequence[int] | HostIndices | None = None,
         unsorted_indices: Sequence[int] | HostIndices | None = None,
     ) -> Self:
+        """Check the layout, and complete the two permutations from one another."""
         backend_of(data, "data")
         sizes = _host_integers("batch_sizes", batch_sizes)
         if len(sizes) == 0 or sizes.min() < 1 or (np.diff(sizes) > 0).any() or sizes.sum() != len(data):

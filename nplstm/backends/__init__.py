@@ -16,7 +16,7 @@ __all__ = ["Backend", "backend_of", "check_arrays", "check_dtype", "get_backend"
 
 _LAZY = {"cupy": "nplstm.backends._cupy"}
 _LOADED: dict[str, Backend] = {"numpy": NUMPY}
-_BY_TYPE: dict[type, Backend] = {}
+_BY_TYPE: dict[type[Any], Backend] = {}
 
 
 def register(backend: Backend) -> None:
@@ -46,7 +46,7 @@ def get_backend(name: str) -> Backend:
 
 def backend_of(array: Any, argument: str = "array") -> Backend:
     """Return the backend that ``array`` belongs to, by its type."""
-    kind = cast("type", type(array))
+    kind = cast("type[Any]", type(array))
     if kind not in _BY_TYPE:
         _BY_TYPE[kind] = _find_backend(array, argument)
     return _BY_TYPE[kind]
@@ -58,7 +58,7 @@ def _find_backend(array: Any, argument: str) -> Backend:
     for backend in _LOADED.values():
         if backend.is_array(array):
             return backend
-    kind = cast("type", type(array))
+    kind = cast("type[Any]", type(array))
     raise BackendError(
         f"{argument}: expected an array of NumPy or CuPy, got {kind.__module__}.{kind.__qualname__}; "
         f"numpy.asarray(...) makes an array of most things"

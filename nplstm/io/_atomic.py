@@ -1,0 +1,57 @@
+"""Write a file wholly or not at all."""
+
+import os
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
+    """Open a temporary file beside ``path``, and rename it to ``path`` when the block ends without error.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The destination; replaced where it exists. Its folder must exist.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or not writable, or the disk is full. ``path`` is then as it was before, and
+        the temporary file is gone.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from nplstm.io import atomic_write
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
+    >>> with atomic_write(target) as file:
+    ...     _ = file.write(b"all of it")
+    >>> target.read_bytes()
+    b'all of it'
+    """
+    target = Path(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(target))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode(target: Path) -> int:
+    """Return the permissions of the file that is replaced; for a new one, what open() would give it."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

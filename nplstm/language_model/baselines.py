@@ -1,0 +1,63 @@
+"""What counting alone achieves: the figures that a language model has to beat."""
+
+import numpy as np
+
+from nplstm._typing import HostIndices
+
+
+def _smoothed_unigram(training: HostIndices, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    counts = np.bincount(training, minlength=size) + 1.0
+    return counts / counts.sum()
+
+
+def unigram_bits(training: HostIndices, validation: HostIndices, size: int) -> float:
+    """Bits per character of the validation part under the characters' frequencies in the training part.
+
+    ::
+
+        p(b) = (n_b + 1) / (n + size)
+
+    Parameters
+    ----------
+    training, validation : HostIndices
+        Characters as numbers below ``size``.
+
+    Returns
+    -------
+    float
+        Mean of -log2 p over all validation characters but the first, as the language model is measured.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nplstm.language_model import unigram_bits
+    >>> unigram_bits(np.array([0, 1, 0, 1]), np.array([0, 1, 1]), size=2)
+    1.0
+    """
+    return float(-np.log2(_smoothed_unigram(training, size)[validation[1:]]).mean())
+
+
+def bigram_bits(training: HostIndices, validation: HostIndices, size: int) -> float:
+    """Bits per character under the frequencies of pairs, with Witten-Bell smoothing.
+
+    ::
+
+        p(b | a) = (n_ab + d_a p(b)) / (n_a + d_a)          d_a: how many characters were seen after a
+
+    Parameters, result and the unigram ``p(b)`` are those of ``unigram_bits``. Source: Witten & Bell, "The
+    zero-frequency problem", 1991 (method C).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nplstm.language_model import bigram_bits
+    >>> training = np.array([0, 1] * 100)
+    >>> bigram_bits(training, training, size=2) < 0.01
+    True
+    """
+    pairs = np.zeros((size, size))
+    np.add.at(pairs, (training[:-1], training[1:]), 1)
+    distinct = np.maximum((pairs > 0).sum(axis=1, keepdims=True), 1)
+    unigram = _smoothed_unigram(training, size)
+    probability = (pairs + distinct * unigram) / (pairs.sum(axis=1, keepdims=True) + distinct)
+    return float(-np.log2(probability[validation[:-1], validation[1:]]).mean())
