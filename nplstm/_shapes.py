@@ -67,8 +67,11 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
     """Return the two members of a tuple or list; two Nones for None."""
     if pair is None:
         return None, None
-    members = cast("list[Any]", pair) if isinstance(pair, tuple | list) else []
-    if len(members) != 2:
-        got = f"{len(members)} of them" if members else type(pair).__qualname__
-        raise ArgumentError(f"{argument}: expected a pair ({names[0]}, {names[1]}), got {got}")
+    if not isinstance(pair, tuple | list) or len(members := cast("tuple[Any, ...]", pair)) != 2:
+        raise ArgumentError(f"{argument}: expected a pair ({names[0]}, {names[1]}), got {_describe(pair)}")
     return members[0], members[1]
+
+
+def _describe(value: Any) -> str:
+    kind = type(value).__qualname__
+    return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else kind  # pyright: ignore[reportUnknownArgumentType]

@@ -231,6 +231,7 @@ def check_gradient(path: Path, source: str, *, backend: str = "numpy", window: i
     worst = gradcheck(loss, gradient, dict(model.parameters))
     print(
         f"gradient check of {_model_path(path)}: {model.num_parameters:,} parameters, {x.size} characters, "
-        f"float64\n  analytic against numerical derivatives: largest relative difference {worst:.1e} (allowed 1e-06)"
+        f"float64\n"
+        f"  analytic against numerical derivatives: largest relative difference {worst:.1e} (allowed 1e-06)"
     )
     return 0

@@ -220,6 +220,6 @@ class LanguageModel:
 def _draw(scores: Array, temperature: float, rng: np.random.Generator) -> int:
     """Draw an index from the softmax of scores / temperature."""
     if temperature == 0:
-        return int(scores.argmax())
+        return int(np.argmax(scores))
     cumulative: Array = np.exp((scores - scores.max()) / temperature).cumsum()
     return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))

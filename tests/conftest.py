@@ -1,0 +1,86 @@
+"""Options and fixtures of the whole suite.
+
+``pytest --backend cupy`` runs every test that takes the fixture ``be`` on CuPy, and no other; ``strict`` is a
+stand-in for it on machines without a GPU (see ``strict_backend.py``). A skip says why; with
+``NPLSTM_REQUIRE=cupy,torch`` in the environment, skipping for want of one of these is a failure.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import strict_backend  # noqa: F401  registers itself
+
+from nplstm.backends import get_backend
+from nplstm.backends._base import Backend
+from nplstm.errors import BackendUnavailableError
+
+# Fixed seeds: a run in CI is the same each time. NPLSTM_HYPOTHESIS=thorough draws anew, and more.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500)
+hypothesis.settings.load_profile(os.environ.get("NPLSTM_HYPOTHESIS", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", default="numpy", choices=("numpy", "cupy", "strict"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--backend") == "numpy":
+        return
+    chosen = [item for item in items if "be" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def require(name: str, reason: str) -> None:
+    """Skip a test for want of something, unless the environment says that it has to be there."""
+    if name in os.environ.get("NPLSTM_REQUIRE", "").split(","):
+        pytest.fail(f"NPLSTM_REQUIRE names {name}, but: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def be(request: pytest.FixtureRequest) -> Backend:
+    """The backend under test."""
+    name = request.config.getoption("--backend")
+    try:
+        return get_backend(name)
+    except BackendUnavailableError as error:
+        require(name, str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def torch_reference() -> Any:
+    """The module that computes torch's results, where torch is installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        require("torch", "torch is not installed: the live comparison needs it (the golden files do not)")
+    import torch_reference
+
+    return torch_reference
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str, str], dict[str, np.ndarray]]:
+    """Read one part of a golden file: arrays by name."""
+    folder = Path(__file__).parent / "golden"
+    files = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npz")}
+
+    def part(file: str, name: str) -> dict[str, np.ndarray]:
+        prefix = name + "/"
+        found = {key.removeprefix(prefix): files[file][key] for key in files[file].files if key.startswith(prefix)}
+        assert found, f"{file}.npz has no part {name!r}: run tests/make_golden.py"
+        return found
+
+    return part
