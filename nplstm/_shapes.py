@@ -75,3 +75,8 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
 def _describe(value: Any) -> str:
     kind = type(value).__qualname__
     return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else kind  # pyright: ignore[reportUnknownArgumentType]
+
+
+def given(**optional: Any) -> dict[str, Any]:
+    """Return the arguments that are not None, by name."""
+    return {argument: value for argument, value in optional.items() if value is not None}

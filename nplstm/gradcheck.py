@@ -1,8 +1,7 @@
-"""Compare an analytic gradient with a numerical one. Takes callables; knows nothing of LSTMs.
+"""Compare an analytic gradient with a numerical one, along random unit vectors u.
 
-Along a random unit vector u the analytic gradient claims ``g . u``. The numerical one takes the function at
-``x ± s u`` and ``x ± 2 s u`` and combines the two central differences so that their leading errors cancel
-(Richardson): in float64 what is left is near rounding.
+The numerical derivative takes the function at ``x ± s u`` and ``x ± 2 s u`` and combines the two central
+differences so that their leading errors cancel (Richardson): in float64 what is left is near rounding.
 """
 
 from collections.abc import Callable
@@ -14,8 +13,6 @@ from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of
 from nplstm.errors import DTypeError, GradcheckError, ShapeError
 from nplstm.params import as_generator
-
-__all__ = ["gradcheck"]
 
 _SCAN = 2000  # up to so many elements are compared one by one to find the worst
 
@@ -39,8 +36,8 @@ def gradcheck(
         ``gradient`` a mapping with d function / d input for each input.
     inputs : mapping of name to Array
         The point to check at; float64. Not modified.
-    directions : int
-        How many directions to try, drawn from ``rng`` (int, numpy.random.Generator or None).
+    directions, rng : int, and a seed, numpy.random.Generator or None
+        How many directions to try, and where they come from.
     rtol : float
         Allowed difference, relative to norm(gradient) / sqrt(number of elements): the size of ``g . u``.
     step : float
@@ -61,8 +58,8 @@ def gradcheck(
     >>> nplstm.gradcheck(lambda p: (p["x"] ** 3).sum(), lambda p: {"x": 3 * p["x"] ** 2}, inputs) < 1e-9
     True
     """
-    directions, rtol = check_size("directions", directions), check_number("rtol", rtol, above=0.0)
-    step, generator = check_number("step", step, above=0.0), as_generator(rng)
+    directions, generator = check_size("directions", directions), as_generator(rng)
+    rtol, step = check_number("rtol", rtol, above=0.0), check_number("step", step, above=0.0)
     point, analytic = dict(inputs), gradient(dict(inputs))
     for name, array in point.items():
         if str(array.dtype) != "float64":
@@ -89,9 +86,8 @@ def gradcheck(
         claimed, found = _dot(analytic, u), numerical(u)
         difference = abs(claimed - found)
         if not difference <= rtol * scale + noise:  # a NaN differs, too
-            summary = f"along a random direction analytic {claimed:.8g}, numerical {found:.8g}"
             where = _worst_element(analytic, numerical, u, elements)
-            raise GradcheckError(f"gradient is wrong: {summary}: worst at {where}")
+            raise GradcheckError(f"gradient: analytic {claimed:.8g}, numerical {found:.8g}; worst at {where}")
         worst = max(worst, difference / scale if scale else 0.0)
     return worst
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from nplstm._typing import Array, DType, DTypeLike
-from nplstm.backends import Backend, backend_of, check_dtype, get_backend
+from nplstm.backends import Backend, backend_of, check_dtype, get_backend, transfer
 from nplstm.errors import BackendError, NplstmError, StateDictError
 from nplstm.params import Parameters
 
@@ -108,7 +108,7 @@ class Module:
 
     def _read(self, name: str, value: Any, current: Array) -> Array:
         try:
-            array = self._backend.asarray(_as_array(value))
+            array = transfer(_as_array(value), self._backend)
         except (TypeError, ValueError, RuntimeError) as error:
             raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error})") from error
         if array.shape != current.shape:
@@ -138,7 +138,7 @@ class Module:
         """
         target: Backend = self._backend if backend is None else get_backend(backend)
         kind = check_dtype(self._dtype if dtype is None else dtype, target)
-        moved = {name: target.asarray(array).astype(kind) for name, array in self._parameters.items()}
+        moved = {name: transfer(array, target).astype(kind) for name, array in self._parameters.items()}
         self._parameters.replace_all(moved, copy=False)
         self._backend, self._dtype = target, kind
         return self

@@ -165,7 +165,7 @@ def host_integer(value: int) -> Array:
     return np.asarray(value, dtype=np.int64)
 
 
-def as_generator(rng: Any) -> np.random.Generator:
+def as_generator(rng: Any) -> "np.random.Generator":
     """Return a NumPy generator from a seed, a generator (used as it is) or None (fresh entropy)."""
     if rng is None or isinstance(rng, np.random.Generator | np.random.BitGenerator | np.random.SeedSequence):
         return np.random.default_rng(rng)

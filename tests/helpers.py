@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from cases import H, I, Case
+from cases import Case, H, I
 
 import nplstm
 from nplstm.backends import get_backend

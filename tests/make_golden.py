@@ -16,7 +16,12 @@ from cases import CASES
 from torch_reference import OPTIMIZERS, run_cell, run_losses, run_lstm, run_optimizer, run_training
 
 FOLDER = Path(__file__).parent / "golden"
-CELLS = [(dtype, bias, batched) for dtype in ("float64", "float32") for bias in (True, False) for batched in (True, False)]
+CELLS = [
+    (dtype, bias, batched)
+    for dtype in ("float64", "float32")
+    for bias in (True, False)
+    for batched in (True, False)
+]
 
 
 def save(name: str, parts: dict[str, dict[str, np.ndarray]]) -> None:

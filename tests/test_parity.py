@@ -6,7 +6,7 @@ fresh random values.
 
 import numpy as np
 import pytest
-from cases import CASES, RTOL, B, H, I, P
+from cases import CASES, RTOL, H, I, P
 from helpers import assert_close, compare, part, run_case
 
 import nplstm

@@ -5,7 +5,7 @@ Imports torch: used by ``make_golden.py`` and by the tests that run where torch 
 
 import numpy as np
 import torch
-from cases import B, H, I, P, Case
+from cases import B, Case, H, I, P
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Arrays = dict[str, np.ndarray]

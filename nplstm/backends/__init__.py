@@ -12,7 +12,16 @@ from nplstm.backends._base import Backend
 from nplstm.backends._numpy import BACKEND as NUMPY
 from nplstm.errors import ArgumentError, BackendError, DTypeError
 
-__all__ = ["Backend", "backend_of", "check_arrays", "check_dtype", "get_backend", "namespace", "register"]
+__all__ = [
+    "Backend",
+    "backend_of",
+    "check_arrays",
+    "check_dtype",
+    "get_backend",
+    "namespace",
+    "register",
+    "transfer",
+]
 
 _LAZY = {"cupy": "nplstm.backends._cupy"}
 _LOADED: dict[str, Backend] = {"numpy": NUMPY}
@@ -70,6 +79,12 @@ def namespace(array: Array) -> Any:
     return backend_of(array).xp
 
 
+def transfer(array: Array, target: Backend) -> Array:
+    """Return the array on another backend, by way of the host; the array itself where it is there already."""
+    source = backend_of(array)
+    return array if source is target else target.asarray(source.to_numpy(array))
+
+
 def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> DType:
     """Return ``dtype`` as the library's dtype object if the backend computes with it."""
     try:
@@ -84,14 +99,12 @@ def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> 
 
 
 def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> None:
-    """Raise unless each array that is not None lives on ``backend``, on one device, with elements ``dtype``.
+    """Raise unless all arrays live on ``backend``, on one device, with elements ``dtype``.
 
     ``owner`` names what the arrays must agree with, for the message.
     """
     devices: dict[str, str] = {}
     for argument, array in arrays.items():
-        if array is None:
-            continue
         found = backend_of(array, argument)
         if found is not backend:
             raise BackendError(

@@ -22,6 +22,12 @@ class Backend(ABC):
     float_dtypes: tuple[str, ...]
     """The element types that an LSTM may have here."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # there is one object for each backend: a layer that is copied or unpickled finds it again by name
+        from nplstm.backends import get_backend
+
+        return get_backend, (self.name,)
+
     @abstractmethod
     def is_array(self, value: object) -> bool:
         """Tell whether ``value`` is an array that this backend computes with."""
@@ -32,7 +38,7 @@ class Backend(ABC):
 
     @abstractmethod
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Bring an array of any backend, or nested sequences, here; no copy where none is needed."""
+        """Bring a NumPy array, or nested sequences, here; no copy where none is needed."""
 
     @abstractmethod
     def to_numpy(self, array: Array) -> Array:

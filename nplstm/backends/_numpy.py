@@ -1,4 +1,7 @@
-"""NumPy: the arrays live in the host's memory."""
+"""NumPy: the arrays live in the host's memory.
+
+``numpy.random`` stands in quotes in annotations: NumPy loads it when it is first used, and so do we.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from nplstm.backends._base import Backend
 from nplstm.errors import ArgumentError
 
 
-def require_numpy_generator(rng: object) -> np.random.Generator:
+def require_numpy_generator(rng: object) -> "np.random.Generator":
     """Return ``rng``, or raise naming what was expected."""
     if not isinstance(rng, np.random.Generator):
         raise ArgumentError(
@@ -18,7 +21,7 @@ def require_numpy_generator(rng: object) -> np.random.Generator:
     return rng
 
 
-def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Array:
+def draw(rng: "np.random.Generator", shape: tuple[int, ...], dtype: DType) -> Array:
     """Draw from U[0, 1) on the host; float16 takes float32's numbers, since NumPy draws none of its own."""
     return rng.random(shape, dtype=np.float64 if dtype == np.float64 else np.float32)
 
@@ -39,9 +42,7 @@ class NumpyBackend(Backend):
         return "cpu"
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Take NumPy arrays as they are; a CuPy array is copied from its device."""
-        if hasattr(values, "__cuda_array_interface__"):
-            values = values.get()
+        """Take NumPy arrays as they are."""
         return np.asarray(values, dtype=dtype)
 
     def to_numpy(self, array: Array) -> Array:

@@ -222,4 +222,4 @@ def _draw(scores: Array, temperature: float, rng: np.random.Generator) -> int:
     if temperature == 0:
         return int(np.argmax(scores))
     cumulative: Array = np.exp((scores - scores.max()) / temperature).cumsum()
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    return int(np.searchsorted(cumulative, rng.random() * float(cumulative[-1]), side="right"))

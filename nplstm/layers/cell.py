@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from nplstm._shapes import check_flag, check_pair, check_shape, check_size
+from nplstm._shapes import check_flag, check_pair, check_shape, check_size, given
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import Backend, check_arrays
 from nplstm.errors import ShapeError
@@ -136,7 +136,8 @@ class LSTMCell(Module):
         """Run the time loop over one step."""
         h_0, c_0 = check_pair("hx", ("h", "c"), hx)
         weight = self._parameters["weight_ih"]
-        check_arrays("the LSTMCell", self._backend, self._dtype, input=x, h=h_0, c=c_0, weight_ih=weight)
+        arrays = given(h=h_0, c=c_0)
+        check_arrays("the LSTMCell", self._backend, self._dtype, input=x, weight_ih=weight, **arrays)
         if x.ndim not in {1, 2}:
             raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {x.shape}")
         batch = [("B", None)] if x.ndim == 2 else []
@@ -197,7 +198,7 @@ class LSTMCellTape:
         ShapeError, DTypeError, BackendError
             Name the argument, what was expected and what came.
         """
-        check_arrays("the LSTMCell", self._backend, self.h.dtype, grad_h=grad_h, grad_c=grad_c)
+        check_arrays("the LSTMCell", self._backend, self.h.dtype, **given(grad_h=grad_h, grad_c=grad_c))
         shape = self._tape.h.shape
         for argument, grad in (("grad_h", grad_h), ("grad_c", grad_c)):
             if grad is not None:

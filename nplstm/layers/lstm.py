@@ -3,7 +3,7 @@
 import warnings
 from typing import Any, NamedTuple, cast
 
-from nplstm._shapes import Axis, check_flag, check_number, check_pair, check_size
+from nplstm._shapes import Axis, check_flag, check_number, check_pair, check_size, given
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import check_arrays
 from nplstm.errors import ArgumentError
@@ -281,7 +281,7 @@ class LSTM(Module):
         h_0, c_0 = check_pair("hx", ("h_0", "c_0"), hx)
         data = x.data if isinstance(x, PackedSequence) else x
         weight = self._parameters["weight_ih_l0"]
-        check_arrays("the LSTM", backend, dtype, input=data, h_0=h_0, c_0=c_0, weight_ih_l0=weight)
+        check_arrays("the LSTM", backend, dtype, input=data, weight_ih_l0=weight, **given(h_0=h_0, c_0=c_0))
         layout = find_layout(x, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend)
         rows = layout.pack("input", x, ("I", self.input_size), keep=record)
         masks = [self._mask(mask_rng, len(rows)) for _ in wiring.suffixes[1:]]
@@ -364,7 +364,7 @@ class LSTMTape:
         wiring, layout = self._wiring, self._layout
         dtype = self.h_n.dtype
         grad_h_n, grad_c_n = check_pair("grad_state", ("grad_h_n", "grad_c_n"), grad_state)
-        arrays = {"grad_output": layout.data_of(grad_output), "grad_h_n": grad_h_n, "grad_c_n": grad_c_n}
+        arrays = given(grad_output=layout.data_of(grad_output), grad_h_n=grad_h_n, grad_c_n=grad_c_n)
         check_arrays("the LSTM", layout.backend, dtype, **arrays)
         grads = stack_backward(
             None if grad_output is None else layout.pack("grad_output", grad_output, wiring.output_axis),

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 
 from nplstm._shapes import check_flag, check_number
 from nplstm._typing import Array, Arrays
-from nplstm.backends import backend_of, check_arrays, namespace
+from nplstm.backends import backend_of, check_arrays, namespace, transfer
 from nplstm.errors import ArgumentError, StateDictError
 from nplstm.params import host_integer
 
@@ -104,8 +104,7 @@ class Optimizer(ABC):
             elif slot == "step":
                 steps[name] = int(value)
             else:
-                backend = backend_of(old)
-                memory[key] = backend.xp.array(backend.asarray(value), copy=True)
+                memory[key] = transfer(value, backend_of(old)).copy()
         if problems:
             raise StateDictError("state_dict does not fit; nothing was loaded:\n  " + "\n  ".join(problems))
         self._memory, self._steps = memory, steps

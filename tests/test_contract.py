@@ -1,0 +1,48 @@
+"""What users may rely on: the public names, and docstrings that say what they have to."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+
+import nplstm
+
+PUBLIC = """
+    LSTM SGD Adam AdamW ArgumentError BackendError BackendUnavailableError DTypeError Embedding FileFormatError
+    GradcheckError JoinedParameters LSTMCell Linear MissingDependencyError NplstmError PackedSequence Parameters
+    ShapeError StateDictError clip_grad_norm clip_grad_value cross_entropy gradcheck huber_loss mse_loss
+    pack_padded_sequence pack_sequence pad_packed_sequence pad_sequence
+""".split()
+
+
+def test_the_public_names_are_these():
+    assert sorted(nplstm.__all__) == sorted(PUBLIC)
+    assert all(hasattr(nplstm, name) for name in PUBLIC)
+
+
+def test_signatures_are_torchs():
+    names = list(inspect.signature(nplstm.LSTM).parameters)
+    torchs = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size".split()
+    assert names == [*torchs, "backend", "dtype", "rng"]
+    assert list(inspect.signature(nplstm.LSTMCell).parameters)[:3] == ["input_size", "hidden_size", "bias"]
+
+
+def modules():
+    return [importlib.import_module(m.name) for m in pkgutil.walk_packages(nplstm.__path__, "nplstm.")]
+
+
+def test_every_module_has_a_docstring_and_stays_short():
+    for module in modules():
+        assert module.__doc__, module.__name__
+        assert len(inspect.getsource(module).splitlines()) <= 440, module.__name__
+
+
+def test_every_public_thing_has_an_example():
+    for name in PUBLIC:
+        thing = getattr(nplstm, name)
+        if not (inspect.isclass(thing) and issubclass(thing, nplstm.NplstmError)):
+            assert ">>>" in thing.__doc__, name
+
+
+def test_the_readmes_table_of_versions_is_true():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nplstm.__version__)
