@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.backends import backend_of
+from nplstm.backends import get_backend
 from nplstm.errors import ArgumentError, MissingDependencyError
 from nplstm.gradcheck import gradcheck
 from nplstm.language_model.baselines import bigram_bits, unigram_bits
@@ -212,13 +212,8 @@ def check_gradient(path: Path, source: str, *, backend: str = "numpy", window: i
         raise ArgumentError(f"text: {source} has {len(numbers)} characters; a gradient check needs 2")
     streams = 4 if len(numbers) > 4 * window else 1
     steps = (len(numbers) - 1) // streams
-    place = model.embedding.parameters["weight"]
-
-    def window_of(first: int) -> Array:
-        values: Any = numbers[first : first + streams * steps].reshape(streams, steps).T
-        return backend_of(place).asarray(np.ascontiguousarray(values))
-
-    x, y = window_of(0), window_of(1)
+    place = get_backend(backend).asarray
+    x, y = (place(numbers[k : k + streams * steps].reshape(streams, steps).T) for k in (0, 1))
 
     def loss(parameters: dict[str, Array]) -> float:
         model.load_state_dict(parameters)

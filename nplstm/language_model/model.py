@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from nplstm._shapes import check_number
+from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, DTypeLike, HostIndices
 from nplstm.backends import get_backend
 from nplstm.errors import FileFormatError, NplstmError
@@ -150,6 +150,7 @@ class LanguageModel:
         ArgumentError
             If the prompt has a character that the model does not know, or the temperature is negative.
         """
+        length = check_size("length", length, minimum=0)
         temperature = check_number("temperature", temperature, minimum=0.0)
         known = self.vocabulary.characters
         numbers = self.vocabulary.encode(prompt or ("\n" if "\n" in known else known[0]))

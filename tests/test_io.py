@@ -1,0 +1,105 @@
+"""Files: written wholly or not at all, and refused when they are damaged."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nplstm.errors import FileFormatError, MissingDependencyError
+from nplstm.io import _tensors, atomic_write, read_tensors, write_tensors
+
+
+def test_tensors_make_the_round_trip_bit_for_bit(tmp_path, be):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a": rng.standard_normal((2, 3)),
+        "b": rng.standard_normal(4).astype(np.float32),
+        "empty": np.zeros((0, 3)),
+        "scalar": np.array(7),
+        "transposed": rng.standard_normal((3, 2)).T,
+    }
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {name: be.asarray(a) for name, a in arrays.items()}, {"note": "ä → 字"})
+    tensors, metadata = read_tensors(path)
+    assert metadata == {"note": "ä → 字"}
+    assert set(tensors) == set(arrays)
+    for name, array in arrays.items():
+        assert tensors[name].dtype == array.dtype
+        assert np.array_equal(tensors[name], array)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 20, -1])
+def test_a_truncated_file_is_named(tmp_path, cut):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": np.zeros(9)}, {})
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(FileFormatError, match=r"t\.safetensors: not a whole safetensors file"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" * 9, b"\xff" * 64, b"text of some kind\n" * 5])
+def test_another_kind_of_file_is_refused(tmp_path, content):
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError):
+        read_tensors(path)
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "none")
+
+
+def test_a_missing_library_is_named(monkeypatch, tmp_path):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(_tensors, "import_module", missing)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'nplstm\[train\]'"):
+        write_tensors(tmp_path / "t", {}, {})
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="half way"), atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError("half way")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.touch()
+    old.chmod(0o640)
+    for path in (new, old):
+        with atomic_write(path) as file:
+            file.write(b"x")
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert new.stat().st_mode == plain.stat().st_mode
+    assert old.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A limit on the size of files stands in for a full disk: the write itself fails, as it would."""
+    code = f"""
+import resource, signal, sys
+import numpy as np
+from nplstm.io import write_tensors
+path = {str(tmp_path / "model")!r}
+write_tensors(path, {{"a": np.zeros(10)}}, {{}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_tensors(path, {{"a": np.zeros(10_000)}}, {{}})
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "File too large" in result.stdout
+    assert os.listdir(tmp_path) == ["model"]
+    assert read_tensors(tmp_path / "model")[0]["a"].shape == (10,)

@@ -1,0 +1,360 @@
+"""The main job: ``nplstm train``, ``sample`` and ``gradcheck``, as a user runs them."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import nplstm
+from nplstm.cli import main
+from nplstm.io import read_tensors, write_tensors
+from nplstm.language_model import (
+    Corpus,
+    LanguageModel,
+    Settings,
+    Trainer,
+    Vocabulary,
+    bigram_bits,
+    read_text,
+    unigram_bits,
+)
+from nplstm.language_model.text import PYDOC, streams
+
+TEXT = "The quick brown fox jumps over the lazy dog; süß, 字!\n" * 60
+SMALL = ["--embedding-size", "4", "--hidden-size", "8", "--batch-size", "3", "--window", "16"]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return str(path)
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def digest(path):
+    """Of a file's content; the order of a safetensors file's metadata is chance, and does not count."""
+    if path.suffix != ".safetensors":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    tensors, metadata = read_tensors(path)
+    content = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        content.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode() + tensors[name].tobytes())
+    return content.hexdigest()
+
+
+def test_training_leaves_a_model_a_checkpoint_and_a_picture(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", text, "--out", out, "--steps", 30, "--evaluate-every", 10, *SMALL) == 0
+    printed = capsys.readouterr()
+    assert sorted(os.listdir(out)) == ["checkpoint.safetensors", "loss.png", "model.safetensors"]
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    for part in ("unigram", "bigram", "LSTM", "a sample", "characters to train on"):
+        assert part in printed.out
+    assert "bits/char" in printed.err
+    assert "char/s" in printed.err
+    assert run("sample", out, "--prompt", "The ", "--length", 20, "--seed", 1) == 0
+    sampled = capsys.readouterr().out
+    assert sampled.startswith("The ")
+    assert len(sampled) == 4 + 20 + 1
+    assert run("sample", out / "model.safetensors", "--prompt", "The ", "--length", 20, "--seed", 1) == 0
+    assert capsys.readouterr().out == sampled
+    assert run("gradcheck", out, text) == 0
+    assert "largest relative difference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--num-layers", "2", "--dropout", "0.2"]])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(text, tmp_path, options, monkeypatch, capsys):
+    common = ["--steps", 40, "--evaluate-every", 15, *SMALL, *options]
+    assert run("train", text, "--out", tmp_path / "whole", *common) == 0
+    update = Trainer.update
+
+    def update_then_interrupt(trainer):
+        bits = update(trainer)
+        if trainer.progress.step == 22:  # between two evaluations
+            signal.raise_signal(signal.SIGINT)
+        return bits
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", update_then_interrupt)
+        assert run("train", text, "--out", tmp_path / "parts", *common) == 130
+    printed = capsys.readouterr().out
+    assert f"nplstm train {text} --out {tmp_path / 'parts'} --resume" in printed
+    assert "Stopped after 22 updates" in printed
+    assert run("train", text, "--out", tmp_path / "parts", "--resume") == 0
+    for name in ("model.safetensors", "checkpoint.safetensors", "loss.png"):
+        assert digest(tmp_path / "whole" / name) == digest(tmp_path / "parts" / name), name
+
+
+def test_the_comparison_of_runs_sees_a_difference(text, tmp_path):
+    for seed in (0, 1):
+        run("train", text, "--out", tmp_path / str(seed), "--steps", 5, "--seed", seed, *SMALL)
+    assert digest(tmp_path / "0" / "model.safetensors") != digest(tmp_path / "1" / "model.safetensors")
+
+
+def test_ctrl_c_in_a_process_of_its_own(text, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "nplstm", "train", text, "--out", str(out), "--steps", "1000000", *SMALL]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in printed
+    _, metadata = read_tensors(out / "checkpoint.safetensors")
+    assert json.loads(metadata["progress"])["step"] >= 100
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_by_accident(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", text, "--out", out, "--resume") == 2
+    assert "there is no" in capsys.readouterr().err
+    assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 0
+    before = digest(out / "checkpoint.safetensors")
+    assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 2
+    assert "holds a run already: go on with --resume" in capsys.readouterr().err
+    assert run("train", text, "--out", out, "--resume", "--hidden-size", 9) == 2
+    assert "--hidden-size: the run to resume has 8, got 9; only --steps may change" in capsys.readouterr().err
+    assert run("train", PYDOC, "--out", out, "--resume") == 2
+    assert "was trained on another text" in capsys.readouterr().err
+    assert run("train", text, "--out", out, "--resume", "--steps", 3) == 2
+    assert "has 4 updates behind it, got 3" in capsys.readouterr().err
+    assert digest(out / "checkpoint.safetensors") == before
+    assert run("train", text, "--out", out, "--resume", "--steps", 6, "--hidden-size", 8) == 0
+    assert run("train", text, "--out", out, "--overwrite", "--steps", 4, *SMALL) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\xef\xbb\xbf", "the file is empty"),
+        (b"abc\xff\xfe", r"not UTF-8 text: byte 0xff at offset 3"),
+        (b"\x7fELF\x00\x01", "binary, not text: a NUL byte at offset 4"),
+        (b"short", "5 characters are too few: the training part has 3 of them, and one window needs 65"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_refused(content, message, tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    assert run("train", path, "--out", tmp_path / "run") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_files_and_folders_are_named(tmp_path, capsys):
+    assert run("train", tmp_path / "none.txt", "--out", tmp_path / "run") == 2
+    assert "none.txt" in capsys.readouterr().err
+    assert run("train", tmp_path, "--out", tmp_path / "run") == 2
+    assert run("sample", tmp_path / "none") == 2
+    assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("--hidden-size", "0", "hidden_size: expected an integer >= 1, got 0"),
+        ("--lr", "0", "lr: expected a number in (0.0, inf]"),
+        ("--validation", "0.9", "validation: expected a number in (0.0, 0.5]"),
+        ("--dropout", "0.5", "dropout: acts between layers, and num_layers is 1"),
+        ("--seed", "-1", "seed: expected an integer >= 0"),
+    ],
+)
+def test_bad_settings_are_named(setting, value, message, text, tmp_path, capsys):
+    assert run("train", text, "--out", tmp_path / "run", setting, value) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_damaged_and_foreign_model_files_are_refused(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    model, checkpoint = out / "model.safetensors", out / "checkpoint.safetensors"
+    whole = model.read_bytes()
+    capsys.readouterr()
+
+    def refuses(message, *arguments):
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+
+    refuses("not a language model of `nplstm train`", "sample", checkpoint)
+    model.write_bytes(whole[: len(whole) // 2])
+    refuses("not a whole safetensors file", "sample", model)
+    model.write_text("a text")
+    refuses("not a whole safetensors file", "sample", model)
+    model.write_bytes(whole)
+    tensors, metadata = read_tensors(model)
+    del tensors["head.bias"]
+    write_tensors(model, tensors, metadata)
+    refuses("the model in this file is damaged", "sample", model)
+    for key in ("config", "vocabulary"):
+        write_tensors(model, tensors, dict(metadata, **{key: "[["}))
+        refuses("the model in this file is damaged", "sample", model)
+    model.replace(checkpoint)
+    refuses("not a checkpoint of `nplstm train`", "train", text, "--out", out, "--resume")
+
+
+def test_damaged_checkpoints_are_refused(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    path = out / "checkpoint.safetensors"
+    tensors, metadata = read_tensors(path)
+    capsys.readouterr()
+    for key, value in (("settings", '{"x": 1}'), ("progress", "[]"), ("generator", "{}"), ("generator", "1")):
+        write_tensors(path, tensors, dict(metadata, **{key: value}))
+        assert run("train", text, "--out", out, "--resume") == 2
+        assert "damaged" in capsys.readouterr().err
+    for name in ("model.lstm.weight_ih_l0", "optimizer.exp_avg.head.bias"):
+        write_tensors(path, {**tensors, name: np.zeros(3, np.float32)}, metadata)
+        assert run("train", text, "--out", out, "--resume") == 2
+        assert "expected" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(text, tmp_path):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 10, *SMALL)
+    before = {name: digest(out / name) for name in os.listdir(out)}
+    code = (
+        "import resource, signal, sys; from nplstm.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "train", text, "--out", str(out), "--resume", "--steps", "30"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "nplstm: error:" in result.stderr
+    assert "File too large" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert {name: digest(out / name) for name in os.listdir(out)} == before
+
+
+def test_sampling_is_reproducible_and_refuses_what_it_does_not_know(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    capsys.readouterr()
+    outputs = []
+    for seed in (3, 3, 4):
+        run("sample", out, "--seed", seed, "--length", 60, "--temperature", 1.0)
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert run("sample", out, "--prompt", "@?", "--length", 5) == 2
+    assert "the model has not seen '?', '@'; it knows" in capsys.readouterr().err
+    assert run("sample", out, "--temperature", -1) == 2
+    assert "temperature: expected a number" in capsys.readouterr().err
+    assert run("sample", out, "--length", -1) == 2
+    assert "length: expected an integer >= 0" in capsys.readouterr().err
+    for k in range(2):
+        run("sample", out, "--temperature", 0, "--seed", k, "--length", 30)
+        outputs[k] = capsys.readouterr().out
+    assert outputs[0] == outputs[1]
+
+
+def test_a_closed_pipe_is_no_error(text, tmp_path):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    command = f"{sys.executable} -m nplstm sample {out} --length 100000 | head -c 10"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert result.stderr == ""
+    assert result.returncode == 0
+
+
+def test_the_gradient_check_fails_on_a_wrong_gradient(text, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    monkeypatch.setattr("nplstm.cells.lstm.tanh_backward", lambda grad, y: grad)
+    assert run("gradcheck", out, text) == 1
+    assert "worst at" in capsys.readouterr().err
+
+
+def test_no_command_and_a_wrong_one_end_with_2():
+    for arguments in ([], ["fly"], ["train", "--steps", "many"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+
+
+def test_the_default_text_is_cpythons_own():
+    text = read_text(PYDOC)
+    assert len(text) > 200_000
+    assert "assert" in text
+
+
+def test_streams_cover_the_text_in_order():
+    inputs, targets = streams(np.arange(32), 3, window=5)
+    assert inputs.T.tolist() == [list(range(10)), list(range(10, 20)), list(range(20, 30))]
+    assert np.array_equal(targets, inputs + 1)
+    assert streams(np.arange(7), 3, window=5)[0].shape == (6, 1)
+
+
+def test_baselines_are_what_counting_gives():
+    training, validation = np.array([0, 0, 1, 0, 1, 2]), np.array([0, 1, 0])
+    p = np.array([4, 3, 2]) / 9
+    assert unigram_bits(training, validation, 3) == pytest.approx(-np.log2(p[[1, 0]]).mean())
+    after_0 = (2 + 2 * p[1]) / (3 + 2)  # 0 is followed by 0 once and by 1 twice
+    after_1 = (1 + 2 * p[0]) / (2 + 2)
+    assert bigram_bits(training, validation, 3) == pytest.approx(-np.log2([after_0, after_1]).mean())
+
+
+def test_a_bigram_model_is_a_distribution():
+    rng = np.random.default_rng(0)
+    training = rng.integers(0, 5, 100)
+    for a in range(6):  # 5 was never seen
+        bits = [bigram_bits(training, np.array([a, b]), 6) for b in range(6)]
+        assert sum(2.0**-x for x in bits) == pytest.approx(1)
+
+
+def test_bits_per_character_agree_with_a_plain_loop(be):
+    model = LanguageModel(
+        Vocabulary("abcd"), embedding_size=3, hidden_size=5, dtype="float64", rng=0, backend=be.name
+    )
+    numbers = np.random.default_rng(0).integers(0, 4, 41)
+    state, bits = None, []
+    for now, following in zip(numbers[:-1], numbers[1:], strict=True):
+        logits, state = model.logits(be.asarray(np.array([[now]])), state)
+        scores = be.to_numpy(logits)[0, 0]
+        bits.append(np.log2(np.exp(scores).sum()) - scores[following] / np.log(2))
+    measured = model.bits_per_character(numbers, count=1, window=7)
+    assert measured == pytest.approx(np.mean(bits), rel=1e-12)
+
+
+def test_training_learns_on_this_backend(be):
+    corpus = Corpus.of(TEXT, validation=0.1, window=16)
+    settings = Settings(embedding_size=8, hidden_size=24, batch_size=4, window=16, steps=120, lr=0.02)
+    trainer = Trainer(corpus, settings, backend=be.name)
+    while not trainer.done:
+        trainer.update()
+    bits, _ = trainer.evaluate()
+    parts = corpus.training, corpus.validation, len(corpus.vocabulary)
+    assert bits < bigram_bits(*parts) < unigram_bits(*parts)
+
+
+def test_a_model_that_is_saved_is_the_same_when_loaded(tmp_path, be):
+    model = LanguageModel(
+        Vocabulary("abü字"), embedding_size=3, hidden_size=5, num_layers=2, rng=0, backend=be.name
+    )
+    model.save(tmp_path / "m")
+    again = LanguageModel.load(tmp_path / "m", backend=be.name)
+    assert again.vocabulary == model.vocabulary
+    assert again.config() == model.config()
+    for name, array in model.parameters.items():
+        assert np.array_equal(be.to_numpy(array), be.to_numpy(again.parameters[name]))
+
+
+def test_unknown_characters_are_named():
+    with pytest.raises(nplstm.ArgumentError, match="has not seen 'x'; it knows 'ab'"):
+        Vocabulary("ab").encode("abx")
+    with pytest.raises(nplstm.ArgumentError, match="each once"):
+        Vocabulary("aa")
