@@ -48,7 +48,9 @@ def plot_training(
     figure = _figure(7, 4.2)
     axes = figure.add_subplot()
     updates = [update for update, _, _ in history]
-    axes.plot(updates, [loss for _, loss, _ in history], color="#9bb8d3", label="training")
+    # a training loss is a mean over the updates since the last row: it belongs to the middle between the two
+    middles = [(a + b) / 2 for a, b in zip([0, *updates], updates, strict=False)]
+    axes.plot(middles, [loss for _, loss, _ in history], color="#9bb8d3", marker="o", ms=3, label="training")
     axes.plot(updates, [loss for _, _, loss in history], color="#1f4e79", marker="o", ms=3, label="validation")
     for name, value in baselines.items():
         axes.axhline(value, color="#b3541e", lw=1, ls="--")

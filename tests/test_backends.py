@@ -168,7 +168,7 @@ def test_no_cupy_is_told_from_no_gpu(monkeypatch):
     fake = types.SimpleNamespace(__version__="14", cuda=types.SimpleNamespace(runtime=runtime))
     monkeypatch.setattr(_cupy, "import_module", lambda name: fake)
     with pytest.raises(
-        nplstm.BackendUnavailableError, match="installed but finds no usable GPU .*cudaErrorNoDevice"
+        nplstm.BackendUnavailableError, match=r"installed but finds no usable GPU .*cudaErrorNoDevice"
     ):
         _cupy.load()
     runtime.getDeviceCount = lambda: 0

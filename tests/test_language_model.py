@@ -1,8 +1,8 @@
 """The main job: ``nplstm train``, ``sample`` and ``gradcheck``, as a user runs them."""
 
 import hashlib
+import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -56,7 +56,11 @@ def test_training_leaves_a_model_a_checkpoint_and_a_picture(text, tmp_path, caps
     out = tmp_path / "run"
     assert run("train", text, "--out", out, "--steps", 30, "--evaluate-every", 10, *SMALL) == 0
     printed = capsys.readouterr()
-    assert sorted(os.listdir(out)) == ["checkpoint.safetensors", "loss.png", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoint.safetensors",
+        "loss.png",
+        "model.safetensors",
+    ]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     for part in ("unigram", "bigram", "LSTM", "a sample", "characters to train on"):
         assert part in printed.out
@@ -223,7 +227,7 @@ def test_damaged_checkpoints_are_refused(text, tmp_path, capsys):
 def test_a_full_disk_leaves_the_old_checkpoint(text, tmp_path):
     out = tmp_path / "run"
     run("train", text, "--out", out, "--steps", 10, *SMALL)
-    before = {name: digest(out / name) for name in os.listdir(out)}
+    before = {path.name: digest(path) for path in out.iterdir()}
     code = (
         "import resource, signal, sys; from nplstm.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -236,7 +240,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(text, tmp_path):
     assert "nplstm: error:" in result.stderr
     assert "File too large" in result.stderr
     assert "Traceback" not in result.stderr
-    assert {name: digest(out / name) for name in os.listdir(out)} == before
+    assert {path.name: digest(path) for path in out.iterdir()} == before
 
 
 def test_sampling_is_reproducible_and_refuses_what_it_does_not_know(text, tmp_path, capsys):
@@ -322,7 +326,7 @@ def test_bits_per_character_agree_with_a_plain_loop(be):
     )
     numbers = np.random.default_rng(0).integers(0, 4, 41)
     state, bits = None, []
-    for now, following in zip(numbers[:-1], numbers[1:], strict=True):
+    for now, following in itertools.pairwise(numbers):
         logits, state = model.logits(be.asarray(np.array([[now]])), state)
         scores = be.to_numpy(logits)[0, 0]
         bits.append(np.log2(np.exp(scores).sum()) - scores[following] / np.log(2))

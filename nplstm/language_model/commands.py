@@ -107,7 +107,8 @@ def _run(trainer: Trainer, folder: Path) -> bool:
     with _progress_bar(settings.steps, progress.step) as bar, _interrupts() as interrupted:
         while not trainer.done and not interrupted:
             bits = trainer.update()
-            speed = trainer.characters_per_update * (bar.format_dict["rate"] or 0)
+            taken = bar.n + 1 - bar.initial
+            speed = taken * trainer.characters_per_update / (bar.format_dict["elapsed"] or 1)
             validation = f", validation {progress.history[-1][2]:.3f}" if progress.history else ""
             bar.set_postfix_str(f"{bits:.3f} bits/char{validation}, {speed / 1000:.0f}k char/s", refresh=False)
             bar.update()
@@ -128,7 +129,7 @@ def _progress_bar(total: int, initial: int) -> Any:
         raise MissingDependencyError("tqdm is not installed: pip install 'nplstm[train]'") from error
     # a log file gets a line now and then, a terminal a bar that moves
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    layout = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}"
+    layout = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
     return bar(total=total, initial=initial, mininterval=interval, dynamic_ncols=True, bar_format=layout)
 
 

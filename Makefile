@@ -1,0 +1,65 @@
+# Everything runs in .venv, which is made when first needed: python3, make and a C compiler are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test check lint format examples parity thorough bench clean
+
+help:
+	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
+	@echo "make test      run all tests (no GPU and no torch needed)"
+	@echo "make check     format, lint, types, import contracts, and all tests: what CI runs"
+	@echo "make format    rewrite the sources in the project's format"
+	@echo "make parity    run the suite with torch installed beside it, in an environment of its own"
+	@echo "make thorough  run the suite with many more drawn examples"
+	@echo "make bench     measure import time and the plain time loop"
+	@echo "make clean     remove .venv, caches and runs"
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.train: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[train]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.train
+
+demo: .venv/.train
+	$(BIN)/nplstm train --out runs/demo --overwrite --steps 1000
+	@echo
+	$(BIN)/nplstm gradcheck runs/demo
+
+# The strict stand-in for CuPy runs the tests of all shared code under the rules of a GPU array library.
+test: .venv/.dev
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --backend strict
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' nplstm docs README.md
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+check: lint test
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity:
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 -e '.[test]'
+	NPLSTM_REQUIRE=torch .venv-torch/bin/python -m pytest tests -W 'ignore::UserWarning'
+
+thorough: .venv/.dev
+	NPLSTM_HYPOTHESIS=thorough $(BIN)/python -m pytest tests
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/plain_loop.py
+
+clean:
+	rm -rf .venv .venv-torch runs build dist .pytest_cache .ruff_cache .hypothesis

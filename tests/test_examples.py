@@ -1,0 +1,49 @@
+"""The examples run, and reach what they promise."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *arguments, backend="numpy"):
+    command = [sys.executable, EXAMPLES / name, "--backend", backend, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "%|" in result.stderr, "no progress bar"
+    return result.stdout
+
+
+@pytest.fixture
+def backend(be):
+    if be.name == "strict":
+        pytest.skip("the examples know the users' backends alone; strict is a stand-in inside the tests")
+    return be.name
+
+
+def test_six_equations(backend):
+    printed = run("six_equations.py", "--steps", "200", backend=backend)
+    assert float(re.search(r"all steps: (\S+)", printed)[1]) < 1e-14
+    analytic, numerical = map(float, re.search(r"analytic (\S+), finite difference (\S+)", printed).groups())
+    assert abs(analytic - numerical) < 1e-6 * abs(analytic)
+
+
+def test_digits(backend):
+    printed = run("digits.py", backend=backend)
+    assert float(re.search(r"test accuracy (\S+)", printed)[1]) >= 0.96
+
+
+def test_language_model(backend, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200, encoding="utf-8")
+    printed = run("language_model.py", str(text), "--updates", "60", "--hidden", "32", backend=backend)
+    assert float(re.search(r"(\S+) bits per character", printed)[1]) < 3
+
+
+def test_every_example_is_tested():
+    tested = Path(__file__).read_text()
+    assert all(path.name in tested for path in EXAMPLES.glob("*.py"))
