@@ -35,7 +35,7 @@ demo: .venv/.train
 test: .venv/.dev
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest tests --backend strict
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' nplstm docs README.md
+	$(BIN)/python -m pytest --doctest-modules nplstm
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -62,9 +62,8 @@ def accuracy():
 
 with tqdm(range(arguments.epochs), desc="digits", unit="epoch") as epochs:
     for _ in epochs:
-        losses = []
-        for batch in np.array_split(rng.permutation(cut), cut // BATCH):
-            losses.append(train(place(images[batch]), place(classes[batch])))
+        batches = np.array_split(rng.permutation(cut), cut // BATCH)
+        losses = [train(place(images[batch]), place(classes[batch])) for batch in batches]
         epochs.set_postfix(loss=f"{np.mean(losses):.4f}", test_accuracy=f"{accuracy():.3f}")
 
 print(f"test accuracy {accuracy():.4f} on {len(test_classes)} pictures (chance is 0.1)")

@@ -9,7 +9,6 @@ Index arithmetic is done on the host, with NumPy; the data may be on any backend
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,9 +29,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
 class Steps:
-    """Where each step's rows are in packed data.
+    """Where each step's rows are in packed data. Not to be changed.
 
     Attributes
     ----------
@@ -44,12 +42,12 @@ class Steps:
         Step t has the rows ``bounds[t]`` to ``bounds[t + 1]``.
     """
 
-    batch: int
-    batch_sizes: HostIndices
-    bounds: list[int] = field(init=False, repr=False)
+    __slots__ = ("batch", "batch_sizes", "bounds")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bounds", [0, *np.cumsum(self.batch_sizes).tolist()])
+    def __init__(self, batch: int, batch_sizes: HostIndices) -> None:
+        self.batch = batch
+        self.batch_sizes = batch_sizes
+        self.bounds: list[int] = [0, *np.cumsum(batch_sizes).tolist()]
 
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
