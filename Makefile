@@ -27,7 +27,7 @@ help:
 	@touch $@ .venv/.train
 
 demo: .venv/.train
-	$(BIN)/nplstm train --out runs/demo --overwrite --steps 1000
+	$(BIN)/nplstm train --out runs/demo --overwrite --steps 800
 	@echo
 	$(BIN)/nplstm gradcheck runs/demo
 

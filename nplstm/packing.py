@@ -1,108 +1,26 @@
-"""Sequences of different lengths in one batch: packed, padded, and what the time loop sees of them.
+"""Sequences of different lengths in one batch: packed and padded, as ``torch.nn.utils.rnn``.
 
-The time loop knows one layout only, the packed one: the rows of step 0, then those of step 1, …, where the
-sequences stand sorted by length, longest first, so that the ones still running at a step are the first
-``batch_sizes[t]``. A batch of equal lengths is the special case in which packing is a reshape. So padding
-can leak nowhere: the loop never sees it.
-
-Index arithmetic is done on the host, with NumPy; the data may be on any backend.
+What packed data looks like is told in ``steps``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from nplstm._shapes import check_size
 from nplstm._typing import Array, HostIndices
-from nplstm.backends import Backend, backend_of, check_arrays
-from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
+from nplstm.backends import backend_of, check_arrays
+from nplstm.errors import ArgumentError, BackendError, ShapeError
+from nplstm.steps import Steps, check_lengths, host_integers, padded_places, sort_by_length
 
 __all__ = [
     "PackedSequence",
-    "Steps",
-    "check_lengths",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
 ]
-
-
-class Steps:
-    """Where each step's rows are in packed data. Not to be changed.
-
-    Attributes
-    ----------
-    batch : int
-        B, the number of sequences; those of length 0 count and have no rows.
-    batch_sizes : HostIndices, shape (T,)
-        How many sequences reach each step; never increasing.
-    bounds : list of T + 1 ints
-        Step t has the rows ``bounds[t]`` to ``bounds[t + 1]``.
-    """
-
-    __slots__ = ("batch", "batch_sizes", "bounds")
-
-    def __init__(self, batch: int, batch_sizes: HostIndices) -> None:
-        self.batch = batch
-        self.batch_sizes = batch_sizes
-        self.bounds: list[int] = [0, *np.cumsum(batch_sizes).tolist()]
-
-    @classmethod
-    def equal(cls, steps: int, batch: int) -> Self:
-        """Make ``steps`` steps of ``batch`` sequences, all of one length."""
-        return cls(batch, np.full(steps, batch, dtype=np.int64))
-
-    @classmethod
-    def from_sorted_lengths(cls, lengths: HostIndices) -> Self:
-        """Make the steps of sequences of these lengths, which are in decreasing order."""
-        return cls(len(lengths), _running(lengths).sum(axis=1))
-
-    def __len__(self) -> int:
-        return len(self.batch_sizes)
-
-    @property
-    def total(self) -> int:
-        """N, the number of rows: the sum of all lengths."""
-        return self.bounds[-1]
-
-    def rows(self, first: int, last: int | None = None) -> slice:
-        """Rows of step ``first``, or of the steps ``first`` to ``last``, both included."""
-        return slice(self.bounds[first], self.bounds[(first if last is None else last) + 1])
-
-    def blocks(self, rows: int, *, reverse: bool) -> Iterator[range]:
-        """Cut the steps, in the order of processing, into runs of at most ``rows`` rows (at least one step)."""
-        order = range(len(self) - 1, -1, -1) if reverse else range(len(self))
-        start = filled = 0
-        for k, t in enumerate(order):
-            size = self.bounds[t + 1] - self.bounds[t]
-            if k > start and filled + size > rows:
-                yield order[start:k]
-                start, filled = k, 0
-            filled += size
-        if start < len(order):
-            yield order[start:]
-
-    @property
-    def lengths(self) -> HostIndices:
-        """Each sequence's length, in decreasing order."""
-        return (self.batch_sizes[:, None] > np.arange(self.batch)).sum(axis=0)
-
-
-def _running(sorted_lengths: HostIndices) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(T, B): which sequences reach which step."""
-    longest = int(sorted_lengths.max(initial=0))
-    return np.arange(longest)[:, None] < sorted_lengths
-
-
-def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backend: Backend) -> tuple[Array, Array]:
-    """For each packed row its step and its sequence: where it stands in a padded (T, B, ...) array.
-
-    ``order[j]`` is the place in the padded batch of the j-th longest sequence; None where they are sorted.
-    """
-    t, j = np.nonzero(_running(sorted_lengths))
-    return backend.asarray(t), backend.asarray(j if order is None else order[j])
 
 
 class _PackedFields(NamedTuple):
@@ -154,14 +72,14 @@ class PackedSequence(_PackedFields):
     ) -> Self:
         """Check the layout, and complete the two permutations from one another."""
         backend_of(data, "data")
-        sizes = _host_integers("batch_sizes", batch_sizes)
+        sizes = host_integers("batch_sizes", batch_sizes)
         if len(sizes) == 0 or sizes.min() < 1 or (np.diff(sizes) > 0).any() or sizes.sum() != len(data):
             raise ShapeError(
                 f"batch_sizes: expected positive sizes that never increase and add up to the {len(data)} "
                 f"rows of data, got {sizes.tolist()}"
             )
-        order = None if sorted_indices is None else _host_integers("sorted_indices", sorted_indices)
-        inverse = None if unsorted_indices is None else _host_integers("unsorted_indices", unsorted_indices)
+        order = None if sorted_indices is None else host_integers("sorted_indices", sorted_indices)
+        inverse = None if unsorted_indices is None else host_integers("unsorted_indices", unsorted_indices)
         for argument, indices in (("sorted_indices", order), ("unsorted_indices", inverse)):
             if indices is not None and not np.array_equal(np.sort(indices), np.arange(int(sizes[0]))):
                 raise ShapeError(f"{argument}: expected a permutation of {sizes[0]}, got {indices.tolist()}")
@@ -177,41 +95,6 @@ class PackedSequence(_PackedFields):
     def steps(self) -> Steps:
         """The layout, as the time loop reads it."""
         return Steps(int(self.batch_sizes[0]), self.batch_sizes)
-
-
-def _host_integers(argument: str, values: Any) -> HostIndices:
-    """Return a one-dimensional int64 NumPy array; refuse what is not integers, or not on the host."""
-    if hasattr(values, "__cuda_array_interface__"):
-        raise BackendError(f"{argument}: expected integers on the host, got an array on a GPU; use .get()")
-    try:
-        numbers = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise DTypeError(f"{argument}: expected a sequence of integers, got {values!r}") from error
-    if numbers.ndim != 1:
-        raise ShapeError(f"{argument}: expected shape (B,), got {numbers.shape}")
-    if numbers.size and numbers.dtype.kind not in "iu":
-        raise DTypeError(f"{argument}: expected integers, got {numbers.dtype}: {values!r}")
-    return numbers.astype(np.int64)
-
-
-def check_lengths(lengths: Any, *, steps: int, batch: int, minimum: int) -> HostIndices:
-    """Return the lengths as int64 if there are ``batch`` of them, each in [minimum, steps]."""
-    numbers = _host_integers("lengths", lengths)
-    if numbers.shape != (batch,):
-        raise ShapeError(f"lengths: expected one for each of B={batch} sequences, got {numbers.shape[0]}")
-    bad = np.flatnonzero((numbers < minimum) | (numbers > steps))
-    if bad.size:
-        first = int(bad[0])
-        hint = "; LSTM's lengths= takes sequences of length 0" if numbers[first] == 0 else ""
-        raise ArgumentError(
-            f"lengths: expected integers in [{minimum}, T={steps}], got lengths[{first}] = {numbers[first]}{hint}"
-        )
-    return numbers
-
-
-def sort_by_length(lengths: HostIndices) -> HostIndices:
-    """Return the permutation that puts the longest first; equal lengths keep their order."""
-    return np.argsort(-lengths, kind="stable")
 
 
 def pack_padded_sequence(

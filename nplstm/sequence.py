@@ -14,8 +14,8 @@ from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.cells.lstm import CellTape, lstm_cell_backward, lstm_cell_forward, lstm_cell_output
 from nplstm.ops.linear import linear_backward, linear_forward
-from nplstm.packing import Steps
 from nplstm.params import LSTMParams
+from nplstm.steps import Steps
 
 __all__ = ["SequenceGradients", "SequenceTape", "sequence_backward", "sequence_forward"]
 

@@ -17,7 +17,7 @@ from nplstm.backends._numpy import draw, require_numpy_generator
 # What the shared code may use; tests/test_backends.py compares it with CuPy's namespace where CuPy is installed.
 NAMES = frozenset(
     """abs add arange array asarray broadcast_to clip concatenate empty empty_like exp float32 float64 full int64
-    log matmul maximum sqrt tanh where zeros zeros_like""".split()
+    log matmul maximum multiply sqrt tanh where zeros zeros_like""".split()
 )
 
 

@@ -1,6 +1,7 @@
 """The user's classes, ``LSTM`` and ``LSTMCell``, and the stack of layers and directions below them."""
 
 from nplstm.layers.cell import LSTMCell, LSTMCellGradients, LSTMCellTape
-from nplstm.layers.lstm import LSTM, LSTMGradients, LSTMTape
+from nplstm.layers.lstm import LSTM
+from nplstm.layers.tape import LSTMGradients, LSTMTape
 
 __all__ = ["LSTM", "LSTMCell", "LSTMCellGradients", "LSTMCellTape", "LSTMGradients", "LSTMTape"]

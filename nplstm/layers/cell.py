@@ -7,9 +7,9 @@ from nplstm._typing import Array, DTypeLike
 from nplstm.backends import Backend, check_arrays
 from nplstm.errors import ShapeError
 from nplstm.module import Module
-from nplstm.packing import Steps
 from nplstm.params import LSTMParams, Parameters, uniform
 from nplstm.sequence import SequenceTape, sequence_backward, sequence_forward
+from nplstm.steps import Steps
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
 

@@ -12,7 +12,8 @@ from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, DType, HostIndices
 from nplstm.backends import Backend
 from nplstm.errors import ArgumentError, BackendError, ShapeError
-from nplstm.packing import PackedSequence, Steps, check_lengths, padded_places, sort_by_length
+from nplstm.packing import PackedSequence
+from nplstm.steps import Steps, check_lengths, padded_places, sort_by_length
 
 __all__ = ["Layout", "PackedLayout", "PaddedLayout", "find_layout"]
 

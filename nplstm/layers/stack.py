@@ -9,9 +9,9 @@ from typing import NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.ops.dropout import dropout_backward, dropout_forward
-from nplstm.packing import Steps
 from nplstm.params import LSTMParams
 from nplstm.sequence import SequenceTape, sequence_backward, sequence_forward
+from nplstm.steps import Steps
 
 __all__ = ["StackGradients", "StackOutput", "StackParams", "StackTape", "stack_backward", "stack_forward"]
 

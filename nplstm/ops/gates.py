@@ -21,14 +21,15 @@ def gates_forward(a: Array) -> Array:
     The sigmoid is taken as ``1/2 + tanh(a/2) / 2``: the same function, which cannot overflow and which both
     libraries evaluate faster than an exponential and a division.
     """
+    xp = namespace(a)
     H = a.shape[-1] // 4
     sigmoid_blocks = a[..., : 2 * H], a[..., 3 * H :]
     for block in sigmoid_blocks:
-        block[...] *= 0.5
-    namespace(a).tanh(a, out=a)
+        xp.multiply(block, 0.5, out=block)
+    xp.tanh(a, out=a)
     for block in sigmoid_blocks:
-        block[...] *= 0.5
-        block[...] += 0.5
+        xp.multiply(block, 0.5, out=block)
+        xp.add(block, 0.5, out=block)
     return a
 
 
