@@ -55,9 +55,10 @@ class Module:
     def state_dict(self) -> dict[str, Array]:
         """Return the parameters by torch's names.
 
-        The arrays are the layer's own, which are never changed in place: the dict is a snapshot.
+        The dict is a snapshot: on NumPy of the layer's own arrays, which are replaced and never changed; on
+        CuPy, which has no read-only arrays, of copies.
         """
-        return dict(self._parameters)
+        return {name: self._backend.guard(array) for name, array in self._parameters.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Replace the parameters; all of them, or on any error none.
@@ -149,5 +150,6 @@ def _as_array(value: Any) -> Any:
     try:
         backend_of(value)
     except BackendError:
-        return get_backend("numpy").asarray(value)
+        # a tensor that takes part in autograd, such as a torch Parameter, has to leave it first
+        return get_backend("numpy").asarray(value.detach() if hasattr(value, "detach") else value)
     return value

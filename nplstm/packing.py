@@ -3,16 +3,23 @@
 What packed data looks like is told in ``steps``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from nplstm._shapes import check_size
-from nplstm._typing import Array, HostIndices
+from nplstm._shapes import check_flag, check_size, describe_axes
+from nplstm._typing import Array, DType, HostIndices
 from nplstm.backends import backend_of, check_arrays
 from nplstm.errors import ArgumentError, BackendError, ShapeError
-from nplstm.steps import Steps, check_lengths, host_integers, padded_places, sort_by_length
+from nplstm.steps import (
+    Steps,
+    check_lengths,
+    host_integers,
+    inverse_permutation,
+    padded_places,
+    sort_by_length,
+)
 
 __all__ = [
     "PackedSequence",
@@ -40,7 +47,8 @@ class PackedSequence(_PackedFields):
     data : Array, shape (N, ...)
         The rows of step 0, of step 1, and so on; within a step, longest sequence first.
     batch_sizes : int64 NumPy array, shape (T,)
-        How many sequences reach each step. On the host, also when ``data`` is on a GPU.
+        How many sequences reach each step. This and the indices are on the host, also when ``data`` is on a
+        GPU, and read-only.
     sorted_indices : int64 NumPy array, shape (B,), or None
         ``sorted_indices[j]`` is the user's index of the j-th longest sequence; None where the user's order
         was sorted already.
@@ -84,12 +92,17 @@ class PackedSequence(_PackedFields):
             if indices is not None and not np.array_equal(np.sort(indices), np.arange(int(sizes[0]))):
                 raise ShapeError(f"{argument}: expected a permutation of {sizes[0]}, got {indices.tolist()}")
         if order is None and inverse is not None:
-            order = np.argsort(inverse)
+            order = inverse_permutation(inverse)
         if order is not None and inverse is None:
-            inverse = np.argsort(order)
+            inverse = inverse_permutation(order)
         if order is not None and inverse is not None and (order[inverse] != np.arange(len(order))).any():
             raise ShapeError("unsorted_indices: expected the inverse permutation of sorted_indices")
         return super().__new__(cls, data, sizes, order, inverse)
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:
+        # what _replace goes through: the checks hold there, too
+        return cls(*iterable)
 
     @property
     def steps(self) -> Steps:
@@ -196,6 +209,7 @@ def pad_packed_sequence(
     if len(steps) > T:
         raise ArgumentError(f"total_length: expected at least the longest length {len(steps)}, got {T}")
     backend = backend_of(sequence.data)
+    _check_padding_value(padding_value, sequence.data.dtype)
     shape = (T, steps.batch, *sequence.data.shape[1:])
     padded = backend.xp.full(shape, padding_value, dtype=sequence.data.dtype)
     padded[padded_places(steps.lengths, sequence.sorted_indices, backend)] = sequence.data
@@ -205,7 +219,10 @@ def pad_packed_sequence(
     return (padded.swapaxes(0, 1) if batch_first else padded), lengths
 
 
-def _check_sequences(sequences: Sequence[Array]) -> None:
+def _check_sequences(sequences: Iterable[Array]) -> list[Array]:
+    if not isinstance(sequences, Iterable):
+        raise BackendError(f"sequences: expected arrays in a sequence, got {type(sequences).__qualname__}")
+    sequences = list(sequences)
     if len(sequences) == 0:
         raise ShapeError("sequences: expected at least one array, got none")
     named = {f"sequences[{k}]": array for k, array in enumerate(sequences)}
@@ -213,12 +230,24 @@ def _check_sequences(sequences: Sequence[Array]) -> None:
     check_arrays("sequences[0]", backend_of(first, "sequences[0]"), first.dtype, **named)
     for argument, array in named.items():
         if array.ndim < 1 or array.shape[1:] != first.shape[1:]:
-            axes = ", ".join(["length", *map(str, first.shape[1:])])
-            raise ShapeError(f"{argument}: expected shape ({axes}) like sequences[0], got {array.shape}")
+            axes = describe_axes([("length", None), *((str(size), size) for size in first.shape[1:])])
+            raise ShapeError(f"{argument}: expected shape {axes} like sequences[0], got {array.shape}")
+    return sequences
+
+
+def _check_padding_value(value: float, dtype: DType) -> float:
+    """Return the value if an array of that type can hold it: integers cannot be padded with 0.5 or NaN."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"padding_value: expected a number, got {value!r}") from error
+    if dtype.kind in "iu" and not number.is_integer():
+        raise ArgumentError(f"padding_value: {value!r} does not fit into {dtype} data")
+    return value
 
 
 def pad_sequence(
-    sequences: Sequence[Array],
+    sequences: Iterable[Array],
     batch_first: bool = False,
     padding_value: float = 0.0,
     padding_side: str = "right",
@@ -227,7 +256,7 @@ def pad_sequence(
 
     Parameters
     ----------
-    sequences : sequence of Arrays, each of shape (length, ...)
+    sequences : iterable of Arrays, each of shape (length, ...)
         Equal in all axes but the first, in element type and in backend.
     batch_first : bool
         Return (B, T, ...) instead of (T, B, ...).
@@ -248,10 +277,11 @@ def pad_sequence(
     array([[1, 2, 3],
            [4, 0, 0]])
     """
-    if padding_side not in {"right", "left"}:
+    if padding_side not in ("right", "left"):
         raise ArgumentError(f"padding_side: expected 'right' or 'left', got {padding_side!r}")
-    _check_sequences(sequences)
+    sequences = _check_sequences(sequences)
     first = sequences[0]
+    _check_padding_value(padding_value, first.dtype)
     T = max(len(array) for array in sequences)
     shape = (len(sequences), T, *first.shape[1:])
     padded = backend_of(first).xp.full(shape, padding_value, dtype=first.dtype)
@@ -260,7 +290,7 @@ def pad_sequence(
     return padded if batch_first else padded.swapaxes(0, 1)
 
 
-def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> PackedSequence:
+def pack_sequence(sequences: Iterable[Array], enforce_sorted: bool = True) -> PackedSequence:
     """Pack arrays of shapes (length, ...) into one batch.
 
     Parameters and errors are those of ``pad_sequence`` and ``pack_padded_sequence``, which it joins.
@@ -271,6 +301,7 @@ def pack_sequence(sequences: Sequence[Array], enforce_sorted: bool = True) -> Pa
     >>> nplstm.pack_sequence([np.array([4.0]), np.array([1.0, 2.0])], enforce_sorted=False).data
     array([1., 4., 2.])
     """
+    sequences = _check_sequences(sequences)
     padded = pad_sequence(sequences)
     lengths = [len(array) for array in sequences]
     return pack_padded_sequence(padded, lengths, enforce_sorted=enforce_sorted)

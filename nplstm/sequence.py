@@ -83,25 +83,27 @@ def sequence_forward(
     weight_hh, weight_hr = params.weight_hh.T, params.weight_hr
     bias = None if params.bias_ih is None or params.bias_hh is None else params.bias_ih + params.bias_hh
     cells: list[CellTape] = []
-    h, c = h_0, c_0
+    h_n, c_n = h_0.copy(), c_0.copy()
+    h, c = h_0[:0], c_0[:0]  # of the sequences that are running
     for block in steps.blocks(BLOCK_ROWS, reverse=reverse):
         rows_of_block = steps.rows(min(block[0], block[-1]), max(block[0], block[-1]))
         from_input = linear_forward(x[rows_of_block], params.weight_ih, bias)
         for t in block:
             rows = steps.rows(t)
             n = rows.stop - rows.start
+            h, c = _resize(h, n, h_0, h_n), _resize(c, n, c_0, c_n)
             a = from_input[rows.start - rows_of_block.start : rows.stop - rows_of_block.start]
-            a += h[:n] @ weight_hh
-            h_t, c_t, cell = lstm_cell_forward(a, c[:n])
+            a += h @ weight_hh
+            h, c, cell = lstm_cell_forward(a, c)
             if weight_hr is not None:
-                h_t = linear_forward(h_t, weight_hr)
-            out[rows] = h_t
-            h, c = _advance(h, h_t), _advance(c, c_t)
+                h = linear_forward(h, weight_hr)
+            out[rows] = h
             if record:
                 cells.append(cell)
+    h_n[: len(h)], c_n[: len(c)] = h, c
     if not record:
-        return h, c, None
-    return h, c, SequenceTape(params, steps, reverse, x, h_0, out, cells[::-1] if reverse else cells)
+        return h_n, c_n, None
+    return h_n, c_n, SequenceTape(params, steps, reverse, x, h_0, out, cells[::-1] if reverse else cells)
 
 
 def sequence_backward(
@@ -164,20 +166,26 @@ def _collect(
         weight_ih=from_input.weight,
         weight_hh=grad_a.T @ h_prev,
         bias_ih=from_input.bias,
-        bias_hh=from_input.bias,  # the biases are added up, so their gradients are equal
+        # the biases are added up, so their gradients are equal; but each is an array of its own
+        bias_hh=None if from_input.bias is None else from_input.bias.copy(),
         weight_hr=None if grad_projected is None else grad_projected.T @ _cell_outputs(tape),
     )
     return SequenceGradients(from_input.x, grad_h_0, grad_c_0, grad_params)
 
 
-def _advance(state: Array, new: Array) -> Array:
-    """Put the rows that took a step in the place of the old ones, in a new array: tapes keep the old.
+def _resize(running: Array, n: int, initial: Array, final: Array) -> Array:
+    """Return the state of the first ``n`` sequences, given that of those that took the last step.
 
-    The rows behind them belong to sequences that have ended, or in reverse have not begun.
+    Sequences that have ended leave their state in ``final``; those that begin, in the reverse direction at
+    their own ends, bring theirs from ``initial``.
     """
-    if len(new) == len(state):
-        return new
-    return namespace(new).concatenate([new, state[len(new) :]])
+    before = len(running)
+    if n < before:
+        final[n:before] = running[n:]
+        return running[:n]
+    if n > before:
+        return namespace(running).concatenate([running, initial[before:n]])
+    return running
 
 
 def _write_previous_h(out: Array, t: int, tape: SequenceTape) -> None:

@@ -17,7 +17,7 @@ from nplstm._typing import Array, HostIndices
 from nplstm.backends import Backend
 from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
-__all__ = ["Steps", "check_lengths", "host_integers", "padded_places", "sort_by_length"]
+__all__ = ["Steps", "check_lengths", "host_integers", "inverse_permutation", "padded_places", "sort_by_length"]
 
 
 class Steps:
@@ -108,7 +108,9 @@ def host_integers(argument: str, values: Any) -> HostIndices:
         raise ShapeError(f"{argument}: expected shape (B,), got {numbers.shape}")
     if numbers.size and numbers.dtype.kind not in "iu":
         raise DTypeError(f"{argument}: expected integers, got {numbers.dtype}: {values!r}")
-    return numbers.astype(np.int64)
+    numbers = numbers.astype(np.int64)  # a copy: the caller may write into what was given
+    numbers.flags.writeable = False
+    return numbers
 
 
 def check_lengths(lengths: Any, *, steps: int, batch: int, minimum: int) -> HostIndices:
@@ -129,3 +131,10 @@ def check_lengths(lengths: Any, *, steps: int, batch: int, minimum: int) -> Host
 def sort_by_length(lengths: HostIndices) -> HostIndices:
     """Return the permutation that puts the longest first; equal lengths keep their order."""
     return np.argsort(-lengths, kind="stable")
+
+
+def inverse_permutation(permutation: HostIndices) -> HostIndices:
+    """Return the permutation that undoes this one; read-only."""
+    inverse = np.argsort(permutation)
+    inverse.flags.writeable = False
+    return inverse

@@ -33,6 +33,7 @@ class StrictArray:
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = values
+        self.device = StrictBackend.device
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
         raise StrictTypeError("implicit conversion to a NumPy array")
@@ -154,12 +155,16 @@ class StrictBackend(Backend):
     name = "strict"
     xp: Any = StrictNamespace()
     float_dtypes = ("float16", "float32", "float64")
+    device = "strict:0"
 
     def is_array(self, value: object) -> bool:
         return isinstance(value, StrictArray)
 
     def device_of(self, array: Any) -> str:
-        return "strict:0"
+        return array.device
+
+    def current_device(self) -> str:
+        return self.device
 
     def asarray(self, values: Any, dtype: Any = None) -> Any:
         values = values._values if isinstance(values, StrictArray) else values
@@ -170,6 +175,9 @@ class StrictBackend(Backend):
 
     def freeze(self, array: Any) -> Any:
         return array
+
+    def guard(self, array: Any) -> Any:
+        return array.copy()
 
     def random(self, rng: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         return StrictArray(draw(require_numpy_generator(rng), shape, dtype))

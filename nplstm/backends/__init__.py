@@ -43,11 +43,11 @@ def get_backend(name: str) -> Backend:
     BackendUnavailableError
         If its library is not installed, or finds no device: the message says which of the two.
     """
-    if name in _LOADED:
-        return _LOADED[name]
-    if name not in _LAZY:
+    if not isinstance(name, str) or name not in {*_LOADED, *_LAZY}:
         known = ", ".join(repr(known) for known in sorted({*_LOADED, *_LAZY}))
         raise ArgumentError(f"backend: expected one of {known}, got {name!r}")
+    if name in _LOADED:
+        return _LOADED[name]
     backend: Backend = import_module(_LAZY[name]).load()
     register(backend)
     return backend
@@ -95,15 +95,15 @@ def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> 
         given = getattr(dtype, "__name__", dtype)
         hint = "; float16 needs backend 'cupy'" if kind.name == "float16" else ""
         raise DTypeError(f"{argument}: backend {backend.name!r} has {backend.float_dtypes}, got {given}{hint}")
-    return kind
+    return kind.newbyteorder("=")
 
 
 def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> None:
-    """Raise unless all arrays live on ``backend``, on one device, with elements ``dtype``.
+    """Raise unless all arrays live on ``backend``, on its current device, with elements ``dtype``.
 
     ``owner`` names what the arrays must agree with, for the message.
     """
-    devices: dict[str, str] = {}
+    current = backend.current_device()
     for argument, array in arrays.items():
         found = backend_of(array, argument)
         if found is not backend:
@@ -112,10 +112,13 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
                 f"nothing is transferred silently: move one of them (a layer with .to({found.name!r}))"
             )
         if array.dtype != dtype:
+            other = f", or a layer's .to(dtype={array.dtype.name!r})"
             raise DTypeError(
                 f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
-                f"{argument}.astype({str(dtype)!r}), or a layer's .to(dtype={str(array.dtype)!r})"
+                f"{argument}.astype({dtype.name!r}){other if array.dtype.name in backend.float_dtypes else ''}"
             )
-        devices[argument] = backend.device_of(array)
-    if len(set(devices.values())) > 1:
-        raise BackendError(f"expected all arrays on one device, got {devices}")
+        if backend.device_of(array) != current:
+            raise BackendError(
+                f"{argument}: is on {backend.device_of(array)}, but the current device is {current}; make the "
+                f"device of {owner} and its arrays the current one (with cupy.cuda.Device(...):)"
+            )

@@ -1,4 +1,4 @@
-"""What nplstm needs of an array library, in ten members.
+"""What nplstm needs of an array library, in a dozen members.
 
 The mathematics is written once against ``backend.xp``, the library's NumPy-like namespace. A backend adds
 only what the namespaces do not share: what an array is, where it lives, and how it gets there and back.
@@ -37,6 +37,10 @@ class Backend(ABC):
         """Name the place where ``array`` lives: ``"cpu"``, ``"cuda:0"``."""
 
     @abstractmethod
+    def current_device(self) -> str:
+        """Name the place where new arrays are made."""
+
+    @abstractmethod
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         """Bring a NumPy array, or nested sequences, here; no copy where none is needed."""
 
@@ -46,7 +50,11 @@ class Backend(ABC):
 
     @abstractmethod
     def freeze(self, array: Array) -> Array:
-        """Return a view that refuses writes, where the library has such a thing."""
+        """Return a view that refuses writes; where the library has none, the array itself."""
+
+    @abstractmethod
+    def guard(self, array: Array) -> Array:
+        """Return the array in a form through which its holder cannot change it: read-only, or a copy."""
 
     @abstractmethod
     def random(self, rng: Any, shape: tuple[int, ...], dtype: DType) -> Array:

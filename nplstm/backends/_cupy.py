@@ -51,6 +51,10 @@ class CupyBackend(Backend):
         """Name the CUDA device."""
         return f"cuda:{array.device.id}"
 
+    def current_device(self) -> str:
+        """Name the CUDA device that is current."""
+        return f"cuda:{self.xp.cuda.Device().id}"
+
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         """Copy from the host, or take a CuPy array as it is."""
         return self.xp.asarray(values, dtype=dtype)
@@ -63,9 +67,14 @@ class CupyBackend(Backend):
         """Return the array itself: CuPy has no read-only arrays."""
         return array
 
+    def guard(self, array: Array) -> Array:
+        """Return a copy."""
+        return array.copy()
+
     def random(self, rng: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw on the device with CuPy's generator; NumPy's numbers are drawn on the host and sent over."""
-        if type(rng).__module__.startswith("cupy"):
+        # NumPy's generators are not asked what they are: that would load CuPy's, and its library
+        if type(rng).__module__.startswith("cupy") and isinstance(rng, self.xp.random.Generator):
             return rng.random(shape, dtype="float64" if dtype == "float64" else "float32")
         return self.xp.asarray(draw(require_numpy_generator(rng), shape, dtype))
 

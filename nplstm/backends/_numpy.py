@@ -41,6 +41,10 @@ class NumpyBackend(Backend):
         """There is one device."""
         return "cpu"
 
+    def current_device(self) -> str:
+        """There is one device."""
+        return "cpu"
+
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         """Take NumPy arrays as they are."""
         return np.asarray(values, dtype=dtype)
@@ -54,6 +58,10 @@ class NumpyBackend(Backend):
         view = array.view()
         view.flags.writeable = False
         return view
+
+    def guard(self, array: Array) -> Array:
+        """Return a read-only view."""
+        return self.freeze(array)
 
     def random(self, rng: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw with NumPy's generator."""

@@ -13,7 +13,7 @@ from nplstm._typing import Array, DType, HostIndices
 from nplstm.backends import Backend
 from nplstm.errors import ArgumentError, BackendError, ShapeError
 from nplstm.packing import PackedSequence
-from nplstm.steps import Steps, check_lengths, padded_places, sort_by_length
+from nplstm.steps import Steps, check_lengths, inverse_permutation, padded_places, sort_by_length
 
 __all__ = ["Layout", "PackedLayout", "PaddedLayout", "find_layout"]
 
@@ -40,7 +40,8 @@ class Layout(ABC):
         self._order: Array | None = None
         self._inverse: Array | None = None
         if order is not None:
-            self._order, self._inverse = backend.asarray(order), backend.asarray(order.argsort())
+            self._order = backend.asarray(order)
+            self._inverse = backend.asarray(inverse_permutation(order))
 
     @abstractmethod
     def pack(self, argument: str, values: Any, width: Axis, *, keep: bool = False) -> Array:
@@ -57,16 +58,25 @@ class Layout(ABC):
     def data_of(self, values: Any) -> Any:
         """Return the array in the user's values."""
 
-    def pack_state(self, argument: str, state: Array | None, count: int, width: Axis, dtype: DType) -> Array:
+    def pack_state(
+        self,
+        argument: str,
+        state: Array | None,
+        count: int,
+        width: Axis,
+        dtype: DType,
+        *,
+        shareable: bool,
+    ) -> Array:
         """Return a user's state as a new array (L * D, B, width), longest sequence first; zeros for None.
 
-        ``state`` has the user's layout of states, or is (width,): one vector for all layers, directions and
-        sequences.
+        ``state`` has the user's layout of states, or if ``shareable`` is (width,): one vector for all layers,
+        directions and sequences.
         """
         shape = (count, self.steps.batch, width[1] or 0)
         if state is None:
             return self.backend.xp.zeros(shape, dtype=dtype)
-        if state.ndim == 1:
+        if shareable and state.ndim == 1:
             check_shape(argument, state.shape, [width])
             return self.backend.xp.broadcast_to(state, shape).copy()
         batch_axis: list[Axis] = [("B", self.steps.batch)] if self.batched else []
@@ -98,11 +108,10 @@ class PackedLayout(Layout):
             raise BackendError(
                 f"{argument}: expected a PackedSequence, as the input was, got {type(values).__qualname__}"
             )
-        if values.batch_sizes.tolist() != self._like.batch_sizes.tolist():
-            raise ShapeError(
-                f"{argument}: expected batch_sizes {self._like.batch_sizes.tolist()} as in the input, "
-                f"got {values.batch_sizes.tolist()}"
-            )
+        for field in ("batch_sizes", "sorted_indices"):
+            expected, got = (_indices(sequence, field) for sequence in (self._like, values))
+            if got != expected:
+                raise ShapeError(f"{argument}: expected {field} {expected} as in the input, got {got}")
         check_shape(f"{argument}.data", values.data.shape, [("N", self.steps.total), width])
         return values.data.copy() if keep else values.data
 
@@ -113,6 +122,12 @@ class PackedLayout(Layout):
     def data_of(self, values: Any) -> Any:
         """Look into the PackedSequence."""
         return values.data if isinstance(values, PackedSequence) else values
+
+
+def _indices(sequence: PackedSequence, field: str) -> list[int]:
+    """Return one of a PackedSequence's fields as a list; no order is the order that is sorted already."""
+    indices = getattr(sequence, field)
+    return list(range(int(sequence.batch_sizes[0]))) if indices is None else indices.tolist()
 
 
 class PaddedLayout(Layout):
@@ -128,8 +143,9 @@ class PaddedLayout(Layout):
         steps = Steps.equal(T, B)
         if lengths is not None:
             numbers = check_lengths(lengths, steps=T, batch=B, minimum=0)
-            order = sort_by_length(numbers)
-            numbers = numbers[order]
+            by_length = sort_by_length(numbers)
+            order = None if (by_length[1:] > by_length[:-1]).all() else by_length
+            numbers = numbers[by_length]
             steps = Steps.from_sorted_lengths(numbers)
             self._places = padded_places(numbers, order, backend)
         super().__init__(backend, steps, order, batched=batched)

@@ -236,7 +236,7 @@ class LSTM(Module):
         ArgumentError
             If dropout acts and there is no generator; and whatever a plain call raises.
         """
-        acts = training and self.dropout > 0 and self.num_layers > 1
+        acts = check_flag("training", training) and self.dropout > 0 and self.num_layers > 1
         if acts and rng is None:
             raise ArgumentError(
                 f"rng: dropout={self.dropout} draws masks: pass a generator, "
@@ -258,8 +258,8 @@ class LSTM(Module):
         masks = [self._mask(mask_rng, len(rows)) for _ in wiring.suffixes[1:]]
         result = stack_forward(
             rows,
-            layout.pack_state("h_0", h_0, wiring.states, wiring.h_axis, dtype),
-            layout.pack_state("c_0", c_0, wiring.states, wiring.c_axis, dtype),
+            layout.pack_state("h_0", h_0, wiring.states, wiring.h_axis, dtype, shareable=True),
+            layout.pack_state("c_0", c_0, wiring.states, wiring.c_axis, dtype, shareable=True),
             self._stack_params(),
             layout.steps,
             masks=masks,

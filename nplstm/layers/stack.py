@@ -63,7 +63,8 @@ def stack_forward(
     for layer, directions in enumerate(params):
         if layer > 0 and (mask := masks[layer - 1]) is not None:
             output = dropout_forward(output, mask)
-        layer_input, output = output, xp.empty((len(x), len(directions) * P), dtype=x.dtype)
+        layer_input = output  # lets go of the layer's input before, ahead of the next allocation
+        output = xp.empty((len(x), len(directions) * P), dtype=x.dtype)
         recorded: list[SequenceTape] = []
         for d, direction in enumerate(directions):
             k = layer * len(directions) + d

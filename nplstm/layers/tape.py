@@ -49,7 +49,8 @@ class LSTMTape:
     Attributes
     ----------
     output, h_n, c_n
-        As a plain call returns them. They refuse to be written to (on NumPy), since ``backward`` reads them.
+        As a plain call returns them. On NumPy they refuse to be written to, since ``backward`` reads the output;
+        on CuPy, which has no read-only arrays, they are copies.
 
     Examples
     --------
@@ -62,12 +63,13 @@ class LSTMTape:
     """
 
     def __init__(self, wiring: Wiring, layout: Layout, result: StackOutput, shared: list[bool]) -> None:
-        freeze = layout.backend.freeze
-        self.output: Any = layout.unpack(freeze(result.output))
+        backend = layout.backend
+        # backward reads the output; unpacking it may or may not have made a new array
+        self.output: Any = layout.unpack(backend.guard(result.output))
         if not isinstance(self.output, PackedSequence):
-            self.output = freeze(self.output)
-        self.h_n = freeze(layout.unpack_state(result.h_n))
-        self.c_n = freeze(layout.unpack_state(result.c_n))
+            self.output = backend.freeze(self.output)
+        self.h_n = backend.freeze(layout.unpack_state(result.h_n))
+        self.c_n = backend.freeze(layout.unpack_state(result.c_n))
         self._wiring = wiring
         self._layout = layout
         self._tape = cast("StackTape", result.tape)
@@ -108,8 +110,8 @@ class LSTMTape:
         check_arrays("the LSTM", layout.backend, dtype, **arrays)
         grads = stack_backward(
             None if grad_output is None else layout.pack("grad_output", grad_output, wiring.output_axis),
-            layout.pack_state("grad_h_n", grad_h_n, wiring.states, wiring.h_axis, dtype),
-            layout.pack_state("grad_c_n", grad_c_n, wiring.states, wiring.c_axis, dtype),
+            layout.pack_state("grad_h_n", grad_h_n, wiring.states, wiring.h_axis, dtype, shareable=False),
+            layout.pack_state("grad_c_n", grad_c_n, wiring.states, wiring.c_axis, dtype, shareable=False),
             self._tape,
         )
         named: dict[str, Array] = {}
