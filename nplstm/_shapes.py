@@ -1,7 +1,7 @@
 """Checks of sizes and options, with messages that name the argument, the axes and what came."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from nplstm.errors import ArgumentError, ShapeError
@@ -36,9 +36,13 @@ def check_size(argument: str, value: Any, *, minimum: int = 1) -> int:
     return number
 
 
+_NO_NUMBERS = {"bool", "bool_", "str", "bytes", "bytearray"}
+"""Types that float() takes and that are no numbers here; NumPy's bool goes by either of two names."""
+
+
 def check_flag(argument: str, value: Any) -> bool:
     """Return ``value`` as a bool if it is one: a number in a flag's place is most often a shifted argument."""
-    if type(value).__name__ not in {"bool", "bool_"}:  # Python's, and NumPy's under either of its names
+    if type(value).__name__ not in {"bool", "bool_"}:
         raise ArgumentError(f"{argument}: expected True or False, got {value!r}")
     return bool(value)
 
@@ -54,11 +58,10 @@ def check_number(
     """Return ``value`` as a float in [minimum, maximum], or in (above, maximum]; NaN and booleans do not count."""
     low = f"({above}" if above is not None else f"[{minimum}"
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = float("nan") if type(value).__name__ in _NO_NUMBERS else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    inside = minimum <= number <= maximum and (above is None or number > above)
-    if isinstance(value, bool | str) or not inside:
+    if not minimum <= number <= maximum or (above is not None and number <= above):
         raise ArgumentError(f"{argument}: expected a number in {low}, {maximum}], got {value!r}")
     return number
 
@@ -75,6 +78,14 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
 def _describe(value: Any) -> str:
     kind = type(value).__qualname__
     return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else kind  # pyright: ignore[reportUnknownArgumentType]
+
+
+def check_mapping(argument: str, value: Any) -> None:
+    """Raise unless ``value`` maps names to arrays; layers and gradients have such a mapping as an attribute."""
+    if not isinstance(value, Mapping):
+        hint = "; pass its .parameters" if hasattr(value, "parameters") else ""
+        kind = type(value).__qualname__
+        raise ArgumentError(f"{argument}: expected a mapping of name to array, got {kind}{hint}")
 
 
 def given(**optional: Any) -> dict[str, Any]:

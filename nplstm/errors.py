@@ -11,6 +11,7 @@
     ├── StateDictError           (RuntimeError)    a mapping does not fit the parameters
     ├── MissingDependencyError   (ImportError)     an optional package is not installed
     ├── FileFormatError          (ValueError)      a file is not what it should be
+    ├── DivergenceError          (ArithmeticError) a loss is no number any more
     └── GradcheckError           (AssertionError)  a gradient is wrong
 
 Each one is also the built-in error that a caller would expect, so that both ``except NplstmError`` and
@@ -52,6 +53,10 @@ class MissingDependencyError(NplstmError, ImportError):
 
 class FileFormatError(NplstmError, ValueError):
     """A file is damaged, or is of another kind than was asked for."""
+
+
+class DivergenceError(NplstmError, ArithmeticError):
+    """Training has gone astray: the loss or a gradient is infinite or NaN."""
 
 
 class GradcheckError(NplstmError, AssertionError):

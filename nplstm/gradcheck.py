@@ -62,7 +62,7 @@ def gradcheck(
     rtol, step = check_number("rtol", rtol, above=0.0), check_number("step", step, above=0.0)
     point, analytic = dict(inputs), gradient(dict(inputs))
     for name, array in point.items():
-        if str(array.dtype) != "float64":
+        if backend_of(array, name) and str(array.dtype) != "float64":
             raise DTypeError(f"{name}: gradcheck needs float64, got {array.dtype}")
         if name not in analytic or analytic[name].shape != array.shape:
             got = analytic[name].shape if name in analytic else "none"
@@ -115,5 +115,5 @@ def _worst_element(analytic: Arrays, numerical: Callable[[Arrays], float], u: Ar
         first, last = max(halves, key=lambda half: error(only(*half, u)))
     v = max((only(k, k + 1, ones) for k in range(first, last)), key=error)
     name = max(v, key=lambda name: float(v[name].sum()))
-    index = ", ".join(str(int(axis[0])) for axis in v[name].nonzero())
+    index = ", ".join(str(int(axis[0])) for axis in v[name].reshape(v[name].shape or 1).nonzero())
     return f"{name}[{index}]: analytic {_dot(analytic, v):.8g}, numerical {numerical(v):.8g}"

@@ -1,14 +1,14 @@
 """What everything with parameters shares: where they are, and how they get in and out."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NamedTuple, Self, cast
 
 from nplstm._typing import Array, DType, DTypeLike
-from nplstm.backends import Backend, backend_of, check_dtype, get_backend, transfer
+from nplstm.backends import Backend, backend_of, check_dtype, get_backend, is_dtype, transfer
 from nplstm.errors import BackendError, NplstmError, StateDictError
 from nplstm.params import Parameters
 
-__all__ = ["IncompatibleKeys", "Module"]
+__all__ = ["IncompatibleKeys", "Module", "load_arrays"]
 
 
 class IncompatibleKeys(NamedTuple):
@@ -81,44 +81,9 @@ class Module:
         StateDictError
             Names every key that is missing, unknown, of another shape or of another element type.
         """
-        if not isinstance(state_dict, Mapping):
-            raise StateDictError(
-                f"state_dict: expected a mapping of name to array, got {type(state_dict).__qualname__}"
-            )
-        missing = [name for name in self._parameters if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in self._parameters]
-        problems: list[str] = []
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(map(str, unexpected))}")
-        loaded: dict[str, Array] = {}
-        for name, current in self._parameters.items():
-            if name in state_dict:
-                try:
-                    loaded[name] = self._read(name, state_dict[name], current)
-                except NplstmError as error:
-                    problems.append(str(error))
-        if problems:
-            raise StateDictError(
-                f"state_dict does not fit {self!r}; nothing was loaded:\n  " + "\n  ".join(problems)
-            )
-        for name, array in loaded.items():
-            self._parameters[name] = array
-        return IncompatibleKeys(missing, unexpected)
+        return load_arrays(self._parameters, state_dict, owner=repr(self), strict=strict)
 
-    def _read(self, name: str, value: Any, current: Array) -> Array:
-        try:
-            array = transfer(_as_array(value), self._backend)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error})") from error
-        if array.shape != current.shape:
-            raise StateDictError(f"{name}: expected shape {current.shape}, got {array.shape}")
-        if array.dtype != self._dtype:
-            raise StateDictError(f"{name}: expected {self._dtype}, got {array.dtype}; cast it, or .to(dtype=...)")
-        return array
-
-    def to(self, backend: str | None = None, dtype: DTypeLike | None = None) -> Self:
+    def to(self, backend: str | DTypeLike | None = None, dtype: DTypeLike | None = None) -> Self:
         """Move the parameters to another backend, or to another element type, and return the layer itself.
 
         Like torch's ``Module.to`` this changes the layer, so ``layer.to("cupy")`` alone is enough.
@@ -126,7 +91,7 @@ class Module:
         Parameters
         ----------
         backend : {"numpy", "cupy"}, optional
-            By default, stay.
+            By default, stay. An element type in its place is taken for ``dtype``, as torch does.
         dtype : dtype, optional
             "float32" or "float64", on CuPy also "float16". By default, stay.
 
@@ -137,12 +102,55 @@ class Module:
         DTypeError
             If the backend has no such element type; the layer is left as it was.
         """
-        target: Backend = self._backend if backend is None else get_backend(backend)
+        if dtype is None and is_dtype(backend):
+            backend, dtype = None, backend
+        target: Backend = self._backend if backend is None else get_backend(cast("str", backend))
         kind = check_dtype(self._dtype if dtype is None else dtype, target)
         moved = {name: transfer(array, target).astype(kind) for name, array in self._parameters.items()}
         self._parameters.replace_all(moved, copy=False)
         self._backend, self._dtype = target, kind
         return self
+
+
+def load_arrays(
+    parameters: MutableMapping[str, Array], state_dict: Mapping[str, Any], *, owner: str, strict: bool
+) -> IncompatibleKeys:
+    """Replace parameters, all of them or on any error none; see ``Module.load_state_dict``."""
+    if not isinstance(state_dict, Mapping):
+        raise StateDictError(
+            f"state_dict: expected a mapping of name to array, got {type(state_dict).__qualname__}"
+        )
+    missing = [name for name in parameters if name not in state_dict]
+    unexpected = [name for name in state_dict if name not in parameters]
+    problems: list[str] = []
+    if strict and missing:
+        problems.append(f"missing: {', '.join(missing)}")
+    if strict and unexpected:
+        problems.append(f"unexpected: {', '.join(map(str, unexpected))}")
+    loaded: dict[str, Array] = {}
+    for name, current in parameters.items():
+        if name in state_dict:
+            try:
+                loaded[name] = _read(name, state_dict[name], current)
+            except NplstmError as error:
+                problems.append(str(error))
+    if problems:
+        raise StateDictError(f"state_dict does not fit {owner}; nothing was loaded:\n  " + "\n  ".join(problems))
+    for name, array in loaded.items():
+        parameters[name] = array
+    return IncompatibleKeys(missing, unexpected)
+
+
+def _read(name: str, value: Any, current: Array) -> Array:
+    try:
+        array = transfer(_as_array(value), backend_of(current))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error})") from error
+    if array.shape != current.shape:
+        raise StateDictError(f"{name}: expected shape {current.shape}, got {array.shape}")
+    if array.dtype != current.dtype:
+        raise StateDictError(f"{name}: expected {current.dtype}, got {array.dtype}; cast it, or .to(dtype=...)")
+    return array
 
 
 def _as_array(value: Any) -> Any:

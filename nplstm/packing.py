@@ -100,7 +100,7 @@ class PackedSequence(_PackedFields):
         return super().__new__(cls, data, sizes, order, inverse)
 
     @classmethod
-    def _make(cls, iterable: Iterable[Any]) -> Self:
+    def _make(cls, iterable: Iterable[Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
         # what _replace goes through: the checks hold there, too
         return cls(*iterable)
 
@@ -144,6 +144,8 @@ def pack_padded_sequence(
     array([1, 4, 2, 3])
     """
     backend = backend_of(input, "input")
+    check_flag("batch_first", batch_first)
+    check_flag("enforce_sorted", enforce_sorted)
     if input.ndim < 2:
         raise ShapeError(f"input: expected shape (T, B, ...) or (B, T, ...), got {input.shape}")
     padded = input.swapaxes(0, 1) if batch_first else input

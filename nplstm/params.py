@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from nplstm._shapes import check_size
+from nplstm._shapes import check_mapping, check_size
 from nplstm._typing import Array, Arrays, DType
 from nplstm.backends import Backend, backend_of, check_arrays
 from nplstm.errors import ArgumentError, ShapeError
@@ -133,6 +133,10 @@ class JoinedParameters(MutableMapping[str, Array]):
     """
 
     def __init__(self, **parts: MutableMapping[str, Array]) -> None:
+        for part, arrays in parts.items():
+            check_mapping(part, arrays)
+            if "." in part:
+                raise ArgumentError(f"{part!r}: a part's name has no dot, which ends it in the joined names")
         self._parts = parts
 
     def _find(self, name: str) -> tuple[MutableMapping[str, Array], str]:

@@ -212,7 +212,7 @@ KIT = {
     "lr": (lambda: sgd(lr=-1.0), r"lr: expected a number in \[0.0, inf\], got -1.0"),
     "nesterov": (lambda: sgd(nesterov=True), "nesterov: needs momentum > 0 and dampening = 0, got momentum=0.0"),
     "betas": (lambda: nplstm.Adam({}, betas=(0.9, 1.0)), r"betas: expected two numbers in \[0, 1\), got"),
-    "one beta": (lambda: nplstm.Adam({}, betas=(0.9,)), "betas: expected two numbers"),
+    "one beta": (lambda: nplstm.Adam({}, betas=(0.9,)), r"betas: expected a pair \(b1, b2\), got a tuple of 1"),
     "unknown": (lambda: sgd().step({"q": np.zeros(2)}), r"grads: 'q' is no parameter; there are \['p'\]"),
     "shape": (lambda: sgd().step({"p": np.zeros(3)}), r"grads: p: expected shape \(2,\), got \(3,\)"),
     "dtype": (lambda: sgd().step({"p": np.zeros(2, "f")}), "p: is float32, but the parameter 'p' is float64"),

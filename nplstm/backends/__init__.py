@@ -18,6 +18,7 @@ __all__ = [
     "check_arrays",
     "check_dtype",
     "get_backend",
+    "is_dtype",
     "namespace",
     "register",
     "transfer",
@@ -83,6 +84,11 @@ def transfer(array: Array, target: Backend) -> Array:
     """Return the array on another backend, by way of the host; the array itself where it is there already."""
     source = backend_of(array)
     return array if source is target else target.asarray(source.to_numpy(array))
+
+
+def is_dtype(value: object) -> bool:
+    """Tell whether ``value`` names an element type, as a NumPy type, a dtype object or its name."""
+    return isinstance(value, type | NUMPY.xp.dtype) or value in ("float16", "float32", "float64")
 
 
 def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> DType:

@@ -5,6 +5,6 @@ leaves the old file as it was. No file that is read can run code.
 """
 
 from nplstm.io._atomic import atomic_write
-from nplstm.io._tensors import read_tensors, write_tensors
+from nplstm.io._tensors import read_header, read_tensors, write_tensors
 
-__all__ = ["atomic_write", "read_tensors", "write_tensors"]
+__all__ = ["atomic_write", "read_header", "read_tensors", "write_tensors"]

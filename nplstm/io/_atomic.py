@@ -43,8 +43,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))
         temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(target)) from error  # a full disk names no file
         raise
 
 

@@ -1,8 +1,10 @@
 """Named arrays with text metadata in a safetensors file."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from nplstm._typing import Array
@@ -47,25 +49,45 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], me
         file.write(data)
 
 
+def read_header(path: str | os.PathLike[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Read the shapes of all arrays by name, and the metadata, of a safetensors file; errors as ``read_tensors``.
+
+    For a look at what a file holds before memory is taken for it.
+    """
+    with _opened(path) as file:
+        shapes = {name: tuple(int(n) for n in file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, dict(file.metadata() or {})
+
+
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
     """Read all arrays and the metadata of a safetensors file; NumPy arrays.
 
     Raises
     ------
     FileFormatError
-        If the file is truncated, damaged, or no safetensors file.
+        If the file is truncated, damaged, no safetensors file, or has element types that NumPy lacks.
     MissingDependencyError
         If safetensors is not installed.
     OSError
         If the file cannot be read.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Generator[Any]:
+    """Open a file with the library, and give its errors, some of which are bare Python ones, one form."""
     library = _library("safetensors")
-    with open(path, "rb"):  # noqa: PTH123  a missing or unreadable file is an OSError, not a damaged file
+    if not Path(path).is_file():  # a pipe or device cannot be mapped, and says so without a name
+        Path(path).stat()
+        raise FileFormatError(f"{path}: not an ordinary file")
+    with Path(path).open("rb"):  # a file that cannot be read is an OSError, not a damaged one
         pass
     try:
         with library.safe_open(os.fspath(path), framework="numpy") as file:
-            tensors: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata: dict[str, str] = dict(file.metadata() or {})
+            yield file
     except library.SafetensorError as error:
         raise FileFormatError(f"{path}: not a whole safetensors file: {error}") from error
-    return tensors, metadata
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise FileFormatError(f"{path}: has arrays that NumPy cannot hold: {error}") from error

@@ -10,6 +10,10 @@ def _smoothed_unigram(training: HostIndices, size: int) -> np.ndarray[tuple[int]
     return counts / counts.sum()
 
 
+def _mean_bits(probability: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    return abs(float(np.log2(probability).mean()))  # abs: a certain text has 0 bits, not -0
+
+
 def unigram_bits(training: HostIndices, validation: HostIndices, size: int) -> float:
     """Bits per character of the validation part under the characters' frequencies in the training part.
 
@@ -34,7 +38,7 @@ def unigram_bits(training: HostIndices, validation: HostIndices, size: int) -> f
     >>> unigram_bits(np.array([0, 1, 0, 1]), np.array([0, 1, 1]), size=2)
     1.0
     """
-    return float(-np.log2(_smoothed_unigram(training, size)[validation[1:]]).mean())
+    return _mean_bits(_smoothed_unigram(training, size)[validation[1:]])
 
 
 def bigram_bits(training: HostIndices, validation: HostIndices, size: int) -> float:
@@ -55,9 +59,14 @@ def bigram_bits(training: HostIndices, validation: HostIndices, size: int) -> fl
     >>> bigram_bits(training, training, size=2) < 0.01
     True
     """
-    pairs = np.zeros((size, size))
-    np.add.at(pairs, (training[:-1], training[1:]), 1)
-    distinct = np.maximum((pairs > 0).sum(axis=1, keepdims=True), 1)
     unigram = _smoothed_unigram(training, size)
-    probability = (pairs + distinct * unigram) / (pairs.sum(axis=1, keepdims=True) + distinct)
-    return float(-np.log2(probability[validation[:-1], validation[1:]]).mean())
+    # only the pairs that occur are counted: with thousands of characters a table of all would not fit
+    pairs, counts = np.unique(training[:-1] * size + training[1:], return_counts=True)
+    followed = np.bincount(training[:-1], minlength=size)  # n_a
+    distinct = np.maximum(np.bincount(pairs // size, minlength=size), 1)  # d_a
+    before, after = validation[:-1], validation[1:]
+    wanted = before * size + after
+    place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    seen = np.where(pairs[place] == wanted, counts[place], 0)  # n_ab
+    probability = (seen + distinct[before] * unigram[after]) / (followed[before] + distinct[before])
+    return _mean_bits(probability)

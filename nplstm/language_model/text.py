@@ -65,8 +65,12 @@ class Vocabulary:
     _index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            raise ArgumentError(f"characters: expected a text, got {type(self.characters).__qualname__}")
         if not self.characters or len(set(self.characters)) < len(self.characters):
             raise ArgumentError("characters: expected at least one, and each once")
+        if any("\ud800" <= character <= "\udfff" for character in self.characters):
+            raise ArgumentError("characters: expected text, got half of a surrogate pair")
         index = {character: k for k, character in enumerate(self.characters)}
         object.__setattr__(self, "_index", index)
 
@@ -89,13 +93,18 @@ class Vocabulary:
         unknown = sorted(set(text) - self._index.keys())
         if unknown:
             raise ArgumentError(
-                f"text: the model has not seen {', '.join(map(repr, unknown))}; it knows {self.characters!r}"
+                f"text: the model has not seen {_shorten(', '.join(map(repr, unknown)))}; "
+                f"it knows {_shorten(repr(self.characters))}"
             )
         return np.array([self._index[character] for character in text], dtype=np.int64)
 
     def decode(self, numbers: Iterable[int]) -> str:
         """Return the text that ``encode`` made the numbers of."""
         return "".join(self.characters[number] for number in numbers)
+
+
+def _shorten(text: str, width: int = 200) -> str:
+    return text if len(text) <= width else text[:width] + " ..."
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,12 +96,12 @@ class LSTMCell(Module):
         arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
         self._parameters.replace_all(arrays, copy=False)
 
-    def __call__(self, x: Array, hx: tuple[Array | None, Array | None] | None = None) -> tuple[Array, Array]:
+    def __call__(self, input: Array, hx: tuple[Array | None, Array | None] | None = None) -> tuple[Array, Array]:
         """Take one step; nothing is stored.
 
         Parameters
         ----------
-        x : Array, shape (B, I) or (I,)
+        input : Array, shape (B, I) or (I,)
             The input of this step.
         hx : (h, c), optional
             The state, shapes (B, H), or (H,): one vector for all. Zeros where left out or None.
@@ -116,10 +116,10 @@ class LSTMCell(Module):
         ShapeError, DTypeError, BackendError
             Name the argument, what was expected and what came.
         """
-        h, c, _ = self._run(x, hx, record=False)
-        return (h, c) if x.ndim == 2 else (h[0], c[0])
+        h, c, _ = self._run(input, hx, record=False)
+        return (h, c) if input.ndim == 2 else (h[0], c[0])
 
-    def record(self, x: Array, hx: tuple[Array | None, Array | None] | None = None) -> "LSTMCellTape":
+    def record(self, input: Array, hx: tuple[Array | None, Array | None] | None = None) -> "LSTMCellTape":
         """Take one step and keep what ``backward`` needs; arguments as for a plain call.
 
         Returns
@@ -127,27 +127,27 @@ class LSTMCell(Module):
         LSTMCellTape
             With ``h``, ``c`` and ``backward``.
         """
-        h, c, tape = self._run(x, hx, record=True)
+        h, c, tape = self._run(input, hx, record=True)
         assert tape is not None
-        ndims = tuple(x.ndim if state is None else state.ndim for state in hx or (None, None))
-        return LSTMCellTape(self._backend, h, c, tape, (x.ndim, *ndims))
+        ndims = tuple(input.ndim if state is None else state.ndim for state in hx or (None, None))
+        return LSTMCellTape(self._backend, h, c, tape, (input.ndim, *ndims))
 
-    def _run(self, x: Array, hx: Any, *, record: bool) -> tuple[Array, Array, SequenceTape | None]:
+    def _run(self, input: Array, hx: Any, *, record: bool) -> tuple[Array, Array, SequenceTape | None]:
         """Run the time loop over one step."""
         h_0, c_0 = check_pair("hx", ("h", "c"), hx)
         weight = self._parameters["weight_ih"]
         arrays = given(h=h_0, c=c_0)
-        check_arrays("the LSTMCell", self._backend, self._dtype, input=x, weight_ih=weight, **arrays)
-        if x.ndim not in {1, 2}:
-            raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {x.shape}")
-        batch = [("B", None)] if x.ndim == 2 else []
-        check_shape("input", x.shape, [*batch, ("I", self.input_size)])
-        rows = x if x.ndim == 2 else x[None]
+        check_arrays("the LSTMCell", self._backend, self._dtype, input=input, weight_ih=weight, **arrays)
+        if input.ndim not in {1, 2}:
+            raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {input.shape}")
+        batch = [("B", None)] if input.ndim == 2 else []
+        check_shape("input", input.shape, [*batch, ("I", self.input_size)])
+        rows = input if input.ndim == 2 else input[None]
         B, H = len(rows), self.hidden_size
         return sequence_forward(
             rows.copy() if record else rows,
-            _full_state(self._backend, "h", h_0, (B, H), x),
-            _full_state(self._backend, "c", c_0, (B, H), x),
+            _full_state(self._backend, "h", h_0, (B, H), input),
+            _full_state(self._backend, "c", c_0, (B, H), input),
             LSTMParams.from_named(self._parameters),
             Steps.equal(1, B),
             out=self._backend.xp.empty((B, H), dtype=self._dtype),

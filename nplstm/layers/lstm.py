@@ -165,14 +165,14 @@ class LSTM(Module):
         ]
 
     def __call__(
-        self, x: Any, hx: tuple[Array | None, Array | None] | None = None, *, lengths: Any = None
+        self, input: Any, hx: tuple[Array | None, Array | None] | None = None, *, lengths: Any = None
     ) -> tuple[Any, tuple[Array, Array]]:
         """Run the layers; nothing is stored, and there is no dropout.
 
         Parameters
         ----------
-        x : Array, shape (T, B, I), or (B, T, I) with ``batch_first``, or (T, I); or PackedSequence
-            The input. T and what follows it must be at least 1; B may be 0.
+        input : Array, shape (T, B, I), or (B, T, I) with ``batch_first``, or (T, I); or PackedSequence
+            T is at least 1; B may be 0.
         hx : (h_0, c_0), optional
             Initial states, shapes (L * D, B, P) and (L * D, B, H), without B for an unbatched input; or (P,)
             and (H,), one vector for all. Zeros where left out or None. State ``layer * D + direction`` is first.
@@ -199,7 +199,7 @@ class LSTM(Module):
         ArgumentError
             If a length is outside [0, T], or lengths are given for a PackedSequence or an unbatched input.
         """
-        layout, result = self._run(x, hx, lengths, mask_rng=None, record=False)
+        layout, result = self._run(input, hx, lengths, mask_rng=None, record=False)
         return layout.unpack(result.output), (
             layout.unpack_state(result.h_n),
             layout.unpack_state(result.c_n),
@@ -207,7 +207,7 @@ class LSTM(Module):
 
     def record(
         self,
-        x: Any,
+        input: Any,
         hx: tuple[Array | None, Array | None] | None = None,
         *,
         lengths: Any = None,
@@ -218,7 +218,7 @@ class LSTM(Module):
 
         Parameters
         ----------
-        x, hx, lengths
+        input, hx, lengths
             As for a plain call. The input is copied: the caller may reuse its memory.
         rng : numpy.random.Generator (on CuPy also cupy.random.Generator)
             Where the dropout masks come from; needed where dropout acts. A fresh mask is drawn at each call.
@@ -242,19 +242,23 @@ class LSTM(Module):
                 f"rng: dropout={self.dropout} draws masks: pass a generator, "
                 f"rng=numpy.random.default_rng(seed), or training=False"
             )
-        layout, result = self._run(x, hx, lengths, mask_rng=rng if acts else None, record=True)
+        layout, result = self._run(input, hx, lengths, mask_rng=rng if acts else None, record=True)
         shared = [state is not None and state.ndim == 1 for state in hx or (None, None)]
         return LSTMTape(self._wiring, layout, result, shared)
 
-    def _run(self, x: Any, hx: Any, lengths: Any, *, mask_rng: Any, record: bool) -> tuple[Layout, StackOutput]:
+    def _run(
+        self, input: Any, hx: Any, lengths: Any, *, mask_rng: Any, record: bool
+    ) -> tuple[Layout, StackOutput]:
         """Bring the input into the packed layout and run the stack, with dropout if there is a generator."""
         wiring, backend, dtype = self._wiring, self._backend, self._dtype
         h_0, c_0 = check_pair("hx", ("h_0", "c_0"), hx)
-        data = x.data if isinstance(x, PackedSequence) else x
+        data = input.data if isinstance(input, PackedSequence) else input
         weight = self._parameters["weight_ih_l0"]
         check_arrays("the LSTM", backend, dtype, input=data, weight_ih_l0=weight, **given(h_0=h_0, c_0=c_0))
-        layout = find_layout(x, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend)
-        rows = layout.pack("input", x, ("I", self.input_size), keep=record)
+        layout = find_layout(
+            input, lengths, input_size=self.input_size, batch_first=self.batch_first, backend=backend
+        )
+        rows = layout.pack("input", input, ("I", self.input_size), keep=record)
         masks = [self._mask(mask_rng, len(rows)) for _ in wiring.suffixes[1:]]
         result = stack_forward(
             rows,

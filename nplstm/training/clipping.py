@@ -1,10 +1,11 @@
 """Gradient clipping by norm and by value, as ``torch.nn.utils``; on any mapping of name to array."""
 
 import math
+from typing import Any
 
-from nplstm._shapes import check_number
+from nplstm._shapes import check_mapping, check_number
 from nplstm._typing import Array, Arrays
-from nplstm.backends import namespace
+from nplstm.backends import backend_of
 
 __all__ = ["clip_grad_norm", "clip_grad_value"]
 
@@ -26,7 +27,8 @@ def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tu
     clipped : dict of name to Array
         The gradients times ``min(1, max_norm / (norm + 1e-6))``, torch's factor.
     norm : float
-        Before clipping. Where it is not finite, neither are the clipped gradients: look at it.
+        Before clipping. Where it is not finite, the clipped gradients are zeros and NaNs, as in torch: look at
+        it before you use them.
 
     Raises
     ------
@@ -40,29 +42,29 @@ def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tu
     >>> norm, float(clipped["w"][0].round(5))
     (5.0, 0.6)
     """
+    check_mapping("grads", grads)
     max_norm = check_number("max_norm", max_norm, minimum=0.0)
     norm_type = check_number("norm_type", norm_type, above=0.0)
-    norms = [_norm(grad, norm_type) for grad in grads.values()]
-    if math.isinf(norm_type):
-        total = max(norms, default=0.0)
-    else:
-        total = sum(norm**norm_type for norm in norms) ** (1 / norm_type)
+    total = _norm(grads, norm_type)
     factor = max_norm / (total + 1e-6)
     if factor >= 1:
         return dict(grads), total
     return {name: grad * factor for name, grad in grads.items()}, total
 
 
-def _norm(grad: Array, norm_type: float) -> float:
-    if grad.size == 0:
-        return 0.0
-    xp = namespace(grad)
-    magnitudes = xp.abs(grad)
-    if math.isinf(norm_type):
-        return float(magnitudes.max())
-    if norm_type == 2:
-        return math.sqrt(float((magnitudes * magnitudes).sum(dtype=xp.float64)))
-    return float((magnitudes.astype(xp.float64) ** norm_type).sum()) ** (1 / norm_type)
+def _norm(grads: Arrays, norm_type: float) -> float:
+    """Return the p-norm of all gradients together; taken in float64, where squares of float32 cannot overflow."""
+    total: Any = 0.0  # stays on the device until the end: one wait for a GPU, not one for each gradient
+    for name, grad in grads.items():
+        xp = backend_of(grad, name).xp
+        magnitudes = xp.abs(grad).astype(xp.float64)
+        if grad.size == 0:
+            continue
+        if math.isinf(norm_type):
+            total = xp.maximum(magnitudes.max(), total)
+        else:
+            total = total + (magnitudes**norm_type).sum()
+    return float(total) if math.isinf(norm_type) else float(total) ** (1 / norm_type)
 
 
 def clip_grad_value(grads: Arrays, clip_value: float) -> dict[str, Array]:
@@ -85,5 +87,6 @@ def clip_grad_value(grads: Arrays, clip_value: float) -> dict[str, Array]:
     >>> nplstm.clip_grad_value({"w": np.array([-3.0, 0.5])}, 1.0)
     {'w': array([-1. ,  0.5])}
     """
+    check_mapping("grads", grads)
     clip_value = check_number("clip_value", clip_value, minimum=0.0)
-    return {name: namespace(grad).clip(grad, -clip_value, clip_value) for name, grad in grads.items()}
+    return {name: backend_of(grad, name).xp.clip(grad, -clip_value, clip_value) for name, grad in grads.items()}

@@ -54,11 +54,14 @@ class Embedding(Module):
         super().__init__(backend=backend, dtype=dtype)
         self.num_embeddings = check_size("num_embeddings", num_embeddings)
         self.embedding_dim = check_size("embedding_dim", embedding_dim)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ArgumentError(
-                f"padding_idx: expected an index of num_embeddings={num_embeddings} rows, got {padding_idx}"
-            )
-        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.padding_idx = None
+        if padding_idx is not None:
+            row = check_size("padding_idx", padding_idx, minimum=-self.num_embeddings)
+            if row >= self.num_embeddings:
+                raise ArgumentError(
+                    f"padding_idx: expected an index of num_embeddings={num_embeddings} rows, got {padding_idx}"
+                )
+            self.padding_idx = row % self.num_embeddings
         self.reset_parameters(rng)
 
     def __repr__(self) -> str:
@@ -104,7 +107,10 @@ class EmbeddingTape:
         self._layer = layer
 
     def backward(self, grad_output: Array) -> LayerGradients:
-        """Add up d loss / d output, (..., embedding_dim), by row of the table; indices have no gradient."""
+        """Add up d loss / d output, (..., embedding_dim), by row of the table; indices have no gradient.
+
+        On CuPy the order of the additions is chance, and with it the last bits of the sums.
+        """
         layer = self._layer
         backend = backend_of(self.output)
         check_arrays("the Embedding layer", backend, self.output.dtype, grad_output=grad_output)

@@ -77,26 +77,26 @@ class Linear(Module):
         arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
         self._parameters.replace_all(arrays, copy=False)
 
-    def __call__(self, x: Array) -> Array:
-        """Map ``x`` (..., in) to (..., out); nothing is stored."""
-        check_arrays("the Linear layer", self._backend, self._dtype, input=x)
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            raise ShapeError(f"input: expected shape (..., in_features={self.in_features}), got {x.shape}")
-        rows = x.reshape(x.size // self.in_features, self.in_features)
+    def __call__(self, input: Array) -> Array:
+        """Map ``input`` (..., in) to (..., out); nothing is stored."""
+        check_arrays("the Linear layer", self._backend, self._dtype, input=input)
+        if input.ndim == 0 or input.shape[-1] != self.in_features:
+            raise ShapeError(f"input: expected shape (..., in_features={self.in_features}), got {input.shape}")
+        rows = input.reshape(input.size // self.in_features, self.in_features)
         y = linear_forward(rows, self._parameters["weight"], self._parameters.get("bias"))
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return y.reshape(*input.shape[:-1], self.out_features)
 
-    def record(self, x: Array) -> "LinearTape":
-        """Map ``x`` and keep what ``backward`` needs: a copy of ``x``, and the weight."""
-        return LinearTape(self, x)
+    def record(self, input: Array) -> "LinearTape":
+        """Map ``input`` and keep what ``backward`` needs: a copy of it, and the weight."""
+        return LinearTape(self, input)
 
 
 class LinearTape:
     """One recorded pass of a ``Linear``: ``output``, and ``backward``, which may be called again."""
 
-    def __init__(self, layer: Linear, x: Array) -> None:
-        self.output = layer(x)
-        self._x = x.copy()
+    def __init__(self, layer: Linear, input: Array) -> None:
+        self.output = layer(input)
+        self._x = input.copy()
         self._weight = layer.parameters["weight"]
         self._bias = layer.bias
 

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from nplstm._shapes import check_number, check_shape
+from nplstm._shapes import check_number, check_shape, check_size
 from nplstm._typing import Array
 from nplstm.backends import backend_of, check_arrays
 from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
@@ -69,8 +69,9 @@ def cross_entropy(
     backend = backend_of(logits, "logits")
     xp = backend.xp
     check_arrays("logits", backend, logits.dtype, logits=logits)
-    if logits.ndim == 0 or logits.dtype.kind != "f":
-        raise ShapeError(f"logits: expected floats of shape (..., C), got {logits.dtype} {logits.shape}")
+    if logits.ndim == 0 or logits.shape[-1] == 0 or logits.dtype.kind != "f":
+        raise ShapeError(f"logits: expected floats of shape (..., C >= 1), got {logits.dtype} {logits.shape}")
+    ignore_index = check_size("ignore_index", ignore_index, minimum=-(2**63))
     if backend_of(target, "target") is not backend:
         raise BackendError(f"target: expected an array of {backend.name!r} like the logits")
     if target.dtype.kind not in "iu":

@@ -7,7 +7,7 @@ plain dict all work. What an optimizer remembers goes in and out through ``state
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
 
-from nplstm._shapes import check_flag, check_number
+from nplstm._shapes import check_flag, check_mapping, check_number, check_pair
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, namespace, transfer
 from nplstm.errors import ArgumentError, StateDictError
@@ -17,23 +17,28 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer(ABC):
-    """What the optimizers share: the parameters, the count of steps, and a memory by slot and name.
-
-    Attributes
-    ----------
-    lr : float
-        The learning rate; may be set between steps.
-    """
+    """What the optimizers share: the parameters, the learning rate, and a memory by slot and name."""
 
     def __init__(
         self, parameters: MutableMapping[str, Array], lr: float, weight_decay: float, maximize: bool
     ) -> None:
+        check_mapping("parameters", parameters)
         self.parameters = parameters
-        self.lr = check_number("lr", lr, minimum=0.0)
+        self.lr = lr
         self.weight_decay = check_number("weight_decay", weight_decay, minimum=0.0)
         self.maximize = check_flag("maximize", maximize)
         self._memory: dict[str, Array] = {}
         self._steps: dict[str, int] = {}  # taken by each parameter
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; may be set between steps."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        # a Python float: one of NumPy's would widen float32 parameters
+        self._lr = check_number("lr", value, minimum=0.0)
 
     @property
     @abstractmethod
@@ -57,8 +62,10 @@ class Optimizer(ABC):
         StateDictError
             If a gradient's name is not a parameter's, or its shape is another; no parameter is changed.
         DTypeError, BackendError
-            If a gradient's element type or backend is not its parameter's; no parameter is changed.
+            If a gradient's element type or backend is not its parameter's, or what the optimizer remembers is
+            not, because the parameters have been moved; no parameter is changed.
         """
+        check_mapping("grads", grads)
         for name, grad in grads.items():
             if name not in self.parameters:
                 raise StateDictError(f"grads: {name!r} is no parameter; there are {list(self.parameters)}")
@@ -66,6 +73,15 @@ class Optimizer(ABC):
             check_arrays(f"the parameter {name!r}", backend_of(old), old.dtype, **{name: grad})
             if grad.shape != old.shape:
                 raise StateDictError(f"grads: {name}: expected shape {old.shape}, got {grad.shape}")
+            remembered = {
+                key: self._memory[key] for slot in self._slots if (key := f"{slot}.{name}") in self._memory
+            }
+            check_arrays(
+                f"the parameter {name!r} (move it before the optimizer is made)",
+                backend_of(old),
+                old.dtype,
+                **remembered,
+            )
         for name, grad in grads.items():
             self._steps[name] = self._steps.get(name, 0) + 1
             signed = -grad if self.maximize else grad
@@ -89,11 +105,13 @@ class Optimizer(ABC):
             If an array belongs to no parameter or slot, or has another shape or element type; names all of
             them, and loads nothing.
         """
+        check_mapping("state_dict", state_dict)
         problems: list[str] = []
         memory: dict[str, Array] = {}
         steps: dict[str, int] = {}
         for key, value in state_dict.items():
-            slot, _, name = key.partition(".")
+            slot, _, name = str(key).partition(".")
+            backend_of(value, str(key))
             if slot not in {"step", *self._slots} or name not in self.parameters:
                 problems.append(f"unexpected: {key}")
                 continue
@@ -101,6 +119,8 @@ class Optimizer(ABC):
             expected = ((), "int64") if slot == "step" else (old.shape, str(old.dtype))
             if (value.shape, str(value.dtype)) != expected:
                 problems.append(f"{key}: expected {expected[1]} {expected[0]}, got {value.dtype} {value.shape}")
+            elif slot == "step" and value < 0:
+                problems.append(f"{key}: expected a count of steps, got {value}")
             elif slot == "step":
                 steps[name] = int(value)
             else:
@@ -130,7 +150,8 @@ class SGD(Optimizer):
     ----------
     parameters : mutable mapping of name to Array
     lr : float >= 0
-    momentum, dampening, weight_decay : float >= 0
+    momentum, weight_decay : float >= 0
+    dampening : float
     nesterov : bool
         Needs momentum, and no dampening.
     maximize : bool
@@ -223,10 +244,9 @@ class Adam(Optimizer):
         maximize: bool = False,
     ) -> None:
         super().__init__(parameters, lr, weight_decay, maximize)
-        self.betas = tuple(
-            check_number(f"betas[{k}]", beta, minimum=0.0, maximum=1.0) for k, beta in enumerate(betas)
-        )
-        if len(self.betas) != 2 or max(self.betas) == 1:
+        pair = check_pair("betas", ("b1", "b2"), betas)
+        self.betas = tuple(check_number(f"betas[{k}]", beta, minimum=0.0) for k, beta in enumerate(pair))
+        if max(self.betas) >= 1:
             raise ArgumentError(f"betas: expected two numbers in [0, 1), got {betas!r}")
         self.eps = check_number("eps", eps, minimum=0.0)
         self.amsgrad = check_flag("amsgrad", amsgrad)
