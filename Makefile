@@ -15,14 +15,16 @@ help:
 	@echo "make bench     measure import time and the plain time loop"
 	@echo "make clean     remove .venv, caches and runs"
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+# Stamps are touched last: what was interrupted is done again.
+.venv/.made:
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
 
-.venv/.train: pyproject.toml | .venv/bin/python
+.venv/.train: pyproject.toml | .venv/.made
 	$(PIP) -e '.[train]'
 	@touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/python
+.venv/.dev: pyproject.toml | .venv/.made
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.train
 
@@ -62,4 +64,5 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/plain_loop.py
 
 clean:
-	rm -rf .venv .venv-torch runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-torch runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

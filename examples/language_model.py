@@ -27,12 +27,18 @@ arguments = parser.parse_args()
 BATCH, WINDOW, EMBEDDING = 32, 64, 32
 backend = get_backend(arguments.backend)
 
-text = arguments.text.read_text(encoding="utf-8") if arguments.text else "\n".join(map(topics.get, sorted(topics)))
+text = (
+    arguments.text.read_text(encoding="utf-8-sig")
+    if arguments.text
+    else "\n".join(map(topics.get, sorted(topics)))
+)
 alphabet = sorted(set(text))
 index = {character: k for k, character in enumerate(alphabet)}
 numbers = np.array([index[character] for character in text])
 
 length = (len(numbers) - 1) // BATCH
+if length < 1:
+    parser.error(f"the text has {len(text)} characters; {BATCH} streams need at least {BATCH + 1}")
 inputs = backend.asarray(numbers[: BATCH * length].reshape(BATCH, length).T.copy())  # (steps, streams)
 targets = backend.asarray(numbers[1 : BATCH * length + 1].reshape(BATCH, length).T.copy())
 

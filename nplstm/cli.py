@@ -1,11 +1,12 @@
 """The command line: ``nplstm train``, ``nplstm sample``, ``nplstm gradcheck``.
 
-Exit status: 0 done; 1 a gradient is wrong; 2 bad arguments, bad files, something missing; 130 stopped by
-Ctrl-C.
+Exit status: 0 done; 1 a gradient is wrong; 2 bad arguments, bad files, something missing; 130 stopped by Ctrl-C
+(128 + the signal's number, for any signal); 141 the reader of the output has gone.
 """
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,7 +16,6 @@ from typing import Any
 from nplstm import __version__
 from nplstm.errors import GradcheckError, NplstmError
 from nplstm.language_model import Settings, commands
-from nplstm.language_model.text import PYDOC
 
 _HELP = {
     "embedding_size": "width of a character's vector",
@@ -35,22 +35,46 @@ _HELP = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    arguments = vars(_parser().parse_args(argv))
-    run = arguments.pop("run")
+    _prepare_streams()
     try:
-        return run(**arguments)
+        arguments = vars(_parser().parse_args(argv))
+        run = arguments.pop("run")
+        status = run(**arguments)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:
-        # the reader has gone, as in `nplstm sample ... | head`: not an error, but stdout is of no use any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _give_up_stdout()
+        return commands.SIGNALLED + signal.SIGPIPE
     except GradcheckError as error:
         print(f"nplstm: {error}", file=sys.stderr)
         return 1
-    except (NplstmError, OSError) as error:
-        print(f"nplstm: error: {error}", file=sys.stderr)
+    except (NplstmError, OSError, MemoryError) as error:
+        _give_up_stdout()
+        print(f"nplstm: error: {error or 'not enough memory'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return commands.INTERRUPTED
+        print("\nnplstm: stopped", file=sys.stderr)
+        return commands.SIGNALLED + signal.SIGINT
+
+
+def _prepare_streams() -> None:
+    """Make sure that whatever a text holds can be written, to whatever there is."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # in a locale without the text's characters
+
+
+def _give_up_stdout() -> None:
+    """Let the interpreter's last flush go nowhere, if stdout takes no more: the error has been told."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,67 +88,61 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_command(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="where to compute")
     return parser
 
 
-def _add_text(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        nargs="?",
-        metavar="TEXT",
-        default=PYDOC,
-        help="a UTF-8 text file; without one, the documentation that CPython itself ships",
-    )
+def _add_text(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("source", nargs="?", metavar="TEXT", help=f"a UTF-8 text file; without one, {default}")
 
 
 def _add_train(subparsers: Any) -> None:
-    parser = _add_command(subparsers, "train", _train, "Train a character-level language model on a text.")
-    _add_text(parser)
-    parser.add_argument("--out", type=Path, default=Path("nplstm-run"), help="folder of the run", metavar="DIR")
+    parser = _add_command(subparsers, "train", commands.train, "Train a character-level language model on a text.")
+    _add_text(parser, "the documentation that CPython itself ships; with --resume, the text of the run")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("nplstm-run"),
+        metavar="DIR",
+        help="folder of the run (default: nplstm-run)",
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, bit for bit")
     again.add_argument("--overwrite", action="store_true", help="start again where DIR holds a run")
     for setting in fields(Settings):
+        whole = isinstance(setting.default, int)
         parser.add_argument(
             "--" + setting.name.replace("_", "-"),
-            type=int if isinstance(setting.default, int) else float,
-            default=argparse.SUPPRESS,
-            metavar="N" if isinstance(setting.default, int) else "X",
+            type=int if whole else float,
+            default=argparse.SUPPRESS,  # so that --resume can tell what was given
+            metavar="N" if whole else "X",
             help=f"{_HELP[setting.name]} (default: {setting.default})",
         )
 
 
-def _train(source: str, out: Path, resume: bool, overwrite: bool, backend: str, **options: Any) -> int:
-    return commands.train(source, out, options, resume=resume, overwrite=overwrite, backend=backend)
-
-
 def _add_sample(subparsers: Any) -> None:
-    parser = _add_command(subparsers, "sample", _sample, "Print text that a trained model makes up.")
+    parser = _add_command(subparsers, "sample", commands.sample, "Print text that a trained model makes up.")
     parser.add_argument("path", type=Path, metavar="MODEL", help="a model file, or the folder of a run")
-    parser.add_argument("--prompt", default="", help="text to begin with")
-    parser.add_argument("--length", type=int, default=500, metavar="N", help="characters to print")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="text to begin with")
+    parser.add_argument("--length", type=int, default=500, metavar="N", help="characters to print (default: 500)")
     parser.add_argument(
-        "--temperature", type=float, default=0.8, metavar="X", help="0: always the likeliest; 1: as learnt"
+        "--temperature",
+        type=float,
+        default=0.8,
+        metavar="X",
+        help="0: always the likeliest; 1: as learnt (default: 0.8)",
     )
-    parser.add_argument("--seed", type=int, default=None, metavar="N", help="for the same text again")
-
-
-def _sample(path: Path, prompt: str, length: int, temperature: float, seed: int | None, backend: str) -> int:
-    return commands.sample(path, prompt=prompt, length=length, temperature=temperature, seed=seed, backend=backend)
+    parser.add_argument("--seed", type=int, metavar="N", help="for the same text again")
 
 
 def _add_gradcheck(subparsers: Any) -> None:
     parser = _add_command(
-        subparsers, "gradcheck", _gradcheck, "Check a trained model's gradient against finite differences."
+        subparsers,
+        "gradcheck",
+        commands.check_gradient,
+        "Check a trained model's gradient against finite differences.",
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="a model file, or the folder of a run")
-    _add_text(parser)
-
-
-def _gradcheck(path: Path, source: str, backend: str) -> int:
-    return commands.check_gradient(path, source, backend=backend)
+    _add_text(parser, "the documentation that CPython itself ships")

@@ -82,7 +82,7 @@ def gradcheck(
     worst = 0.0
     for _ in range(directions):
         u = {k: backend_of(x).asarray(generator.standard_normal(x.shape)) for k, x in point.items()}
-        u = {k: v / _dot(u, u) ** 0.5 for k, v in u.items()}
+        u = {k: backend_of(v).asarray(v / _dot(u, u) ** 0.5) for k, v in u.items()}
         claimed, found = _dot(analytic, u), numerical(u)
         difference = abs(claimed - found)
         if not difference <= rtol * scale + noise:  # a NaN differs, too
@@ -98,7 +98,7 @@ def _dot(a: Arrays, b: Arrays) -> float:
 
 def _worst_element(analytic: Arrays, numerical: Callable[[Arrays], float], u: Arrays, elements: int) -> str:
     def only(first: int, last: int, values: Arrays) -> dict[str, Array]:  # counted through all arrays
-        kept = {name: 0 * array for name, array in values.items()}
+        kept = {name: backend_of(u[name]).xp.zeros(array.shape) for name, array in values.items()}
         for name, array in values.items():
             span = slice(max(first, 0), max(last, 0))
             kept[name].reshape(-1)[span] = array.reshape(-1)[span]

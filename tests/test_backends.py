@@ -110,6 +110,20 @@ def test_arrays_find_their_backend():
     assert backend_of(np.zeros(1)) is get_backend("numpy")
 
 
+def test_arrays_on_another_device_are_refused(monkeypatch):
+    backend = get_backend("strict")
+    lstm = nplstm.LSTM(3, 2, rng=0, backend="strict")
+    x = backend.asarray(np.zeros((2, 1, 3), np.float32))
+    monkeypatch.setattr(strict_backend.StrictBackend, "device", "strict:1")
+    with pytest.raises(nplstm.BackendError, match="input: is on strict:0, but the current device is strict:1"):
+        lstm(x)
+    y = backend.asarray(np.zeros((2, 1, 3), np.float32))
+    with pytest.raises(
+        nplstm.BackendError, match="weight_ih_l0: is on strict:0, but the current device is strict:1"
+    ):
+        lstm(y)
+
+
 def test_memory_maps_are_read(tmp_path):
     x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)

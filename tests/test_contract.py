@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-import re
+from pathlib import Path
 
 import nplstm
 
@@ -24,7 +24,9 @@ def test_signatures_are_torchs():
     names = list(inspect.signature(nplstm.LSTM).parameters)
     torchs = "input_size hidden_size num_layers bias batch_first dropout bidirectional proj_size".split()
     assert names == [*torchs, "backend", "dtype", "rng"]
-    assert list(inspect.signature(nplstm.LSTMCell).parameters)[:3] == ["input_size", "hidden_size", "bias"]
+    cell = list(inspect.signature(nplstm.LSTMCell).parameters)
+    assert cell == ["input_size", "hidden_size", "bias", "backend", "dtype", "rng"]
+    assert list(inspect.signature(nplstm.LSTM.__call__).parameters) == ["self", "input", "hx", "lengths"]
 
 
 def modules():
@@ -44,5 +46,10 @@ def test_every_public_thing_has_an_example():
             assert ">>>" in thing.__doc__, name
 
 
-def test_the_readmes_table_of_versions_is_true():
-    assert re.fullmatch(r"\d+\.\d+\.\d+", nplstm.__version__)
+def test_the_changelog_knows_the_version():
+    changelog = (Path(nplstm.__file__).parent.parent / "CHANGELOG.md").read_text()
+    assert f"## {nplstm.__version__}" in changelog
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(nplstm.__file__).parent / "py.typed").exists()

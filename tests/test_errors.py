@@ -39,6 +39,10 @@ ARGUMENTS = {
     "dropout string": (dict(dropout="0.5"), r"dropout: .*, got '0.5'"),
     "proj_size H": (dict(proj_size=5), r"proj_size: expected less than hidden_size=5 \(0 for none\), got 5"),
     "proj_size -1": (dict(proj_size=-1), "proj_size: expected an integer >= 0, got -1"),
+    "backend list": (dict(backend=["numpy"]), "backend: expected one of"),
+    "dropout huge": (dict(dropout=10**400), "dropout: expected a number"),
+    "dropout bytes": (dict(dropout=b"0.5"), "dropout: expected a number"),
+    "dropout numpy bool": (dict(dropout=np.True_), "dropout: expected a number"),
     "backend": (dict(backend="jax"), "backend: expected one of 'cupy', 'numpy'.*, got 'jax'"),
     "dtype": (dict(dtype="int32"), r"dtype: backend 'numpy' has \('float32', 'float64'\), got int32"),
     "dtype nonsense": (dict(dtype="floaty"), "dtype: backend 'numpy' has .*, got floaty"),
@@ -65,7 +69,10 @@ CALLS = {
     "None": (lambda f: f(None), "input: expected an array of NumPy or CuPy, got builtins.NoneType"),
     "masked": (lambda f: f(np.ma.zeros((T, B, I))), "input: .* got numpy.ma.*MaskedArray"),
     "float64": (lambda f: f(zeros(T, B, I, dtype=float)), r"input: is float64, but the LSTM is float32; .*astype"),
-    "integers": (lambda f: f(zeros(T, B, I, dtype=int)), "input: is int64, but the LSTM is float32"),
+    "integers": (
+        lambda f: f(zeros(T, B, I, dtype=int)),
+        r"input: is int64, but the LSTM is float32; .*astype\('float32'\)$",
+    ),
     "rank 1": (
         lambda f: f(zeros(I)),
         r"input: expected shape \(T, B, I=11\), or \(T, I=11\) unbatched, got \(11,\)",
@@ -137,6 +144,7 @@ BACKWARD = {
     "output dtype": (lambda t: t.backward(zeros(T, B, H, dtype=float)), "grad_output: is float64"),
     "output kind": (lambda t: t.backward(1.0), "grad_output: expected an array"),
     "state kind": (lambda t: t.backward(None, STATE), r"grad_state: expected a pair \(grad_h_n, grad_c_n\)"),
+    "state vector": (lambda t: t.backward(None, (zeros(H), None)), r"grad_h_n: expected shape .* got \(5,\)"),
     "state shape": (lambda t: t.backward(None, (None, zeros(1, B, 4))), "grad_c_n: expected shape"),
 }
 
@@ -155,6 +163,25 @@ def test_a_packed_tape_wants_packed_cotangents():
     other = nplstm.pack_sequence([zeros(T, H), zeros(3, H)])
     with pytest.raises(nplstm.ShapeError, match="grad_output: expected batch_sizes"):
         tape.backward(other)
+    turned = nplstm.pack_sequence([zeros(4, H), zeros(T, H)], enforce_sorted=False)
+    with pytest.raises(nplstm.ShapeError, match=r"grad_output: expected sorted_indices \[0, 1\] as in the input"):
+        tape.backward(turned)
+    same = nplstm.pack_sequence([zeros(T, H), zeros(4, H)], enforce_sorted=False)
+    tape.backward(same)  # the same order, written out
+
+
+def test_training_is_a_flag():
+    with pytest.raises(nplstm.ArgumentError, match="training: expected True or False, got 'no'"):
+        build().record(X, training="no")
+
+
+def test_torchs_name_of_the_input_works():
+    assert build()(input=X)[0].shape == (T, B, H)
+    assert nplstm.LSTMCell(I, H)(input=X[0])[0].shape == (B, H)
+
+
+def test_bytes_in_another_order_are_ours_after_all():
+    assert nplstm.LSTM(I, H, dtype=">f4").dtype == np.float32
 
 
 def test_dropout_asks_for_a_generator():
@@ -299,6 +326,12 @@ class TestParameters:
         for missing in ("head.nothing", "tail.bias", "bias"):
             with pytest.raises(KeyError):
                 joined[missing]
+        with pytest.raises(
+            nplstm.ArgumentError, match="lstm: expected a mapping of name to array, got LSTM; pass its"
+        ):
+            nplstm.JoinedParameters(lstm=lstm)
+        with pytest.raises(nplstm.ArgumentError, match="a part's name has no dot"):
+            nplstm.JoinedParameters(**{"a.b": lstm.parameters})
 
 
 def test_moving_between_types_changes_the_layer_and_keeps_its_mapping():
@@ -308,8 +341,11 @@ def test_moving_between_types_changes_the_layer_and_keeps_its_mapping():
     assert lstm.parameters is parameters
     assert parameters["bias_ih_l0"].dtype == np.float64
     assert lstm(X.astype(float))[0].dtype == np.float64
+    assert lstm.to(np.float32).to(np.dtype("float64")).to("float32").to("float64").dtype == np.float64  # as torch
     with pytest.raises(nplstm.DTypeError):
         lstm.to("numpy", dtype="float16")
+    with pytest.raises(nplstm.ArgumentError, match=r"backend: expected one of 'cupy', 'numpy'.*, got 'cuda'"):
+        lstm.to("cuda")
     assert lstm.dtype == np.float64
 
 

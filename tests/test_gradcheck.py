@@ -62,6 +62,18 @@ def test_a_zero_gradient_of_a_constant_passes(point):
     assert nplstm.gradcheck(lambda p: 1e3, lambda p: zeros, point) == 0
 
 
+def test_a_number_without_axes_is_checked_too(be):
+    point = {"x": be.asarray(np.array(2.0))}
+    assert nplstm.gradcheck(lambda p: float(p["x"] ** 2), lambda p: {"x": 2 * p["x"]}, point) < 1e-9
+    with pytest.raises(nplstm.GradcheckError, match=r"worst at x\[0\]: analytic 6, numerical 4"):
+        nplstm.gradcheck(lambda p: float(p["x"] ** 2), lambda p: {"x": 3 * p["x"]}, point)
+
+
+def test_a_list_is_no_input():
+    with pytest.raises(nplstm.BackendError, match="x: expected an array"):
+        nplstm.gradcheck(cubes, lambda p: p, {"x": [1.0]})
+
+
 def test_float32_is_refused():
     with pytest.raises(nplstm.DTypeError, match="x: gradcheck needs float64, got float32"):
         nplstm.gradcheck(cubes, cubes_gradient, {"x": np.ones(2, np.float32), "y": np.ones(1)})

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,8 +64,11 @@ def test_training_leaves_a_model_a_checkpoint_and_a_picture(text, tmp_path, caps
         "model.safetensors",
     ]
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
-    for part in ("unigram", "bigram", "LSTM", "a sample", "characters to train on"):
+    for part in ("a sample, at", "characters to train on", "the best of 3 evaluations"):
         assert part in printed.out
+    figures = dict(re.findall(r"^  (unigram|bigram|LSTM) +(\d+\.\d+)", printed.out, flags=re.MULTILINE))
+    assert set(figures) == {"unigram", "bigram", "LSTM"}
+    assert all(0 < float(bits) < 10 for bits in figures.values())
     assert "bits/char" in printed.err
     assert "char/s" in printed.err
     assert run("sample", out, "--prompt", "The ", "--length", 20, "--seed", 1) == 0
@@ -80,19 +85,11 @@ def test_training_leaves_a_model_a_checkpoint_and_a_picture(text, tmp_path, caps
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(text, tmp_path, options, monkeypatch, capsys):
     common = ["--steps", 40, "--evaluate-every", 15, *SMALL, *options]
     assert run("train", text, "--out", tmp_path / "whole", *common) == 0
-    update = Trainer.update
-
-    def update_then_interrupt(trainer):
-        bits = update(trainer)
-        if trainer.progress.step == 22:  # between two evaluations
-            signal.raise_signal(signal.SIGINT)
-        return bits
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update", update_then_interrupt)
+        stop_at(patch, 22)  # between two evaluations
         assert run("train", text, "--out", tmp_path / "parts", *common) == 130
     printed = capsys.readouterr().out
-    assert f"nplstm train {text} --out {tmp_path / 'parts'} --resume" in printed
+    assert f"nplstm train --out={tmp_path / 'parts'} --resume" in printed
     assert "Stopped after 22 updates" in printed
     assert run("train", text, "--out", tmp_path / "parts", "--resume") == 0
     for name in ("model.safetensors", "checkpoint.safetensors", "loss.png"):
@@ -110,7 +107,7 @@ def test_ctrl_c_in_a_process_of_its_own(text, tmp_path):
     command = [sys.executable, "-m", "nplstm", "train", text, "--out", str(out), "--steps", "1000000", *SMALL]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+    while not (out / "model.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
@@ -131,7 +128,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_by_accident(text, tmp_path, ca
     assert run("train", text, "--out", out, "--resume", "--hidden-size", 9) == 2
     assert "--hidden-size: the run to resume has 8, got 9; only --steps may change" in capsys.readouterr().err
     assert run("train", PYDOC, "--out", out, "--resume") == 2
-    assert "was trained on another text" in capsys.readouterr().err
+    assert "and the text given is another" in capsys.readouterr().err
     assert run("train", text, "--out", out, "--resume", "--steps", 3) == 2
     assert "has 4 updates behind it, got 3" in capsys.readouterr().err
     assert digest(out / "checkpoint.safetensors") == before
@@ -169,7 +166,7 @@ def test_missing_files_and_folders_are_named(tmp_path, capsys):
     ("setting", "value", "message"),
     [
         ("--hidden-size", "0", "hidden_size: expected an integer >= 1, got 0"),
-        ("--lr", "0", "lr: expected a number in (0.0, inf]"),
+        ("--lr", "0", "lr: expected a number in (0.0, 1.79"),
         ("--validation", "0.9", "validation: expected a number in (0.0, 0.5]"),
         ("--dropout", "0.5", "dropout: acts between layers, and num_layers is 1"),
         ("--seed", "-1", "seed: expected an integer >= 0"),
@@ -198,12 +195,32 @@ def test_damaged_and_foreign_model_files_are_refused(text, tmp_path, capsys):
     refuses("not a whole safetensors file", "sample", model)
     model.write_bytes(whole)
     tensors, metadata = read_tensors(model)
-    del tensors["head.bias"]
-    write_tensors(model, tensors, metadata)
-    refuses("the model in this file is damaged", "sample", model)
-    for key in ("config", "vocabulary"):
-        write_tensors(model, tensors, dict(metadata, **{key: "[["}))
+    for name in ("head.bias", "lstm.weight_ih_l0", "embedding.weight"):
+        write_tensors(model, {k: a for k, a in tensors.items() if k != name}, metadata)
         refuses("the model in this file is damaged", "sample", model)
+    write_tensors(model, tensors | {"evil": np.zeros(1)}, metadata)
+    refuses("unexpected: evil", "sample", model)
+    config = json.loads(metadata["config"])
+    hostile = [("config", text) for text in ("[[", "[" * 100_000, "[]", "{}", "null")]
+    hostile += [
+        ("config", json.dumps(config | change))
+        for change in (
+            {"hidden_size": 10**9},
+            {"num_layers": 10**6},
+            {"embedding_size": -4},
+            {"dropout": 10**400},
+            {"more": 1},
+        )
+    ]
+    hostile += [
+        ("vocabulary", text) for text in ("[[", "[1, 2]", "null", "{}", '"aa"', '"\\ud800"', '"ab"', '["ab"]')
+    ]
+    for key, value in hostile:
+        write_tensors(model, tensors, dict(metadata, **{key: value}))
+        refuses("the model in this file is damaged", "sample", model)
+    write_tensors(model, {name: array * np.float32("nan") for name, array in tensors.items()}, metadata)
+    refuses("scores are not finite", "sample", model)
+    write_tensors(model, tensors, metadata)
     model.replace(checkpoint)
     refuses("not a checkpoint of `nplstm train`", "train", text, "--out", out, "--resume")
 
@@ -214,14 +231,39 @@ def test_damaged_checkpoints_are_refused(text, tmp_path, capsys):
     path = out / "checkpoint.safetensors"
     tensors, metadata = read_tensors(path)
     capsys.readouterr()
-    for key, value in (("settings", '{"x": 1}'), ("progress", "[]"), ("generator", "{}"), ("generator", "1")):
+    progress = json.loads(metadata["progress"])
+    hostile = [
+        ("settings", '{"x": 1}'),
+        ("settings", '{"num_layers": 1000000}'),
+        ("progress", "[]"),
+        ("source", "["),
+    ]
+    hostile += [
+        ("generator", text) for text in ("{}", "1", "[" * 100_000, '{"bit_generator": "PCG64", "state": -1}')
+    ]
+    hostile += [
+        ("progress", json.dumps(progress | {key: value}))
+        for key in progress
+        for value in ("x", None, [1], -5, 1.5)
+        if not (key in {"running_loss", "best"} and value == 1.5)
+    ]
+    for key, value in hostile:
         write_tensors(path, tensors, dict(metadata, **{key: value}))
         assert run("train", text, "--out", out, "--resume") == 2
         assert "damaged" in capsys.readouterr().err
-    for name in ("model.lstm.weight_ih_l0", "optimizer.exp_avg.head.bias"):
+    for name in ("model.lstm.weight_ih_l0", "optimizer.exp_avg.head.bias", "state.h", "evil.weight"):
         write_tensors(path, {**tensors, name: np.zeros(3, np.float32)}, metadata)
         assert run("train", text, "--out", out, "--resume") == 2
         assert "expected" in capsys.readouterr().err
+    for name in ("optimizer.exp_avg.head.bias", "optimizer.step.head.bias", "state.c", "model.head.bias"):
+        write_tensors(path, {k: a for k, a in tensors.items() if k != name}, metadata)
+        assert run("train", text, "--out", out, "--resume") == 2
+        assert name.removeprefix("model.") in capsys.readouterr().err
+    write_tensors(path, {**tensors, "optimizer.step.head.bias": np.array(-1)}, metadata)
+    assert run("train", text, "--out", out, "--resume") == 2
+    assert "expected a count of steps, got -1" in capsys.readouterr().err
+    write_tensors(path, tensors, metadata)
+    assert run("train", "--out", out, "--resume", "--steps", 5) == 0  # and the text is found by itself
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(text, tmp_path):
@@ -272,7 +314,7 @@ def test_a_closed_pipe_is_no_error(text, tmp_path):
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
     )
     assert result.stderr == ""
-    assert result.returncode == 0
+    assert result.returncode == 141  # as of any program whose reader has gone
 
 
 def test_the_gradient_check_fails_on_a_wrong_gradient(text, tmp_path, monkeypatch, capsys):
@@ -332,6 +374,7 @@ def test_bits_per_character_agree_with_a_plain_loop(be):
         bits.append(np.log2(np.exp(scores).sum()) - scores[following] / np.log(2))
     measured = model.bits_per_character(numbers, count=1, window=7)
     assert measured == pytest.approx(np.mean(bits), rel=1e-12)
+    assert model.bits_per_character(numbers, count=3, window=7) == pytest.approx(np.mean(bits), rel=0.05)
 
 
 def test_training_learns_on_this_backend(be):
@@ -362,3 +405,195 @@ def test_unknown_characters_are_named():
         Vocabulary("ab").encode("abx")
     with pytest.raises(nplstm.ArgumentError, match="each once"):
         Vocabulary("aa")
+
+
+def test_the_gradient_check_leaves_dropout_out(text, tmp_path):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, "--num-layers", 2, "--dropout", 0.5, *SMALL)
+    assert run("gradcheck", out, text) == 0
+
+
+def test_the_gradient_check_asks_for_the_models_own_text(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    assert run("gradcheck", out) == 2
+    assert "Name the text that it was trained on" in capsys.readouterr().err
+
+
+def stop_at(monkeypatch, step, number=signal.SIGINT):
+    update = Trainer.update
+
+    def update_then_signal(trainer):
+        bits = update(trainer)
+        if trainer.progress.step == step:
+            signal.raise_signal(number)
+        return bits
+
+    monkeypatch.setattr(Trainer, "update", update_then_signal)
+
+
+def test_the_printed_command_goes_on(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    text = folder / "süß text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, signal.SIGTERM)
+        assert run("train", text.name, "--out", "-my run", "--steps", 6, *SMALL) == 143
+    command = capsys.readouterr().out.strip().splitlines()[-1].strip()
+    assert run(*shlex.split(command)[1:]) == 0
+
+
+def test_starting_again_leaves_nothing_of_the_old_run(text, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    stop_at(monkeypatch, 2)
+    assert run("train", text, "--out", out, "--overwrite", "--steps", 40, *SMALL) == 130
+    assert [path.name for path in out.iterdir()] == ["checkpoint.safetensors"]
+    capsys.readouterr()
+    assert run("sample", out) == 2
+    assert "the run has no model yet" in capsys.readouterr().err
+
+
+def test_a_run_resumed_at_its_end_is_evaluated(text, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        assert run("train", text, "--out", out, "--steps", 40, *SMALL) == 130
+    assert run("train", "--out", out, "--resume", "--steps", 7) == 0
+    assert "(after 7 updates, the best of 1 evaluations)" in capsys.readouterr().out
+    assert run("train", "--out", out, "--resume") == 0  # and once more: nothing left to do
+
+
+def test_what_a_killed_run_left_is_cleaned_up(text, tmp_path):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    (out / ".model.safetensors.abc.part").touch()
+    (out / ".mine.part").touch()
+    run("train", "--out", out, "--resume", "--steps", 5)
+    assert not (out / ".model.safetensors.abc.part").exists()
+    assert (out / ".mine.part").exists()
+
+
+@pytest.mark.parametrize("missing", ["safetensors", "tqdm"])
+def test_a_missing_package_is_named_before_time_is_spent(missing, text, tmp_path, monkeypatch, capsys):
+    from importlib import import_module
+
+    def blocked(name):
+        if name.partition(".")[0] == missing:
+            raise ImportError(name)
+        return import_module(name)
+
+    monkeypatch.setattr("nplstm.io._tensors.import_module", blocked)
+    monkeypatch.setattr("nplstm.language_model.commands.import_module", blocked)
+    monkeypatch.setattr(Trainer, "update", lambda trainer: pytest.fail("training has begun"))
+    assert run("train", text, "--out", tmp_path / "run", *SMALL) == 2
+    printed = capsys.readouterr().err
+    assert f"{missing} is not installed" in printed
+    assert "pip install 'nplstm[train]'" in printed
+
+
+def test_without_matplotlib_there_is_no_picture_but_a_model(text, tmp_path, monkeypatch, capsys):
+    def blocked(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("nplstm.plotting.import_module", blocked)
+    assert run("train", text, "--out", tmp_path / "run", "--steps", 4, *SMALL) == 0
+    assert "picture   none: matplotlib is not installed" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_time_is_spent(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Trainer, "update", lambda trainer: pytest.fail("training has begun"))
+    out = tmp_path / "file"
+    out.touch()
+    assert run("train", text, "--out", out, *SMALL) == 2
+    assert "file" in capsys.readouterr().err
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("train", text, "--out", out, "--steps", 50, "--evaluate-every", 5, "--lr", 1e38, *SMALL) == 2
+    assert "training has diverged: at update" in capsys.readouterr().err
+    assert (out / "checkpoint.safetensors").exists()
+
+
+def test_a_closed_pipe_stops_training_with_a_status(text, tmp_path):
+    command = f"{sys.executable} -m nplstm train {text} --out {tmp_path / 'run'} --steps 4 {' '.join(SMALL)}"
+    result = subprocess.run(
+        ["bash", "-c", f"({command}; echo $? >{tmp_path / 'status'}) | true"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "status").read_text().strip() in {"0", "141"}  # 0 where the reader went after the last line
+
+
+def test_output_that_cannot_be_written_is_an_error(text, tmp_path):
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    command = f"{sys.executable} -m nplstm sample {out} >/dev/full"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr
+    assert "ignored" not in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_the_texts_characters_gets_escapes(encoding, text, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    command = [sys.executable, "-m", "nplstm"]
+    options = ["train", text, "--out", str(out), "--steps", "4", *SMALL]
+    for arguments in (options, ["sample", str(out), "--temperature", "5"]):
+        result = subprocess.run(command + arguments, capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert b"\\u5b57" in result.stdout
+
+
+def test_every_character_of_the_text_is_trained_on():
+    corpus = Corpus.of(TEXT, validation=0.1, window=16)
+    trainer = Trainer(corpus, Settings(embedding_size=2, hidden_size=2, batch_size=3, window=100, steps=99))
+    seen = 0
+    while trainer.progress.position < len(trainer._inputs):
+        trainer.update()
+        seen = trainer.progress.running_characters
+    assert len(corpus.training) - 1 - 3 < seen <= len(corpus.training) - 1
+    trainer.update()
+    assert trainer.progress.position == 100  # a new pass
+
+
+def test_a_vocabulary_of_thousands_needs_no_table_of_pairs():
+    numbers = np.arange(30_000)
+    assert bigram_bits(numbers, numbers, 30_000) < unigram_bits(numbers, numbers, 30_000)
+    assert str(unigram_bits(np.zeros(9, int), np.zeros(9, int), 1)) == "0.0"
+
+
+def test_numpys_numbers_are_settings(tmp_path):
+    settings = Settings(
+        embedding_size=np.int64(2),
+        hidden_size=np.int32(2),
+        steps=np.int64(2),
+        lr=np.float32(0.01),
+        window=np.int64(9),
+    )
+    trainer = Trainer(Corpus.of(TEXT, validation=0.1, window=9), settings)
+    trainer.update()
+    trainer.save(tmp_path / "c")
+
+
+def test_a_language_models_state_dict_is_loaded_whole_or_not_at_all():
+    model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+    before = dict(model.parameters)
+    wrong = {name: array + 1 for name, array in before.items()} | {"head.bias": np.zeros(9, np.float32)}
+    with pytest.raises(nplstm.errors.StateDictError, match=r"head.bias: expected shape \(2,\), got \(9,\)"):
+        model.load_state_dict(wrong)
+    assert all(np.array_equal(model.parameters[name], array) for name, array in before.items())
+
+
+def test_measuring_needs_two_characters():
+    model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+    with pytest.raises(nplstm.ArgumentError, match="expected at least 2 characters to measure on, got 1"):
+        model.bits_per_character(np.array([0]))

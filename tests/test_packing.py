@@ -68,6 +68,13 @@ def test_torch_packs_the_same(lengths, enforce, batch_first, torch_reference, be
     assert counted.tolist() == expected_lengths.tolist()
 
 
+def test_any_iterable_of_sequences_is_taken(be):
+    sequences = sequences_of([3, 1], be)
+    assert np.array_equal(
+        be.to_numpy(nplstm.pack_sequence(iter(sequences)).data), be.to_numpy(nplstm.pack_sequence(sequences).data)
+    )
+
+
 def test_left_padding(be):
     padded = nplstm.pad_sequence(sequences_of([3, 1], be, ()), batch_first=True, padding_side="left")
     assert (be.to_numpy(padded)[1, :2] == 0).all()
@@ -140,6 +147,24 @@ REFUSED = {
         r"sequences\[1\]: expected shape \(length, 3, 2\)",
     ),
     "other dtypes": (lambda: nplstm.pad_sequence([X, X.astype(int)]), r"sequences\[1\]: is int64"),
+    "sequences None": (
+        lambda: nplstm.pad_sequence(None),
+        "sequences: expected arrays in a sequence, got NoneType",
+    ),
+    "padding text": (
+        lambda: nplstm.pad_sequence([X], padding_value="a"),
+        "padding_value: expected a number, got 'a'",
+    ),
+    "padding half": (
+        lambda: nplstm.pad_sequence([X.astype(int)], padding_value=0.5),
+        "padding_value: 0.5 does not fit into int64 data",
+    ),
+    "side list": (lambda: nplstm.pad_sequence([X], padding_side=["left"]), "padding_side: expected"),
+    "replaced data": (
+        lambda: nplstm.pack_sequence([np.zeros(3)])._replace(data=np.zeros(2)),
+        "batch_sizes: expected positive sizes that never increase and add up to the 2 rows",
+    ),
+    "batch_first text": (lambda: nplstm.pack_padded_sequence(X, [4, 2, 1], "no"), "batch_first: expected True or"),
     "other side": (
         lambda: nplstm.pad_sequence([X], padding_side="top"),
         "padding_side: expected 'right' or 'left'",

@@ -163,19 +163,109 @@ def test_backward_may_be_called_again(be):
     assert all(equal(be, first.parameters[k], second.parameters[k]) for k in first.parameters)
 
 
-def test_a_tape_is_independent_of_what_comes_later(be):
-    lstm = build(be, num_layers=2)
-    x, cotangent = random(be, T, B, I), random(be, T, B, H, seed=1)
-    kept = x.copy()
-    tape = lstm.record(x)
-    expected = tape.backward(cotangent)
-    x[...] = 0.0  # the caller reuses its batch
-    lstm.record(kept * 2).backward(cotangent)  # another tape
+@pytest.mark.parametrize("layout", ["padded", "batch_first", "lengths", "packed", "unbatched"])
+@pytest.mark.parametrize("states", ["full", "vector"])
+def test_a_tape_is_independent_of_what_comes_later(be, layout, states):
+    lstm = build(be, num_layers=2, batch_first=layout == "batch_first")
+    x = random(be, *{"batch_first": (B, T, I), "unbatched": (T, I)}.get(layout, (T, B, I)))
+    batch = () if layout == "unbatched" else (B,)
+    h, c = (random(be, *((2, *batch, H) if states == "full" else (H,)), seed=k) for k in (1, 2))
+    given = nplstm.pack_padded_sequence(x, [7, 5, 2]) if layout == "packed" else x
+    keywords = {"lengths": [7, 5, 2]} if layout == "lengths" else {}
+    tape = lstm.record(given, (h, c), **keywords)
+    cotangents = (tape.output, (tape.h_n, tape.c_n))
+    expected = tape.backward(*cotangents)
+    for array in (x, h, c, given.data if layout == "packed" else x):
+        array[...] = 0.0  # the caller reuses its memory
+    lstm.record(x).backward(None, cotangents[1])  # another tape
     for name in lstm.parameters:  # the layer is trained on
         lstm.parameters[name] = lstm.parameters[name] + 1
-    again = tape.backward(cotangent)
-    assert equal(be, expected.input, again.input)
+    again = tape.backward(*cotangents)
+    for name in ("h_0", "c_0"):
+        assert equal(be, getattr(expected, name), getattr(again, name))
     assert all(equal(be, expected.parameters[k], again.parameters[k]) for k in expected.parameters)
+
+
+def test_a_cells_tape_is_independent_too(be):
+    cell = nplstm.LSTMCell(I, H, dtype="float64", backend=be.name, rng=0)
+    x, h, c = random(be, B, I), random(be, B, H), random(be, B, H, seed=1)
+    tape = cell.record(x, (h, c))
+    expected = tape.backward(tape.h, tape.c)
+    for array in (x, h, c):
+        array[...] = 0.0
+    again = tape.backward(tape.h, tape.c)
+    assert all(equal(be, expected.parameters[k], again.parameters[k]) for k in expected.parameters)
+
+
+def test_what_can_be_written_to_reaches_no_gradient(be):
+    """Whoever is handed an array may try to change it: it refuses (NumPy), or it is a copy (elsewhere)."""
+
+    def spoil(array):
+        try:
+            array *= 0.0
+        except ValueError:
+            assert be.name == "numpy"
+
+    lstm = build(be, num_layers=2)
+    tape = lstm.record(random(be, T, B, I))
+    cotangent = random(be, T, B, H)
+    expected = tape.backward(cotangent)
+    for array in (tape.output, tape.h_n, tape.c_n, *lstm.state_dict().values()):
+        spoil(array)
+    again = tape.backward(cotangent)
+    assert all(equal(be, expected.parameters[k], again.parameters[k]) for k in expected.parameters)
+    assert not (be.to_numpy(lstm.parameters["weight_hh_l0"]) == 0).any()
+    if be.name != "numpy":  # each gradient is an array of its own
+        before = be.to_numpy(again.parameters["bias_hh_l0"]).copy()
+        spoil(again.parameters["bias_ih_l0"])
+        assert np.array_equal(be.to_numpy(again.parameters["bias_hh_l0"]), before)
+
+
+def test_blocks_of_input_make_no_difference(be, monkeypatch):
+    lstm = build(be, **EVERYTHING)
+    x, cotangent = random(be, T, 4, I), random(be, T, 4, 2 * P)
+    results = []
+    for rows in (1, 3, 5, 1000):
+        monkeypatch.setattr("nplstm.sequence.BLOCK_ROWS", rows)
+        tape = lstm.record(x, lengths=[7, 0, 3, 5])
+        results.append((tape.output, tape.backward(cotangent).parameters["weight_ih_l0_reverse"]))
+    for output, grad in results[:-1]:
+        assert_close(be.to_numpy(output), be.to_numpy(results[-1][0]), 1e-14)
+        assert_close(be.to_numpy(grad), be.to_numpy(results[-1][1]), 1e-13)
+
+
+def test_a_ragged_batch_keeps_no_more_than_its_own_steps():
+    import tracemalloc
+
+    lstm, lengths = nplstm.LSTM(8, 32, rng=0), [500] + [5] * 63
+    x = np.zeros((500, 64, 8), np.float32)
+    tracemalloc.start()
+    tape = lstm.record(x, lengths=lengths)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    own = sum(lengths) * (6 * 32 + 32 + 8) * 4 + tape.output.nbytes
+    assert kept < own + 500 * 1500  # and some 1.2 kB of Python objects for each step
+
+
+def test_a_plain_call_needs_no_memory_that_grows_with_time_but_its_output():
+    import tracemalloc
+
+    lstm = nplstm.LSTM(4, 64, rng=0)
+    x = np.zeros((40_000, 1, 4), np.float32)
+    tracemalloc.start()
+    output, _ = lstm(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    blocks = 1024 * 4 * 64 * 4 * 2
+    assert peak < output.nbytes + blocks + 40_000 * 80  # 80 bytes: the step's place, a Python integer
+
+
+def test_a_packed_tape_refuses_to_be_written_to():
+    x = nplstm.pack_sequence([np.zeros((n, I), np.float32) for n in (3, 7)], enforce_sorted=False)
+    output = nplstm.LSTM(I, H, rng=0).record(x).output
+    for array in (output.data, output.batch_sizes, output.sorted_indices, x.sorted_indices, x.unsorted_indices):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
 
 
 @pytest.mark.parametrize("lengths", [None, [7, 3, 5]])
@@ -200,12 +290,15 @@ def test_the_inputs_are_left_alone(be):
     assert all(equal(be, a, b) for a, b in zip(given, kept, strict=True))
 
 
-def test_results_do_not_share_memory_with_the_inputs():
+def test_results_share_no_memory_with_each_other_or_the_inputs():
     lstm = nplstm.LSTM(I, H, rng=0)
-    h_0 = np.ones((1, B, H), np.float32)
-    _, (h_n, c_n) = lstm(np.zeros((T, B, I), np.float32), (h_0, h_0), lengths=[0, 0, 0])
-    assert not np.shares_memory(h_n, h_0)
-    assert not np.shares_memory(c_n, h_0)
+    x, h_0 = np.ones((T, B, I), np.float32), np.ones((1, B, H), np.float32)
+    for lengths in (None, [0, 0, 0]):
+        output, (h_n, c_n) = lstm(x, (h_0, h_0), lengths=lengths)
+        arrays = [x, h_0, output, h_n, c_n]
+        pairs = [(a, b) for k, a in enumerate(arrays) for b in arrays[k + 1 :]]
+        assert not any(np.shares_memory(a, b) for a, b in pairs)
+        assert all(array.flags.writeable for array in (output, h_n, c_n))
 
 
 def test_dropout_draws_a_fresh_mask_from_the_generator(be):

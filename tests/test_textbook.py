@@ -38,6 +38,19 @@ def test_the_six_equations(seed, be):
         assert_close(be.to_numpy(c_n)[0, b], c, 1e-14, "c_n")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shift", [-40.0, -20.0, -8.0, 8.0, 40.0])
+def test_almost_closed_gates_are_right_to_a_rounding_of_one(shift, dtype, be):
+    """What docs/decisions/0003 promises of the sigmoid: absolute, not relative, accuracy."""
+    from nplstm.ops.gates import gates_forward
+
+    a = np.linspace(shift - 1, shift + 1, 40, dtype=dtype).reshape(1, 40)
+    gates = be.to_numpy(gates_forward(be.asarray(a.copy()))).astype(float)
+    exact = 1 / (1 + np.exp(-a.astype(float)))
+    exact[:, 20:30] = np.tanh(a.astype(float)[:, 20:30])
+    assert np.abs(gates - exact).max() <= 2 * np.finfo(dtype).eps
+
+
 def test_saturated_gates_stay_finite_and_silent(be):
     lstm = nplstm.LSTM(1, 1, backend=be.name, rng=0)
     x = be.asarray(np.array([[[1e30]], [[-1e30]]], dtype=np.float32))

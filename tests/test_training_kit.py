@@ -242,6 +242,25 @@ KIT = {
         lambda: nplstm.Embedding(4, 2, padding_idx=4),
         "padding_idx: expected an index of num_embeddings=4",
     ),
+    "parameters": (
+        lambda: nplstm.Adam(nplstm.LSTM(2, 2)),
+        "parameters: expected a mapping .*, got LSTM; pass its",
+    ),
+    "grads": (lambda: sgd().step([1.0]), "grads: expected a mapping of name to array, got list"),
+    "clip grads": (lambda: nplstm.clip_grad_norm([1.0], 1.0), "grads: expected a mapping"),
+    "clip element": (lambda: nplstm.clip_grad_norm({"a": [1.0]}, 1.0), "a: expected an array"),
+    "state none": (lambda: sgd().load_state_dict(None), "state_dict: expected a mapping"),
+    "state count": (
+        lambda: sgd().load_state_dict({"step.p": np.array(-1)}),
+        "step.p: expected a count of steps, got -1",
+    ),
+    "beta": (lambda: nplstm.Adam({}, betas=0.9), r"betas: expected a pair \(b1, b2\), got float"),
+    "no classes": (lambda: nplstm.cross_entropy(np.zeros((0, 0)), np.zeros(0, int)), "logits: expected floats of"),
+    "ignore": (
+        lambda: nplstm.cross_entropy(Z, np.array([0, 1]), ignore_index=None),
+        "ignore_index: expected an integer",
+    ),
+    "padding float": (lambda: nplstm.Embedding(4, 2, padding_idx=1.5), "padding_idx: expected an integer"),
 }
 
 
@@ -250,6 +269,55 @@ def test_bad_input_is_named(name):
     call, message = KIT[name]
     with pytest.raises(nplstm.NplstmError, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", [np.float64(0.01), np.float32(0.01), 0.01])
+def test_a_learning_rate_may_be_set_and_widens_nothing(value):
+    parameters = {"p": np.zeros(2, np.float32)}
+    for optimizer in (nplstm.SGD(parameters), nplstm.Adam(parameters)):
+        optimizer.lr = value
+        optimizer.step({"p": np.ones(2, np.float32)})
+        assert parameters["p"].dtype == np.float32
+        with pytest.raises(nplstm.ArgumentError, match="lr: expected a number"):
+            optimizer.lr = -1
+
+
+def test_an_optimizer_whose_parameters_were_moved_says_so_and_changes_nothing():
+    layer = nplstm.Linear(2, 2, rng=0)
+    optimizer = nplstm.Adam(layer.parameters)
+    grads = {name: np.ones_like(array) for name, array in layer.parameters.items()}
+    optimizer.step(grads)
+    before = optimizer.state_dict()
+    layer.to(dtype="float64")
+    with pytest.raises(nplstm.DTypeError, match=r"exp_avg.weight: is float32, .* \(move it before"):
+        optimizer.step({name: np.ones_like(array) for name, array in layer.parameters.items()})
+    assert all(np.array_equal(before[key], array) for key, array in optimizer.state_dict().items())
+
+
+def test_norms_do_not_overflow(be):
+    for value, dtype in ((1e20, np.float32), *([(300.0, np.float16)] if "float16" in be.float_dtypes else [])):
+        clipped, norm = nplstm.clip_grad_norm({"a": be.asarray(np.array([value, 0], dtype))}, 1.0)
+        assert norm == pytest.approx(value, rel=1e-3)
+        assert be.to_numpy(clipped["a"])[0] == pytest.approx(1, rel=1e-3)
+
+
+def test_tapes_have_copies_of_what_they_were_given(be):
+    x = be.asarray(np.ones((2, 3), np.float32))
+    tape = nplstm.Linear(3, 2, backend=be.name, rng=0).record(x)
+    expected = be.to_numpy(tape.backward(tape.output).parameters["weight"]).copy()
+    x[...] = 0.0
+    assert np.array_equal(be.to_numpy(tape.backward(tape.output).parameters["weight"]), expected)
+
+
+def test_a_loaded_state_is_the_optimizers_own(be):
+    parameters = {"p": be.asarray(np.zeros(2))}
+    first, second = nplstm.Adam(parameters), nplstm.Adam(parameters)
+    first.step({"p": be.asarray(np.ones(2))})
+    state = first.state_dict()
+    kept = be.to_numpy(state["exp_avg.p"]).copy()
+    second.load_state_dict(state)
+    second.step({"p": be.asarray(np.ones(2))})
+    assert np.array_equal(be.to_numpy(state["exp_avg.p"]), kept)
 
 
 def test_a_refused_step_changes_nothing():

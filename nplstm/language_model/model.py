@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -11,14 +11,17 @@ import numpy as np
 from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, DTypeLike, HostIndices
 from nplstm.backends import get_backend
-from nplstm.errors import FileFormatError, NplstmError
-from nplstm.io import read_tensors, write_tensors
-from nplstm.language_model.text import Vocabulary, streams
+from nplstm.errors import ArgumentError, DivergenceError, FileFormatError, NplstmError
+from nplstm.io import read_header, read_tensors, write_tensors
+from nplstm.language_model.text import Vocabulary
 from nplstm.layers import LSTM
+from nplstm.module import load_arrays
 from nplstm.params import JoinedParameters, as_generator
 from nplstm.training import Embedding, Linear, cross_entropy
 
 FORMAT = "nplstm language model 1"
+_PADDING = -100
+_COLD = 1e-6  # a temperature below which the likeliest character is taken, and no quotient can overflow
 
 State = tuple[Array, Array]
 
@@ -102,10 +105,18 @@ class LanguageModel:
         logits, state = self.logits(numbers, state)
         return cross_entropy(logits, targets)[0], state
 
-    def gradients(self, numbers: Array, targets: Array, state: State | None = None, *, rng: Any = None) -> Result:
-        """Run a window of characters (T, B) forward and back; dropout draws from ``rng``."""
+    def gradients(
+        self,
+        numbers: Array,
+        targets: Array,
+        state: State | None = None,
+        *,
+        rng: Any = None,
+        training: bool = True,
+    ) -> Result:
+        """Run a window of characters (T, B) forward and back; dropout acts in training, from ``rng``."""
         embedded = self.embedding.record(numbers)
-        recurrent = self.lstm.record(embedded.output, state, rng=rng)
+        recurrent = self.lstm.record(embedded.output, state, rng=rng, training=training)
         head = self.head.record(recurrent.output)
         loss, grad_logits = cross_entropy(head.output, targets)
         grad_head = head.backward(grad_logits)
@@ -117,21 +128,30 @@ class LanguageModel:
         return Result(loss, gradients, (recurrent.h_n, recurrent.c_n))
 
     def bits_per_character(self, numbers: HostIndices, *, count: int = 16, window: int = 256) -> float:
-        """Measure the model on a text: mean of -log2 p over its characters but the first.
+        """Measure the model on a text: mean of -log2 p over all its characters but the first.
 
-        The text is read as up to ``count`` parallel streams, each from a zero state; the few characters past
-        the last whole stream are left out.
+        The text is read as up to ``count`` parallel streams, each from a zero state. The characters at the
+        streams' starts are predicted without what came before, so the figure is a little too high rather than
+        too low.
         """
+        if len(numbers) < 2:
+            raise ArgumentError(f"numbers: expected at least 2 characters to measure on, got {len(numbers)}")
         backend = get_backend(self.lstm.backend)
-        inputs, targets = streams(numbers, count, window=window)
+        predicted = len(numbers) - 1
+        count = max(1, min(count, predicted // window))
+        length = -(-predicted // count)
+        inputs = np.zeros(count * length, dtype=np.int64)
+        targets = np.full(count * length, _PADDING, dtype=np.int64)
+        inputs[:predicted], targets[:predicted] = numbers[:-1], numbers[1:]
+        inputs, targets = inputs.reshape(count, length).T, targets.reshape(count, length).T
         state: State | None = None
         total = 0.0
-        for start in range(0, len(inputs), window):
+        for start in range(0, length, window):
             span = slice(start, start + window)
-            x, y = backend.asarray(inputs[span]), backend.asarray(targets[span])
-            loss, state = self.loss(x, y, state)
-            total += loss * y.size
-        return total / targets.size / math.log(2)
+            logits, state = self.logits(backend.asarray(inputs[span]), state)
+            y = backend.asarray(targets[span])
+            total += cross_entropy(logits, y, reduction="sum", ignore_index=_PADDING)[0]
+        return total / predicted / math.log(2)
 
     def sample(self, prompt: str, *, length: int, temperature: float = 1.0, rng: Any = None) -> Iterator[str]:
         """Yield ``length`` characters that follow the prompt, one by one.
@@ -192,35 +212,54 @@ class LanguageModel:
         Raises
         ------
         FileFormatError
-            If the file is damaged, or holds something else.
+            If the file is damaged, or holds something else. Memory is taken only for what the file really has.
         OSError
             If it cannot be read.
         """
-        tensors, metadata = read_tensors(path)
+        shapes, metadata = read_header(path)
         if metadata.get("format") != FORMAT:
             raise FileFormatError(
                 f"{path}: a safetensors file, but not a language model of `nplstm train` "
                 f"(format {metadata.get('format', 'not stated')!r}, expected {FORMAT!r})"
             )
         try:
-            vocabulary = Vocabulary(json.loads(metadata["vocabulary"]))
-            model = cls(vocabulary, backend=backend, rng=0, **json.loads(metadata["config"]))
-            model.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, NplstmError) as error:
-            raise FileFormatError(f"{path}: the model in this file is damaged: {error}") from error
+            vocabulary, config = Vocabulary(json.loads(metadata["vocabulary"])), json.loads(metadata["config"])
+            check_sizes(shapes, config)
+            model = cls(vocabulary, backend=backend, rng=0, **config)
+            model.load_state_dict(read_tensors(path)[0])
+        except DAMAGE as error:
+            raise FileFormatError(f"{path}: the model in this file is damaged: {describe(error)}") from error
         return model
 
-    def load_state_dict(self, tensors: dict[str, Array]) -> None:
-        """Replace the parameters by those of that ``parameters`` mapping; see ``LSTM.load_state_dict``."""
-        for name in ("embedding", "lstm", "head"):
-            prefix = name + "."
-            part = {k.removeprefix(prefix): a for k, a in tensors.items() if k.startswith(prefix)}
-            getattr(self, name).load_state_dict(part)
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Replace the parameters, by their names in ``parameters``; all of them, or on any error none."""
+        load_arrays(self.parameters, state_dict, owner="the language model", strict=True)
+
+
+def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise unless the sizes stated in a file are those of the arrays in it, before a model of them is made."""
+    table, head = shapes[prefix + "embedding.weight"], shapes[prefix + "head.weight"]
+    layers = sum(name.startswith(prefix + "lstm.weight_ih_l") for name in shapes)
+    found = {"embedding_size": table[-1], "hidden_size": head[-1], "num_layers": layers}
+    for name, size in found.items():
+        if config[name] != size:
+            raise ArgumentError(f"{name}: the settings say {config[name]!r}, the arrays {size}")
+
+
+DAMAGE = (NplstmError, LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
+"""What reading a file's metadata can end in where the file is not what ``save`` wrote."""
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's text; for a bare KeyError, more than the name of the key."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _draw(scores: Array, temperature: float, rng: np.random.Generator) -> int:
     """Draw an index from the softmax of scores / temperature."""
-    if temperature == 0:
+    if not np.isfinite(scores).all():
+        raise DivergenceError("the model's scores are not finite: its weights are of no use")
+    if temperature < _COLD:
         return int(np.argmax(scores))
     cumulative: Array = np.exp((scores - scores.max()) / temperature).cumsum()
     return int(np.searchsorted(cumulative, rng.random() * float(cumulative[-1]), side="right"))

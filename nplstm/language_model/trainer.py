@@ -7,18 +7,19 @@ recurrent state, the place in the text, the generator's state. So a run that was
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
-from nplstm._shapes import check_number, check_size
+from nplstm._shapes import check_number, check_shape, check_size
 from nplstm._typing import Array
-from nplstm.backends import get_backend
-from nplstm.errors import ArgumentError, FileFormatError, NplstmError
-from nplstm.io import read_tensors, write_tensors
-from nplstm.language_model.model import LanguageModel, State
+from nplstm.backends import check_arrays, get_backend
+from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
+from nplstm.io import read_header, read_tensors, write_tensors
+from nplstm.language_model.model import DAMAGE, LanguageModel, State, check_sizes, describe
 from nplstm.language_model.text import Corpus, streams
 from nplstm.training import Adam, clip_grad_norm
 
@@ -62,14 +63,17 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("embedding_size", "hidden_size", "num_layers", "batch_size", "window", "steps"):
-            check_size(name, getattr(self, name))
-        check_size("evaluate_every", self.evaluate_every)
-        check_size("seed", self.seed, minimum=0)
-        check_number("dropout", self.dropout, minimum=0.0, maximum=1.0)
-        check_number("lr", self.lr, above=0.0)
-        check_number("clip_norm", self.clip_norm, above=0.0)
-        check_number("validation", self.validation, above=0.0, maximum=0.5)
+        checked: dict[str, Any] = {
+            "seed": check_size("seed", self.seed, minimum=0),
+            "dropout": check_number("dropout", self.dropout, minimum=0.0, maximum=1.0),
+            "lr": check_number("lr", self.lr, above=0.0, maximum=sys.float_info.max),
+            "clip_norm": check_number("clip_norm", self.clip_norm, above=0.0),
+            "validation": check_number("validation", self.validation, above=0.0, maximum=0.5),
+        }
+        sizes = ("embedding_size", "hidden_size", "num_layers", "batch_size", "window", "steps", "evaluate_every")
+        checked |= {name: check_size(name, getattr(self, name)) for name in sizes}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # NumPy's numbers become Python's, which a file can hold
         if self.dropout > 0 and self.num_layers == 1:
             raise ArgumentError(f"dropout: acts between layers, and num_layers is 1; got {self.dropout}")
 
@@ -85,11 +89,27 @@ class Progress:
 
     step: int = 0  # updates taken
     position: int = 0  # steps of the streams that have been read, in this pass over the text
-    running_loss: float = 0.0  # nats per character, added up over the updates since the last evaluation
-    running_steps: int = 0
+    running_loss: float = 0.0  # nats, added up over the characters since the last evaluation
+    running_characters: int = 0
     best: float = math.inf  # bits per character on the validation part
     history: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
     # (step, training, validation) in bits per character
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> Self:
+        """Return what ``asdict`` gave, checked: it comes from a file."""
+        rows = [
+            (check_size("history", step), check_number("history", training), check_number("history", validation))
+            for step, training, validation in saved["history"]
+        ]
+        return cls(
+            step=check_size("step", saved["step"], minimum=0),
+            position=check_size("position", saved["position"], minimum=0),
+            running_loss=check_number("running_loss", saved["running_loss"], minimum=0.0),
+            running_characters=check_size("running_characters", saved["running_characters"], minimum=0),
+            best=check_number("best", saved["best"], minimum=0.0),
+            history=rows,
+        )
 
 
 class Trainer:
@@ -100,6 +120,8 @@ class Trainer:
     corpus : Corpus
     settings : Settings
     backend : {"numpy", "cupy"}
+    source : str
+        Where the text comes from: for the one who resumes the run.
 
     Attributes
     ----------
@@ -117,8 +139,9 @@ class Trainer:
     5
     """
 
-    def __init__(self, corpus: Corpus, settings: Settings, *, backend: str = "numpy") -> None:
+    def __init__(self, corpus: Corpus, settings: Settings, *, backend: str = "numpy", source: str = "") -> None:
         self.corpus, self.settings, self.progress = corpus, settings, Progress()
+        self.source = source
         self._rng = np.random.default_rng(settings.seed)
         self.model = LanguageModel(
             corpus.vocabulary,
@@ -142,49 +165,68 @@ class Trainer:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the last update was one that an evaluation follows."""
-        return self.progress.running_steps > 0 and (
-            self.done or self.progress.step % self.settings.evaluate_every == 0
-        )
+        """Whether the last update was one that an evaluation follows, and has not had."""
+        unseen = self.progress.running_characters > 0 or not self.progress.history
+        return unseen and (self.done or self.progress.step % self.settings.evaluate_every == 0)
 
     @property
     def characters_per_update(self) -> int:
-        """How many characters one update reads."""
-        return self._inputs.shape[1] * min(self.settings.window, len(self._inputs))
+        """How many characters an update reads; less for the rest at the end of the text."""
+        return self._inputs.shape[1] * self.settings.window
 
     def update(self) -> float:
-        """Take one update; return the loss in bits per character."""
+        """Take one update; return the loss in bits per character.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss or the gradient is infinite or NaN; the model is left as it was.
+        """
         progress, settings = self.progress, self.settings
-        if progress.position + settings.window > len(self._inputs):
+        if progress.position >= len(self._inputs):
             progress.position, self._state = 0, None  # a new pass over the text
         span = slice(progress.position, progress.position + settings.window)
-        result = self.model.gradients(self._inputs[span], self._targets[span], self._state, rng=self._rng)
-        clipped, _ = clip_grad_norm(result.gradients, settings.clip_norm)
+        x, y = self._inputs[span], self._targets[span]
+        with np.errstate(over="ignore", invalid="ignore"):  # what they would warn of is looked for below
+            result = self.model.gradients(x, y, self._state, rng=self._rng)
+            clipped, norm = clip_grad_norm(result.gradients, settings.clip_norm)
+        if not math.isfinite(result.loss) or not math.isfinite(norm):
+            raise DivergenceError(
+                f"training has diverged: at update {progress.step + 1} the loss is {result.loss:.3g} nats, the "
+                f"gradient's norm {norm:.3g}; start again with a smaller lr than {settings.lr}"
+            )
         self._optimizer.lr = settings.learning_rate(progress.step)
         self._optimizer.step(clipped)
         self._state = result.state
-        progress.position += settings.window
+        progress.position += len(x)
         progress.step += 1
-        progress.running_loss += result.loss
-        progress.running_steps += 1
+        progress.running_loss += result.loss * x.size
+        progress.running_characters += x.size
         return result.loss / math.log(2)
 
     def evaluate(self) -> tuple[float, bool]:
         """Measure the model on the validation part; return bits per character, and whether it is the best yet."""
         progress = self.progress
-        bits = self.model.bits_per_character(self.corpus.validation)
-        training = progress.running_loss / max(progress.running_steps, 1) / math.log(2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bits = self.model.bits_per_character(self.corpus.validation)
+        if not math.isfinite(bits):
+            raise DivergenceError(f"training has diverged: after update {progress.step} validation gives {bits}")
+        if progress.running_characters:
+            training = progress.running_loss / progress.running_characters / math.log(2)
+        else:
+            training = progress.history[-1][1] if progress.history else bits
         progress.history.append((progress.step, training, bits))
-        progress.running_loss, progress.running_steps = 0.0, 0
+        progress.running_loss, progress.running_characters = 0.0, 0
         improved = bits < progress.best
-        progress.best = min(bits, progress.best)
+        if improved:
+            progress.best = bits
         return bits, improved
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that training depends on to a safetensors file, wholly or not at all."""
         tensors: dict[str, Array] = {f"model.{name}": a for name, a in self.model.parameters.items()}
         tensors |= {f"optimizer.{name}": a for name, a in self._optimizer.state_dict().items()}
-        if self._state is not None:
+        if self._state is not None and self.progress.position:
             tensors |= {"state.h": self._state[0], "state.c": self._state[1]}
         metadata = {
             "format": FORMAT,
@@ -192,6 +234,7 @@ class Trainer:
             "progress": json.dumps(asdict(self.progress)),
             "generator": json.dumps(self._rng.bit_generator.state),
             "text": self.corpus.digest,
+            "source": json.dumps(self.source),
         }
         write_tensors(path, tensors, metadata)
 
@@ -199,7 +242,7 @@ class Trainer:
     def load(
         cls,
         path: str | os.PathLike[str],
-        read_corpus: Callable[[Settings], Corpus],
+        read_corpus: Callable[[Settings, str], Corpus],
         *,
         steps: int | None = None,
         backend: str = "numpy",
@@ -210,7 +253,7 @@ class Trainer:
         ----------
         path : str or PathLike
         read_corpus : callable
-            Given the run's settings, returns the corpus; it must be of the same text.
+            Given the run's settings and where its text came from, returns the corpus; it must be of the same text.
         steps : int, optional
             A new total of updates.
         backend : {"numpy", "cupy"}
@@ -222,38 +265,58 @@ class Trainer:
         ArgumentError
             If the text is another one.
         """
-        tensors, metadata = read_tensors(path)
+        if steps is not None:
+            check_size("steps", steps)
+        shapes, metadata = read_header(path)
         if metadata.get("format") != FORMAT:
             raise FileFormatError(
                 f"{path}: a safetensors file, but not a checkpoint of `nplstm train` "
                 f"(format {metadata.get('format', 'not stated')!r}, expected {FORMAT!r})"
             )
         try:
-            settings = Settings(**(json.loads(metadata["settings"]) | ({} if steps is None else {"steps": steps})))
-            progress = Progress(**json.loads(metadata["progress"]))
-            progress.history = [(int(s), float(t), float(v)) for s, t, v in progress.history]
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path}: the checkpoint is damaged: {error}") from error
+            settings = Settings(**json.loads(metadata["settings"]))
+            progress = Progress.of(json.loads(metadata["progress"]))
+            check_sizes(shapes, asdict(settings), prefix="model.")
+            source = json.loads(metadata["source"])
+        except DAMAGE as error:
+            raise FileFormatError(f"{path}: the checkpoint is damaged: {describe(error)}") from error
+        if steps is not None:
+            settings = replace(settings, steps=steps)
         if progress.step > settings.steps:
             raise ArgumentError(f"steps: {path} has {progress.step} updates behind it, got {settings.steps}")
-        corpus = read_corpus(settings)
+        corpus = read_corpus(settings, source)
         if corpus.digest != metadata.get("text"):
-            raise ArgumentError(f"text: {path} was trained on another text than the one given")
-        trainer = cls(corpus, settings, backend=backend)
+            raise ArgumentError(f"text: {path} was trained on {source}, and the text given is another")
+        trainer = cls(corpus, settings, backend=backend, source=source)
         try:
-            trainer._restore(tensors, progress, json.loads(metadata["generator"]))
-        except (KeyError, TypeError, ValueError, NplstmError) as error:
-            raise FileFormatError(f"{path}: the checkpoint is damaged: {error}") from error
+            trainer._restore(read_tensors(path)[0], progress, json.loads(metadata["generator"]))
+        except DAMAGE as error:
+            raise FileFormatError(f"{path}: the checkpoint is damaged: {describe(error)}") from error
         return trainer
 
     def _restore(self, tensors: dict[str, Array], progress: Progress, generator: dict[str, Any]) -> None:
+        """Take what a file holds, if it is all there and nothing else is."""
+
         def part(prefix: str) -> dict[str, Array]:
             return {k.removeprefix(prefix): a for k, a in tensors.items() if k.startswith(prefix)}
 
+        optimizer, state = part("optimizer."), part("state.")
+        expected = {f"model.{name}" for name in self.model.parameters}
+        if progress.step:
+            slots = ("step", "exp_avg", "exp_avg_sq")
+            expected |= {f"optimizer.{slot}.{name}" for slot in slots for name in self.model.parameters}
+        if progress.position:
+            expected |= {"state.h", "state.c"}
+        if tensors.keys() != expected:
+            raise ArgumentError(f"arrays: missing or unexpected: {sorted(tensors.keys() ^ expected)[:5]}")
+        lstm = self.model.lstm
+        for name, array in state.items():
+            sizes = [(str(n), n) for n in (lstm.num_layers, self._inputs.shape[1], lstm.hidden_size)]
+            check_shape(f"state.{name}", array.shape, sizes)
+            check_arrays("the model", get_backend("numpy"), lstm.dtype, **{f"state.{name}": array})
         self.model.load_state_dict(part("model."))
-        self._optimizer.load_state_dict(part("optimizer."))
+        self._optimizer.load_state_dict(optimizer)
         self._rng.bit_generator.state = generator
         self.progress = progress
-        state = part("state.")
-        place = get_backend(self.model.lstm.backend).asarray
+        place = get_backend(lstm.backend).asarray
         self._state = (place(state["h"]), place(state["c"])) if state else None
