@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough bench clean
+.PHONY: help demo test check lint format examples parity thorough bench gpu clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -13,6 +13,7 @@ help:
 	@echo "make parity    run the suite with torch installed beside it, in an environment of its own"
 	@echo "make thorough  run the suite with many more drawn examples"
 	@echo "make bench     measure import time and the plain time loop"
+	@echo "make gpu       run the suite and the benchmark on CuPy, in an environment that has it"
 	@echo "make clean     remove .venv, caches and runs"
 
 # Stamps are touched last: what was interrupted is done again.
@@ -62,6 +63,11 @@ thorough: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/plain_loop.py
+
+# On a machine with a GPU, in an environment that has CuPy: PYTHON=... make gpu
+gpu:
+	NPLSTM_REQUIRE=cupy $(PYTHON) -m pytest tests --backend cupy
+	$(PYTHON) benchmarks/plain_loop.py --backend cupy
 
 clean:
 	rm -rf .venv .venv-torch runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
