@@ -3,8 +3,8 @@
     python benchmarks/plain_loop.py [--threads 2]
     python benchmarks/plain_loop.py --backend cupy
 
-Runs are interleaved, medians are printed; results are compared before anything is timed. On a GPU each run is waited
-for.
+Runs are interleaved, medians are printed; results are compared before anything is timed. On a GPU each
+run is waited for.
 """
 
 import argparse
