@@ -35,6 +35,8 @@ backend = get_backend(arguments.backend)
 device = "cpu" if arguments.backend == "numpy" else "cuda"
 if torch and device == "cuda" and not torch.cuda.is_available():
     torch = None
+if torch:
+    torch.backends.cudnn.allow_tf32 = False  # float32 against float32
 
 
 def ours(B, H, T):

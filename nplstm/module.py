@@ -145,7 +145,8 @@ def _read(name: str, value: Any, current: Array) -> Array:
     try:
         array = transfer(_as_array(value), backend_of(current))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error})") from error
+        hint = "; cast it first, with .float()" if "bfloat16" in str(error).lower() else ""
+        raise BackendError(f"{name}: expected an array, got {type(value).__qualname__} ({error}){hint}") from error
     if array.shape != current.shape:
         raise StateDictError(f"{name}: expected shape {current.shape}, got {array.shape}")
     if array.dtype != current.dtype:

@@ -79,7 +79,8 @@ class PackedSequence(_PackedFields):
         unsorted_indices: Sequence[int] | HostIndices | None = None,
     ) -> Self:
         """Check the layout, and complete the two permutations from one another."""
-        backend_of(data, "data")
+        if backend_of(data, "data") and data.ndim == 0:
+            raise ShapeError("data: expected shape (N, ...), got ()")
         sizes = host_integers("batch_sizes", batch_sizes)
         if len(sizes) == 0 or sizes.min() < 1 or (np.diff(sizes) > 0).any() or sizes.sum() != len(data):
             raise ShapeError(
@@ -243,8 +244,10 @@ def _check_padding_value(value: float, dtype: DType) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ArgumentError(f"padding_value: expected a number, got {value!r}") from error
-    if dtype.kind in "iu" and not number.is_integer():
-        raise ArgumentError(f"padding_value: {value!r} does not fit into {dtype} data")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if not (number.is_integer() and limits.min <= number <= limits.max):
+            raise ArgumentError(f"padding_value: {value!r} does not fit into {dtype} data")
     return value
 
 

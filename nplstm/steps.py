@@ -108,6 +108,8 @@ def host_integers(argument: str, values: Any) -> HostIndices:
         raise ShapeError(f"{argument}: expected shape (B,), got {numbers.shape}")
     if numbers.size and numbers.dtype.kind not in "iu":
         raise DTypeError(f"{argument}: expected integers, got {numbers.dtype}: {values!r}")
+    if numbers.dtype.kind == "u" and numbers.max(initial=0) > np.iinfo(np.int64).max:
+        raise ArgumentError(f"{argument}: expected sizes of arrays, got {numbers.max()}")
     numbers = numbers.astype(np.int64)  # a copy: the caller may write into what was given
     numbers.flags.writeable = False
     return numbers

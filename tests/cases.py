@@ -11,7 +11,7 @@ T, B, I, H, P = 7, 3, 11, 5, 2
 LAYOUTS = ("padded", "lengths", "packed", "packed_unsorted", "unbatched")
 
 SORTED_LENGTHS = [7, 4, 1]
-UNSORTED_LENGTHS = [4, 7, 1]
+UNSORTED_LENGTHS = [4, 1, 7]  # sorted by a permutation that is not its own inverse
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import nplstm
 
 PUBLIC = """
-    LSTM SGD Adam AdamW ArgumentError BackendError BackendUnavailableError DTypeError Embedding FileFormatError
-    GradcheckError JoinedParameters LSTMCell Linear MissingDependencyError NplstmError PackedSequence Parameters
-    ShapeError StateDictError clip_grad_norm clip_grad_value cross_entropy gradcheck huber_loss mse_loss
-    pack_padded_sequence pack_sequence pad_packed_sequence pad_sequence
+    LSTM SGD Adam AdamW ArgumentError BackendError BackendUnavailableError DTypeError
+    DivergenceError Embedding FileFormatError GradcheckError JoinedParameters LSTMCell Linear
+    MissingDependencyError NplstmError PackedSequence Parameters ShapeError StateDictError
+    clip_grad_norm clip_grad_value cross_entropy gradcheck huber_loss mse_loss pack_padded_sequence
+    pack_sequence pad_packed_sequence pad_sequence
 """.split()
 
 
@@ -36,7 +37,7 @@ def modules():
 def test_every_module_has_a_docstring_and_stays_short():
     for module in modules():
         assert module.__doc__, module.__name__
-        assert len(inspect.getsource(module).splitlines()) <= 440, module.__name__
+        assert len(inspect.getsource(module).splitlines()) <= 340, module.__name__
 
 
 def test_every_public_thing_has_an_example():

@@ -156,6 +156,18 @@ def test_bad_cotangents_are_named(name):
         call(build().record(X))
 
 
+def test_a_padded_tape_wants_padded_cotangents():
+    with pytest.raises(
+        nplstm.BackendError, match="grad_output: expected an array, as the input was, got a PackedS"
+    ):
+        build().record(X).backward(nplstm.pack_sequence([zeros(T, H)] * B))
+
+
+def test_another_order_of_bytes_is_named_with_a_remedy_that_works():
+    with pytest.raises(nplstm.DTypeError, match=r"input: is >f4, .* use input.astype\('float32'\)$"):
+        build()(X.astype(">f4"))
+
+
 def test_a_packed_tape_wants_packed_cotangents():
     tape = build().record(nplstm.pack_sequence([X[:, 0], X[:4, 1]]))
     with pytest.raises(nplstm.BackendError, match="grad_output: expected a PackedSequence, as the input was"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,11 +310,9 @@ def test_sampling_is_reproducible_and_refuses_what_it_does_not_know(text, tmp_pa
 def test_a_closed_pipe_is_no_error(text, tmp_path):
     out = tmp_path / "run"
     run("train", text, "--out", out, "--steps", 4, *SMALL)
-    command = f"{sys.executable} -m nplstm sample {out} --length 100000 | head -c 10"
-    result = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
-    )
-    assert result.stderr == ""
+    command = f"{sys.executable} -m nplstm sample {out} --length 100000 --seed 0 | head -c 10"
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
+    assert result.stderr == b""
     assert result.returncode == 141  # as of any program whose reader has gone
 
 
@@ -547,7 +546,7 @@ def test_a_terminal_without_the_texts_characters_gets_escapes(encoding, text, tm
     monkeypatch.setenv("PYTHONUTF8", "0")
     command = [sys.executable, "-m", "nplstm"]
     options = ["train", text, "--out", str(out), "--steps", "4", *SMALL]
-    for arguments in (options, ["sample", str(out), "--temperature", "5"]):
+    for arguments in (options, ["sample", str(out), "--temperature", "5", "--seed", "0"]):
         result = subprocess.run(command + arguments, capture_output=True, check=False)
         assert result.returncode == 0, result.stderr
     assert b"\\u5b57" in result.stdout
@@ -597,3 +596,114 @@ def test_measuring_needs_two_characters():
     model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
     with pytest.raises(nplstm.ArgumentError, match="expected at least 2 characters to measure on, got 1"):
         model.bits_per_character(np.array([0]))
+
+
+def test_temperature_sharpens_and_flattens():
+    """Frequencies of a million draws against the softmax, at three temperatures."""
+    from nplstm.language_model.model import _draw
+
+    scores, rng = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0)
+    for temperature in (0.5, 1.0, 2.0):
+        counts = np.bincount([_draw(scores, temperature, rng) for _ in range(20_000)], minlength=3)
+        expected = np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+        assert np.abs(counts / 20_000 - expected).max() < 0.015  # 4 standard errors
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
+    settings = Settings(steps=1000, lr=1.0)
+    rates = [settings.learning_rate(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 20)
+    assert rates[19] == pytest.approx(1, abs=1e-2)
+    assert rates[500] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-4)
+    assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
+    assert Settings(steps=1, lr=1.0).learning_rate(0) == pytest.approx(1)
+
+
+def small_trainer(**options):
+    corpus = Corpus.of(TEXT, validation=0.1, window=16)
+    return Trainer(corpus, Settings(embedding_size=2, hidden_size=3, batch_size=3, window=400, steps=9, **options))
+
+
+def test_each_pass_over_the_text_starts_from_a_zero_state(monkeypatch):
+    trainer, states = small_trainer(), []
+    gradients = LanguageModel.gradients
+
+    def watch(model, x, y, state, **options):
+        states.append((len(x), state))
+        return gradients(model, x, y, state, **options)
+
+    monkeypatch.setattr(LanguageModel, "gradients", watch)
+    for _ in range(5):
+        trainer.update()
+    assert [steps for steps, _ in states] == [400, 400, 153, 400, 400]
+    assert [state is None for _, state in states] == [True, False, False, True, False]
+    assert states[1][1][0] is not states[4][1][0]
+
+
+def test_an_infinite_gradient_stops_training_and_changes_nothing(monkeypatch):
+    trainer = small_trainer()
+    before = dict(trainer.model.parameters)
+    monkeypatch.setattr("nplstm.language_model.trainer.clip_grad_norm", lambda grads, norm: (grads, float("inf")))
+    with pytest.raises(nplstm.DivergenceError, match=r"at update 1 the loss is .* the gradient's norm inf"):
+        trainer.update()
+    assert all(np.array_equal(trainer.model.parameters[name], array) for name, array in before.items())
+    assert trainer.progress.step == 0
+
+
+def test_the_model_that_is_kept_is_the_best_one(text, tmp_path, monkeypatch, capsys):
+    out, measured = tmp_path / "run", iter([3.0, 2.0, 2.5, 2.2])
+    kept = {}
+    monkeypatch.setattr(LanguageModel, "bits_per_character", lambda model, numbers: next(measured))
+    evaluate = Trainer.evaluate
+
+    def remember(trainer):
+        result = evaluate(trainer)
+        kept[trainer.progress.step] = np.asarray(trainer.model.parameters["head.bias"]).copy()
+        return result
+
+    monkeypatch.setattr(Trainer, "evaluate", remember)
+    assert run("train", text, "--out", out, "--steps", 8, "--evaluate-every", 2, *SMALL) == 0
+    assert "2.000   (after 4 updates, the best of 4 evaluations)" in capsys.readouterr().out
+    assert np.array_equal(LanguageModel.load(out / "model.safetensors").parameters["head.bias"], kept[4])
+
+
+def test_a_second_ctrl_c_stops_at_once(text, tmp_path, monkeypatch, capsys):
+    def interrupt_twice(trainer):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was not heard")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Trainer, "update", interrupt_twice)
+    assert run("train", text, "--out", tmp_path / "run", *SMALL) == 130
+    assert "again to stop at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_missing_gpu_is_not_a_damaged_file(text, tmp_path, monkeypatch, capsys):
+    from nplstm.backends import _cupy
+
+    def missing(name):
+        raise ModuleNotFoundError(name)
+
+    out = tmp_path / "run"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    monkeypatch.setattr(_cupy, "import_module", missing)
+    monkeypatch.delitem(nplstm.backends._LOADED, "cupy", raising=False)
+    for command in ("sample", "gradcheck"):
+        assert run(command, out, "--backend", "cupy") == 2
+        printed = capsys.readouterr().err
+        assert "CuPy is not installed" in printed
+        assert "damaged" not in printed
+
+
+def test_a_text_that_was_moved_is_named_and_then_remembered(text, tmp_path, monkeypatch, capsys):
+    out, moved = tmp_path / "run", tmp_path / "moved.txt"
+    run("train", text, "--out", out, "--steps", 4, *SMALL)
+    Path(text).rename(moved)
+    capsys.readouterr()
+    assert run("train", "--out", out, "--resume", "--steps", 5) == 2
+    assert "name the run's text" in capsys.readouterr().err
+    assert run("train", moved, "--out", out, "--resume", "--steps", 5) == 0
+    assert run("train", "--out", out, "--resume", "--steps", 6) == 0

@@ -118,6 +118,8 @@ def test_a_packed_sequence_with_a_wrong_permutation_is_refused(order):
 def test_permutations_that_are_not_inverse_are_refused():
     with pytest.raises(nplstm.ShapeError, match="inverse"):
         nplstm.PackedSequence(np.zeros(3), [3], [1, 2, 0], [1, 2, 0])
+    with pytest.raises(nplstm.ShapeError, match="inverse"):  # right in the last place alone
+        nplstm.PackedSequence(np.zeros(4), [4], [1, 2, 0, 3], [1, 2, 0, 3])
 
 
 X = np.zeros((4, 3, 2))
@@ -158,6 +160,18 @@ REFUSED = {
     "padding half": (
         lambda: nplstm.pad_sequence([X.astype(int)], padding_value=0.5),
         "padding_value: 0.5 does not fit into int64 data",
+    ),
+    "padding range": (
+        lambda: nplstm.pad_sequence([X.astype(np.uint8)], padding_value=300),
+        "padding_value: 300 does not fit into uint8 data",
+    ),
+    "no rows": (
+        lambda: nplstm.PackedSequence(np.array(3.0), [1]),
+        r"data: expected shape \(N, \.\.\.\), got \(\)",
+    ),
+    "huge": (
+        lambda: nplstm.pack_padded_sequence(X, np.array([2**63, 2, 1], np.uint64)),
+        "lengths: expected sizes of arrays, got 9223372036854775808",
     ),
     "side list": (lambda: nplstm.pad_sequence([X], padding_side=["left"]), "padding_side: expected"),
     "replaced data": (

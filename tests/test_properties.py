@@ -142,6 +142,17 @@ def test_one_vector_serves_as_the_state_of_all(be):
     assert_close(be.to_numpy(grad_shared.c_0), be.to_numpy(grad_full.c_0).sum((0, 1)), 1e-13)
 
 
+def test_one_state_may_be_a_vector_and_the_other_not(be):
+    lstm = build(be, proj_size=P)
+    x, cotangent = random(be, T, B, I), random(be, T, B, P)
+    shared = lstm.record(x, (random(be, P), random(be, 1, B, H))).backward(cotangent)
+    assert (shared.h_0.shape, shared.c_0.shape) == ((P,), (1, B, H))
+    shared = lstm.record(x, (random(be, 1, B, P), random(be, H))).backward(cotangent)
+    assert (shared.h_0.shape, shared.c_0.shape) == ((1, B, P), (H,))
+    only_c = lstm.record(x, (None, random(be, H))).backward(cotangent)
+    assert (only_c.h_0.shape, only_c.c_0.shape) == ((1, B, P), (H,))
+
+
 def test_backward_is_linear_in_the_cotangents_and_any_may_be_left_out(be):
     lstm = build(be, **EVERYTHING)
     tape = lstm.record(random(be, T, B, I))
@@ -310,6 +321,13 @@ def test_dropout_draws_a_fresh_mask_from_the_generator(be):
     assert not equal(be, first.output, second.output)
     assert equal(be, first.output, again.output)
     assert equal(be, lstm.record(x, training=False).output, lstm(x)[0])
+
+
+def test_dropout_draws_a_mask_for_each_pair_of_layers(be):
+    lstm = build(be, num_layers=4, dropout=0.5)
+    masks = lstm.record(random(be, T, B, I), rng=np.random.default_rng(0))._tape.masks
+    assert len(masks) == 3
+    assert not any(equal(be, a, b) for k, a in enumerate(masks) for b in masks[k + 1 :])
 
 
 def test_dropout_of_everything_cuts_the_layers_apart(be):

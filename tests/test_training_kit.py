@@ -294,6 +294,25 @@ def test_an_optimizer_whose_parameters_were_moved_says_so_and_changes_nothing():
     assert all(np.array_equal(before[key], array) for key, array in optimizer.state_dict().items())
 
 
+def test_numbers_without_axes_are_parameters_too(be):
+    number = be.asarray(np.array(1.0, np.float32))
+    for kind, options in OPTIMIZERS.values():
+        parameters = {"t": number}
+        optimizer = kind(parameters, **options)
+        for _ in range(3):
+            clipped, _ = nplstm.clip_grad_norm({"t": number}, 0.5)
+            optimizer.step(nplstm.clip_grad_value(clipped, 0.3))
+        assert be.is_array(parameters["t"])
+        assert parameters["t"].dtype == np.float32
+    for loss in (nplstm.mse_loss, nplstm.huber_loss):
+        assert be.is_array(loss(number, number)[1])
+
+
+def test_parameters_are_floats():
+    with pytest.raises(nplstm.DTypeError, match="w: expected a parameter of floats, got int64"):
+        nplstm.SGD({"w": np.ones(2, int)}).step({"w": np.ones(2, int)})
+
+
 def test_norms_do_not_overflow(be):
     for value, dtype in ((1e20, np.float32), *([(300.0, np.float16)] if "float16" in be.float_dtypes else [])):
         clipped, norm = nplstm.clip_grad_norm({"a": be.asarray(np.array([value, 0], dtype))}, 1.0)

@@ -118,10 +118,11 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
                 f"nothing is transferred silently: move one of them (a layer with .to({found.name!r}))"
             )
         if array.dtype != dtype:
-            other = f", or a layer's .to(dtype={array.dtype.name!r})"
+            fits = array.dtype.name in backend.float_dtypes and array.dtype.name != dtype.name
+            other = f", or a layer's .to(dtype={array.dtype.name!r})" if fits else ""
             raise DTypeError(
                 f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
-                f"{argument}.astype({dtype.name!r}){other if array.dtype.name in backend.float_dtypes else ''}"
+                f"{argument}.astype({dtype.name!r}){other}"
             )
         if backend.device_of(array) != current:
             raise BackendError(

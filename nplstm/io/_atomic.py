@@ -27,10 +27,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     --------
     >>> import tempfile, pathlib
     >>> from nplstm.io import atomic_write
-    >>> target = pathlib.Path(tempfile.mkdtemp()) / "notes.txt"
-    >>> with atomic_write(target) as file:
-    ...     _ = file.write(b"all of it")
-    >>> target.read_bytes()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     target = pathlib.Path(folder) / "notes.txt"
+    ...     with atomic_write(target) as file:
+    ...         _ = file.write(b"all of it")
+    ...     target.read_bytes()
     b'all of it'
     """
     target = Path(path)

@@ -73,8 +73,7 @@ def _start(source: str, out: Path, options: dict[str, Any], backend: str, *, ove
             f"or choose another --out"
         )
     settings = Settings(**options)
-    place = source if source == PYDOC else str(Path(source).resolve())
-    trainer = Trainer(_corpus(place, settings), settings, backend=backend, source=place)
+    trainer = Trainer(_corpus(source, settings), settings, backend=backend, source=_place(source))
     out.mkdir(parents=True, exist_ok=True)
     trainer.save(out / CHECKPOINT)
     for path in old[1:]:  # the old run's: from here on there is the new one only
@@ -88,9 +87,16 @@ def _resume(checkpoint: Path, source: str | None, options: dict[str, Any], backe
     steps = options.pop("steps", None)
 
     def read(settings: Settings, saved_source: str) -> Corpus:
-        return _corpus(source or saved_source, settings)
+        try:
+            return _corpus(source or saved_source, settings)
+        except FileNotFoundError as error:
+            raise ArgumentError(
+                f"--resume: {error}; name the run's text: nplstm train TEXT --resume ..."
+            ) from error
 
     trainer = Trainer.load(checkpoint, read, steps=steps, backend=backend)
+    if source is not None:
+        trainer.source = _place(source)  # the same text in another place: found there next time
     saved = asdict(trainer.settings)
     for name, value in options.items():
         if saved[name] != value:
@@ -99,6 +105,11 @@ def _resume(checkpoint: Path, source: str | None, options: dict[str, Any], backe
                 f"only --steps may change"
             )
     return trainer
+
+
+def _place(source: str) -> str:
+    """Return where the text is to be found from any folder."""
+    return source if source == PYDOC else str(Path(source).resolve())
 
 
 def _corpus(source: str, settings: Settings) -> Corpus:

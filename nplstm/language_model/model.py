@@ -216,6 +216,7 @@ class LanguageModel:
         OSError
             If it cannot be read.
         """
+        get_backend(backend)  # what is wrong with the backend is not the file's fault
         shapes, metadata = read_header(path)
         if metadata.get("format") != FORMAT:
             raise FileFormatError(

@@ -174,7 +174,9 @@ class PaddedLayout(Layout):
         return values.swapaxes(0, 1) if self._swap else values
 
     def data_of(self, values: Any) -> Any:
-        """Return the values: they are an array."""
+        """Return the values: they have to be an array."""
+        if isinstance(values, PackedSequence):
+            raise BackendError("grad_output: expected an array, as the input was, got a PackedSequence")
         return values
 
 

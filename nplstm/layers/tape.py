@@ -50,7 +50,7 @@ class LSTMTape:
     ----------
     output, h_n, c_n
         As a plain call returns them. On NumPy they refuse to be written to, since ``backward`` reads the output;
-        on CuPy, which has no read-only arrays, they are copies.
+        on CuPy, which has no read-only arrays, ``output`` is a copy of what ``backward`` reads.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tu
     factor = max_norm / (total + 1e-6)
     if factor >= 1:
         return dict(grads), total
-    return {name: grad * factor for name, grad in grads.items()}, total
+    return {name: backend_of(grad).asarray(grad * factor) for name, grad in grads.items()}, total
 
 
 def _norm(grads: Arrays, norm_type: float) -> float:
@@ -89,4 +89,8 @@ def clip_grad_value(grads: Arrays, clip_value: float) -> dict[str, Array]:
     """
     check_mapping("grads", grads)
     clip_value = check_number("clip_value", clip_value, minimum=0.0)
-    return {name: backend_of(grad, name).xp.clip(grad, -clip_value, clip_value) for name, grad in grads.items()}
+    clipped: dict[str, Array] = {}
+    for name, grad in grads.items():
+        backend = backend_of(grad, name)
+        clipped[name] = backend.asarray(backend.xp.clip(grad, -clip_value, clip_value))
+    return clipped

@@ -4,11 +4,9 @@
 "sum"; without a reduction there is no single gradient, so "none" raises.
 """
 
-from typing import Any
-
 from nplstm._shapes import check_number, check_shape, check_size
 from nplstm._typing import Array
-from nplstm.backends import backend_of, check_arrays
+from nplstm.backends import Backend, backend_of, check_arrays
 from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
 __all__ = ["cross_entropy", "huber_loss", "mse_loss"]
@@ -98,14 +96,15 @@ def cross_entropy(
     return float(losses.sum(dtype=xp.float64)) * scale, grad.astype(logits.dtype).reshape(logits.shape)
 
 
-def _difference(input: Array, target: Array) -> tuple[Any, Array]:
+def _difference(input: Array, target: Array) -> tuple[Backend, Array]:
     backend = backend_of(input, "input")
     check_arrays("input", backend, input.dtype, input=input, target=target)
     if input.dtype.kind != "f":
         raise DTypeError(f"input: expected floats, got {input.dtype}")
     if input.shape != target.shape:
         raise ShapeError(f"target: expected shape {input.shape} like the input, got {target.shape}")
-    return backend.xp, input - target
+    # asarray: NumPy's arithmetic makes scalars of arrays without axes
+    return backend, backend.asarray(input - target)
 
 
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> tuple[float, Array]:
@@ -135,9 +134,10 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> tuple[f
     >>> nplstm.mse_loss(np.array([1.0, 5.0]), np.array([1.0, 3.0]))
     (2.0, array([0., 2.]))
     """
-    xp, difference = _difference(input, target)
+    backend, difference = _difference(input, target)
     scale = _scale(reduction, difference.size)
-    return float((difference * difference).sum(dtype=xp.float64)) * scale, difference * (2 * scale)
+    loss = float((difference * difference).sum(dtype=backend.xp.float64)) * scale
+    return loss, backend.asarray(difference * (2 * scale))
 
 
 def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: float = 1.0) -> tuple[float, Array]:
@@ -174,8 +174,9 @@ def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: f
     (3.625, array([0.5, 1. ]))
     """
     delta = check_number("delta", delta, above=0.0)
-    xp, difference = _difference(input, target)
+    backend, difference = _difference(input, target)
+    xp = backend.xp
     scale = _scale(reduction, difference.size)
     limited = xp.clip(difference, -delta, delta)
     losses = limited * (difference - 0.5 * limited)  # both branches: limited is d, or +-delta
-    return float(losses.sum(dtype=xp.float64)) * scale, limited * scale
+    return float(losses.sum(dtype=xp.float64)) * scale, backend.asarray(limited * scale)

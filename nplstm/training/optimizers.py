@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from nplstm._shapes import check_flag, check_mapping, check_number, check_pair
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, namespace, transfer
-from nplstm.errors import ArgumentError, StateDictError
+from nplstm.errors import ArgumentError, DTypeError, StateDictError
 from nplstm.params import host_integer
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
@@ -70,7 +70,9 @@ class Optimizer(ABC):
             if name not in self.parameters:
                 raise StateDictError(f"grads: {name!r} is no parameter; there are {list(self.parameters)}")
             old = self.parameters[name]
-            check_arrays(f"the parameter {name!r}", backend_of(old), old.dtype, **{name: grad})
+            check_arrays(f"the parameter {name!r}", backend_of(old, name), old.dtype, **{name: grad})
+            if old.dtype.kind != "f":
+                raise DTypeError(f"{name}: expected a parameter of floats, got {old.dtype}")
             if grad.shape != old.shape:
                 raise StateDictError(f"grads: {name}: expected shape {old.shape}, got {grad.shape}")
             remembered = {
@@ -85,7 +87,9 @@ class Optimizer(ABC):
         for name, grad in grads.items():
             self._steps[name] = self._steps.get(name, 0) + 1
             signed = -grad if self.maximize else grad
-            self.parameters[name] = self._update(name, self.parameters[name], signed)
+            old = self.parameters[name]
+            # asarray: NumPy's arithmetic makes scalars of arrays without axes
+            self.parameters[name] = backend_of(old).asarray(self._update(name, old, signed))
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all that the optimizer remembers, named ``slot.parameter``.
@@ -258,19 +262,18 @@ class Adam(Optimizer):
     def _update(self, name: str, parameter: Array, grad: Array) -> Array:
         xp = namespace(parameter)
         (beta1, beta2), t = self.betas, self._steps[name]
+        m, v = self._recall("exp_avg", name, parameter), self._recall("exp_avg_sq", name, parameter)
+        largest = self._recall("max_exp_avg_sq", name, parameter) if self.amsgrad else v
         if self.weight_decay and self._decoupled:
             parameter = parameter * (1 - self.lr * self.weight_decay)
         elif self.weight_decay:
             grad = grad + self.weight_decay * parameter
-        m, v = self._recall("exp_avg", name, parameter), self._recall("exp_avg_sq", name, parameter)
         m += (grad - m) * (1 - beta1)
         v *= beta2
         v += (1 - beta2) * (grad * grad)
         if self.amsgrad:
-            largest = self._recall("max_exp_avg_sq", name, parameter)
             xp.maximum(largest, v, out=largest)
-            v = largest
-        root = xp.sqrt(v) / (1 - beta2**t) ** 0.5 + self.eps
+        root = xp.sqrt(largest) / (1 - beta2**t) ** 0.5 + self.eps
         return parameter - (self.lr / (1 - beta1**t)) * (m / root)
 
 
