@@ -5,8 +5,9 @@ It is written with the library's public parts and nothing else, and doubles as t
 
 from nplstm.language_model.baselines import bigram_bits, unigram_bits
 from nplstm.language_model.model import LanguageModel
+from nplstm.language_model.settings import Settings
 from nplstm.language_model.text import Corpus, Vocabulary, read_text
-from nplstm.language_model.trainer import Settings, Trainer
+from nplstm.language_model.trainer import Trainer
 
 __all__ = [
     "Corpus",

@@ -18,8 +18,9 @@ from nplstm.errors import ArgumentError, FileFormatError, MissingDependencyError
 from nplstm.gradcheck import gradcheck
 from nplstm.language_model.baselines import bigram_bits, unigram_bits
 from nplstm.language_model.model import LanguageModel
+from nplstm.language_model.settings import Settings
 from nplstm.language_model.text import PYDOC, Corpus, read_text
-from nplstm.language_model.trainer import Settings, Trainer
+from nplstm.language_model.trainer import Trainer
 from nplstm.plotting import plot_training
 
 CHECKPOINT, MODEL, PICTURE = "checkpoint.safetensors", "model.safetensors", "loss.png"
