@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self, cast
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend, is_dtype, transfer
 from nplstm.errors import BackendError, NplstmError, StateDictError
-from nplstm.params import Parameters
+from nplstm.params import Parameters, uniform
 
 __all__ = ["IncompatibleKeys", "Module", "load_arrays"]
 
@@ -40,6 +40,11 @@ class Module:
     def dtype(self) -> DType:
         """Element type of the parameters, and of all that goes in and out."""
         return self._dtype
+
+    def _draw_parameters(self, shapes: Mapping[str, tuple[int, ...]], bound: float, rng: Any) -> None:
+        """Replace all parameters by draws from U(-bound, bound), in the order of ``shapes``."""
+        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
+        self._parameters.replace_all(arrays, copy=False)
 
     def _placement(self) -> str:
         """Write backend and element type for the end of a repr, where they are not the usual ones."""

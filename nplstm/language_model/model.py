@@ -217,12 +217,7 @@ class LanguageModel:
             If it cannot be read.
         """
         get_backend(backend)  # what is wrong with the backend is not the file's fault
-        shapes, metadata = read_header(path)
-        if metadata.get("format") != FORMAT:
-            raise FileFormatError(
-                f"{path}: a safetensors file, but not a language model of `nplstm train` "
-                f"(format {metadata.get('format', 'not stated')!r}, expected {FORMAT!r})"
-            )
+        shapes, metadata = read_header_of(path, FORMAT, "a language model")
         try:
             vocabulary, config = Vocabulary(json.loads(metadata["vocabulary"])), json.loads(metadata["config"])
             check_sizes(shapes, config)
@@ -235,6 +230,19 @@ class LanguageModel:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Replace the parameters, by their names in ``parameters``; all of them, or on any error none."""
         load_arrays(self.parameters, state_dict, owner="the language model", strict=True)
+
+
+def read_header_of(
+    path: str | os.PathLike[str], kind: str, name: str
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Read a file's header, and raise FileFormatError unless the file says that it is of this kind."""
+    shapes, metadata = read_header(path)
+    found = metadata.get("format", "not stated")
+    if found != kind:
+        raise FileFormatError(
+            f"{path}: a safetensors file, but not {name} of `nplstm train` (format {found!r}, expected {kind!r})"
+        )
+    return shapes, metadata
 
 
 def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], prefix: str = "") -> None:

@@ -17,8 +17,8 @@ from nplstm._shapes import check_shape, check_size
 from nplstm._typing import Array
 from nplstm.backends import check_arrays, get_backend
 from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
-from nplstm.io import read_header, read_tensors, write_tensors
-from nplstm.language_model.model import DAMAGE, LanguageModel, State, check_sizes, describe
+from nplstm.io import read_tensors, write_tensors
+from nplstm.language_model.model import DAMAGE, LanguageModel, State, check_sizes, describe, read_header_of
 from nplstm.language_model.settings import Progress, Settings
 from nplstm.language_model.text import Corpus, streams
 from nplstm.training import Adam, clip_grad_norm
@@ -181,12 +181,7 @@ class Trainer:
         """
         if steps is not None:
             check_size("steps", steps)
-        shapes, metadata = read_header(path)
-        if metadata.get("format") != FORMAT:
-            raise FileFormatError(
-                f"{path}: a safetensors file, but not a checkpoint of `nplstm train` "
-                f"(format {metadata.get('format', 'not stated')!r}, expected {FORMAT!r})"
-            )
+        shapes, metadata = read_header_of(path, FORMAT, "a checkpoint")
         try:
             settings = Settings(**json.loads(metadata["settings"]))
             progress = Progress.of(json.loads(metadata["progress"]))

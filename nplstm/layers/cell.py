@@ -7,7 +7,7 @@ from nplstm._typing import Array, DTypeLike
 from nplstm.backends import Backend, check_arrays
 from nplstm.errors import ShapeError
 from nplstm.module import Module
-from nplstm.params import LSTMParams, Parameters, uniform
+from nplstm.params import LSTMParams, Parameters
 from nplstm.sequence import SequenceTape, sequence_backward, sequence_forward
 from nplstm.steps import Steps
 
@@ -92,9 +92,7 @@ class LSTMCell(Module):
         }
         if self.bias:
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-        bound = self.hidden_size**-0.5
-        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
-        self._parameters.replace_all(arrays, copy=False)
+        self._draw_parameters(shapes, self.hidden_size**-0.5, rng)
 
     def __call__(self, input: Array, hx: tuple[Array | None, Array | None] | None = None) -> tuple[Array, Array]:
         """Take one step; nothing is stored.

@@ -13,7 +13,7 @@ from nplstm.layers.tape import LSTMTape, Wiring
 from nplstm.module import Module
 from nplstm.ops.dropout import dropout_mask
 from nplstm.packing import PackedSequence
-from nplstm.params import LSTMParams, uniform
+from nplstm.params import LSTMParams
 
 __all__ = ["LSTM"]
 
@@ -141,9 +141,7 @@ class LSTM(Module):
     def reset_parameters(self, rng: Any = None) -> None:
         """Draw all parameters anew from U(-1/sqrt(H), 1/sqrt(H)), with a seed or a NumPy generator."""
         shapes = {name: shape for layer in range(self.num_layers) for name, shape in self._shapes(layer)}
-        bound = self.hidden_size**-0.5
-        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
-        self._parameters.replace_all(arrays, copy=False)
+        self._draw_parameters(shapes, self.hidden_size**-0.5, rng)
 
     def _shapes(self, layer: int) -> list[tuple[str, tuple[int, ...]]]:
         H, P = self.hidden_size, self.proj_size or self.hidden_size

@@ -8,7 +8,7 @@ from nplstm.backends import backend_of, check_arrays
 from nplstm.errors import ShapeError
 from nplstm.module import Module
 from nplstm.ops.linear import linear_backward, linear_forward
-from nplstm.params import Parameters, uniform
+from nplstm.params import Parameters
 
 __all__ = ["LayerGradients", "Linear", "LinearTape"]
 
@@ -73,9 +73,7 @@ class Linear(Module):
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
         if self.bias:
             shapes["bias"] = (self.out_features,)
-        bound = self.in_features**-0.5
-        arrays = uniform(shapes, bound, backend=self._backend, dtype=self._dtype, rng=rng)
-        self._parameters.replace_all(arrays, copy=False)
+        self._draw_parameters(shapes, self.in_features**-0.5, rng)
 
     def __call__(self, input: Array) -> Array:
         """Map ``input`` (..., in) to (..., out); nothing is stored."""
