@@ -1,6 +1,7 @@
 """The main job: ``nplstm train``, ``sample`` and ``gradcheck``, as a user runs them."""
 
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -237,7 +238,7 @@ def test_damaged_checkpoints_are_refused(text, tmp_path, capsys):
         ("settings", '{"x": 1}'),
         ("settings", '{"num_layers": 1000000}'),
         ("progress", "[]"),
-        ("source", "["),
+        *(("source", text) for text in ("[", "5", "null", "[]")),
     ]
     hostile += [
         ("generator", text) for text in ("{}", "1", "[" * 100_000, '{"bit_generator": "PCG64", "state": -1}')
@@ -707,3 +708,38 @@ def test_a_text_that_was_moved_is_named_and_then_remembered(text, tmp_path, monk
     assert "name the run's text" in capsys.readouterr().err
     assert run("train", moved, "--out", out, "--resume", "--steps", 5) == 0
     assert run("train", "--out", out, "--resume", "--steps", 6) == 0
+
+
+class Gone(io.StringIO):
+    """A stderr whose reader goes away: what `2>&1 | tee log` becomes at Ctrl-C."""
+
+    gone = False
+
+    def write(self, text):
+        if self.gone:
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_ctrl_c_that_also_ends_the_reader_of_stderr_saves_whole_updates(text, tmp_path, monkeypatch):
+    common = ["--steps", 12, "--evaluate-every", 100, *SMALL]
+    assert run("train", text, "--out", tmp_path / "whole", *common) == 0
+    gradients = LanguageModel.gradients
+    stderr, calls = Gone(), []
+
+    def interrupt_within_an_update(*arguments, **options):
+        calls.append(None)
+        if len(calls) == 7:
+            stderr.gone = True
+            signal.raise_signal(signal.SIGINT)
+        return gradients(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "gradients", interrupt_within_an_update)
+        patch.setattr(sys, "stderr", stderr)
+        assert run("train", text, "--out", tmp_path / "parts", *common) == 141
+    _, metadata = read_tensors(tmp_path / "parts" / "checkpoint.safetensors")
+    assert json.loads(metadata["progress"])["step"] == 7
+    assert run("train", "--out", tmp_path / "parts", "--resume") == 0
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        assert digest(tmp_path / "whole" / name) == digest(tmp_path / "parts" / name)

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -51,8 +51,9 @@ def train(
         trainer = _start(source or PYDOC, out, options, backend, overwrite=overwrite)
     baselines = _baselines(trainer.corpus)
     print(_describe(trainer, backend), flush=True)
-    for stale in (*out.glob(f".{MODEL}.*.part"), *out.glob(f".{CHECKPOINT}.*.part")):
-        stale.unlink(missing_ok=True)  # what a run that was killed while it wrote has left
+    for name in (CHECKPOINT, MODEL, PICTURE):
+        for stale in out.glob(f".{name}.*.part"):
+            stale.unlink(missing_ok=True)  # what a run that was killed while it wrote has left
     signal_number = _run(trainer, out, make_bar)
     if signal_number:
         command = ["nplstm", "train", f"--out={out}", "--resume"]
@@ -152,13 +153,12 @@ def _run(trainer: Trainer, out: Path, make_bar: Any) -> int:
                     _evaluate(trainer, out)
                 bar.set_postfix_str(figures(bits), refresh=False)
                 bar.update()
-        except BrokenPipeError:
-            trainer.save(out / CHECKPOINT)  # nobody reads the progress any more
+        except BrokenPipeError:  # of the bar, between two updates: nobody reads it any more
+            trainer.save(out / CHECKPOINT)
             raise
-    if trainer.done:
-        return 0
-    trainer.save(out / CHECKPOINT)
-    return interrupted[0]
+        if not trainer.done:
+            trainer.save(out / CHECKPOINT)  # before the bar is closed, which writes to it
+    return 0 if trainer.done else interrupted[0]
 
 
 def _evaluate(trainer: Trainer, out: Path) -> None:
@@ -193,7 +193,10 @@ def _interrupts() -> Generator[list[int]]:
     def remember(number: int, frame: FrameType | None) -> None:
         caught.append(number)
         restore()
-        print("\nstopping after this update; again to stop at once", file=sys.stderr, flush=True)
+        with suppress(
+            OSError
+        ):  # the same Ctrl-C may have ended stderr's reader; an error here would cut the update
+            print("\nstopping after this update; again to stop at once", file=sys.stderr, flush=True)
 
     def restore() -> None:
         for kind, handler in before.items():

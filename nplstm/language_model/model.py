@@ -11,8 +11,9 @@ import numpy as np
 from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, DTypeLike, HostIndices
 from nplstm.backends import get_backend
-from nplstm.errors import ArgumentError, DivergenceError, FileFormatError, NplstmError
-from nplstm.io import read_header, read_tensors, write_tensors
+from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
+from nplstm.io import read_tensors, write_tensors
+from nplstm.language_model.files import DAMAGE, check_sizes, describe, read_header_of
 from nplstm.language_model.text import Vocabulary
 from nplstm.layers import LSTM
 from nplstm.module import load_arrays
@@ -230,38 +231,6 @@ class LanguageModel:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Replace the parameters, by their names in ``parameters``; all of them, or on any error none."""
         load_arrays(self.parameters, state_dict, owner="the language model", strict=True)
-
-
-def read_header_of(
-    path: str | os.PathLike[str], kind: str, name: str
-) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Read a file's header, and raise FileFormatError unless the file says that it is of this kind."""
-    shapes, metadata = read_header(path)
-    found = metadata.get("format", "not stated")
-    if found != kind:
-        raise FileFormatError(
-            f"{path}: a safetensors file, but not {name} of `nplstm train` (format {found!r}, expected {kind!r})"
-        )
-    return shapes, metadata
-
-
-def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise unless the sizes stated in a file are those of the arrays in it, before a model of them is made."""
-    table, head = shapes[prefix + "embedding.weight"], shapes[prefix + "head.weight"]
-    layers = sum(name.startswith(prefix + "lstm.weight_ih_l") for name in shapes)
-    found = {"embedding_size": table[-1], "hidden_size": head[-1], "num_layers": layers}
-    for name, size in found.items():
-        if config[name] != size:
-            raise ArgumentError(f"{name}: the settings say {config[name]!r}, the arrays {size}")
-
-
-DAMAGE = (NplstmError, LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
-"""What reading a file's metadata can end in where the file is not what ``save`` wrote."""
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's text; for a bare KeyError, more than the name of the key."""
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _draw(scores: Array, temperature: float, rng: np.random.Generator) -> int:

@@ -18,7 +18,8 @@ from nplstm._typing import Array
 from nplstm.backends import check_arrays, get_backend
 from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
 from nplstm.io import read_tensors, write_tensors
-from nplstm.language_model.model import DAMAGE, LanguageModel, State, check_sizes, describe, read_header_of
+from nplstm.language_model.files import DAMAGE, check_sizes, check_text, describe, read_header_of
+from nplstm.language_model.model import LanguageModel, State
 from nplstm.language_model.settings import Progress, Settings
 from nplstm.language_model.text import Corpus, streams
 from nplstm.training import Adam, clip_grad_norm
@@ -186,7 +187,7 @@ class Trainer:
             settings = Settings(**json.loads(metadata["settings"]))
             progress = Progress.of(json.loads(metadata["progress"]))
             check_sizes(shapes, asdict(settings), prefix="model.")
-            source = json.loads(metadata["source"])
+            source = check_text("source", json.loads(metadata["source"]))
         except DAMAGE as error:
             raise FileFormatError(f"{path}: the checkpoint is damaged: {describe(error)}") from error
         if steps is not None:
