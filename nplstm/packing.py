@@ -215,8 +215,8 @@ def pad_packed_sequence(
     _check_padding_value(padding_value, sequence.data.dtype)
     shape = (T, steps.batch, *sequence.data.shape[1:])
     padded = backend.xp.full(shape, padding_value, dtype=sequence.data.dtype)
-    padded[padded_places(steps.lengths, sequence.sorted_indices, backend)] = sequence.data
     lengths = steps.lengths
+    padded[padded_places(lengths, sequence.sorted_indices, backend)] = sequence.data
     if sequence.unsorted_indices is not None:
         lengths = lengths[sequence.unsorted_indices]
     return (padded.swapaxes(0, 1) if batch_first else padded), lengths
@@ -238,8 +238,8 @@ def _check_sequences(sequences: Iterable[Array]) -> list[Array]:
     return sequences
 
 
-def _check_padding_value(value: float, dtype: DType) -> float:
-    """Return the value if an array of that type can hold it: integers cannot be padded with 0.5 or NaN."""
+def _check_padding_value(value: float, dtype: DType) -> None:
+    """Raise unless an array of that type can hold the value: integers cannot be padded with 0.5 or NaN."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -248,7 +248,6 @@ def _check_padding_value(value: float, dtype: DType) -> float:
         limits = np.iinfo(dtype)
         if not (number.is_integer() and limits.min <= number <= limits.max):
             raise ArgumentError(f"padding_value: {value!r} does not fit into {dtype} data")
-    return value
 
 
 def pad_sequence(
@@ -284,15 +283,20 @@ def pad_sequence(
     """
     if padding_side not in ("right", "left"):
         raise ArgumentError(f"padding_side: expected 'right' or 'left', got {padding_side!r}")
-    sequences = _check_sequences(sequences)
+    padded = _stack(_check_sequences(sequences), padding_value, left=padding_side == "left")
+    return padded if batch_first else padded.swapaxes(0, 1)
+
+
+def _stack(sequences: list[Array], padding_value: float, *, left: bool) -> Array:
+    """Stack arrays that have been checked, as (B, T, ...)."""
     first = sequences[0]
     _check_padding_value(padding_value, first.dtype)
     T = max(len(array) for array in sequences)
     shape = (len(sequences), T, *first.shape[1:])
     padded = backend_of(first).xp.full(shape, padding_value, dtype=first.dtype)
     for k, array in enumerate(sequences):
-        padded[k, slice(len(array)) if padding_side == "right" else slice(T - len(array), T)] = array
-    return padded if batch_first else padded.swapaxes(0, 1)
+        padded[k, slice(T - len(array), T) if left else slice(len(array))] = array
+    return padded
 
 
 def pack_sequence(sequences: Iterable[Array], enforce_sorted: bool = True) -> PackedSequence:
@@ -306,7 +310,7 @@ def pack_sequence(sequences: Iterable[Array], enforce_sorted: bool = True) -> Pa
     >>> nplstm.pack_sequence([np.array([4.0]), np.array([1.0, 2.0])], enforce_sorted=False).data
     array([1., 4., 2.])
     """
-    sequences = _check_sequences(sequences)
-    padded = pad_sequence(sequences)
-    lengths = [len(array) for array in sequences]
-    return pack_padded_sequence(padded, lengths, enforce_sorted=enforce_sorted)
+    checked = _check_sequences(sequences)
+    lengths = [len(array) for array in checked]
+    padded = _stack(checked, 0.0, left=False)
+    return pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=enforce_sorted)

@@ -55,7 +55,7 @@ class Layout(ABC):
         """Return (N, width) rows in the user's layout."""
 
     @abstractmethod
-    def data_of(self, values: Any) -> Any:
+    def data_of(self, argument: str, values: Any) -> Any:
         """Return the array in the user's values."""
 
     def pack_state(
@@ -119,7 +119,7 @@ class PackedLayout(Layout):
         """Wrap the data."""
         return PackedSequence(rows, self._like.batch_sizes, self._like.sorted_indices)
 
-    def data_of(self, values: Any) -> Any:
+    def data_of(self, argument: str, values: Any) -> Any:
         """Look into the PackedSequence."""
         return values.data if isinstance(values, PackedSequence) else values
 
@@ -173,10 +173,10 @@ class PaddedLayout(Layout):
             values[self._places] = rows
         return values.swapaxes(0, 1) if self._swap else values
 
-    def data_of(self, values: Any) -> Any:
+    def data_of(self, argument: str, values: Any) -> Any:
         """Return the values: they have to be an array."""
         if isinstance(values, PackedSequence):
-            raise BackendError("grad_output: expected an array, as the input was, got a PackedSequence")
+            raise BackendError(f"{argument}: expected an array, as the input was, got a PackedSequence")
         return values
 
 

@@ -106,7 +106,8 @@ class LSTMTape:
         wiring, layout = self._wiring, self._layout
         dtype = self.h_n.dtype
         grad_h_n, grad_c_n = check_pair("grad_state", ("grad_h_n", "grad_c_n"), grad_state)
-        arrays = given(grad_output=layout.data_of(grad_output), grad_h_n=grad_h_n, grad_c_n=grad_c_n)
+        data = layout.data_of("grad_output", grad_output)
+        arrays = given(grad_output=data, grad_h_n=grad_h_n, grad_c_n=grad_c_n)
         check_arrays("the LSTM", layout.backend, dtype, **arrays)
         grads = stack_backward(
             None if grad_output is None else layout.pack("grad_output", grad_output, wiring.output_axis),

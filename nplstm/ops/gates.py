@@ -20,7 +20,7 @@ def gates_forward(a: Array) -> Array:
 
     The sigmoid is taken as ``1/2 + tanh(a/2) / 2``: the same function, which cannot overflow and is faster than
     an exponential and a division. Its error is one rounding of 1, whatever its value: a gate that is almost
-    closed (a < -16 in float32, a < -36 in float64) comes out as 0. See docs/decisions/0003-sigmoid-by-tanh.md.
+    closed (a below -20 in float32, -38 in float64) comes out as 0. See docs/decisions/0003-sigmoid-by-tanh.md.
     """
     xp = namespace(a)
     H = a.shape[-1] // 4
