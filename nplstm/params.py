@@ -5,8 +5,8 @@ a snapshot that costs nothing, a tape keeps the weights of its own forward pass 
 on, and no packed copy of a weight can go stale.
 """
 
-from collections.abc import Iterator, MutableMapping
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from nplstm.backends import backend_of, check_arrays
 from nplstm.errors import ArgumentError, ShapeError
 
 __all__ = ["JoinedParameters", "LSTMParams", "Parameters", "Sums", "as_generator", "host_integer"]
+
+
+T = TypeVar("T")
 
 
 class LSTMParams(NamedTuple):
@@ -105,7 +108,7 @@ class Parameters(MutableMapping[str, Array]):
 
     def __init__(self, arrays: Arrays, *, copy: bool = True) -> None:
         self._arrays: dict[str, Array] = {}
-        self._grouped: dict[str, LSTMParams] = {}
+        self._derived: dict[str, Any] = {}
         self.replace_all(arrays, copy=copy)
 
     def __getitem__(self, name: str) -> Array:
@@ -119,7 +122,7 @@ class Parameters(MutableMapping[str, Array]):
         if value.shape != old.shape:
             raise ShapeError(f"{name}: expected shape {old.shape}, got {value.shape}")
         self._arrays[name] = _frozen(value, copy=True)
-        self._grouped = {}
+        self._derived = {}
 
     def __delitem__(self, name: str) -> None:
         raise ArgumentError(f"parameter {name!r}: parameters are replaced, never removed")
@@ -136,14 +139,18 @@ class Parameters(MutableMapping[str, Array]):
         For a layer's own use; whoever holds this mapping, an optimizer say, sees the new arrays.
         """
         self._arrays = {name: _frozen(array, copy=copy) for name, array in arrays.items()}
-        self._grouped = {}
+        self._derived = {}
+
+    def derived(self, key: str, make: Callable[[], T]) -> T:
+        """Return what was made of the parameters under this key; made once, until one of them is replaced."""
+        derived = self._derived  # which another thread may replace
+        if key not in derived:
+            derived[key] = make()
+        return derived[key]
 
     def grouped(self, suffix: str) -> LSTMParams:
-        """Return those of one layer and direction; looked up once, until one of them is replaced."""
-        grouped = self._grouped  # which another thread may replace
-        if suffix not in grouped:
-            grouped[suffix] = LSTMParams.from_named(self._arrays, suffix)
-        return grouped[suffix]
+        """Return those of one layer and direction."""
+        return self.derived("params" + suffix, lambda: LSTMParams.from_named(self._arrays, suffix))
 
     def __repr__(self) -> str:
         return _listed("Parameters", self)

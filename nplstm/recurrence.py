@@ -11,7 +11,8 @@
 All but the third line falls away where its option is off. ``CellSpec`` has the equations in full.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
@@ -27,6 +28,9 @@ from nplstm.params import LSTMParams, Sums
 from nplstm.transforms.bound import BoundTransform
 
 __all__ = ["Backward", "Recurrence", "State", "StepTape"]
+
+
+T = TypeVar("T")
 
 
 class State(NamedTuple):
@@ -84,11 +88,18 @@ class Recurrence:
         self.transform = transform
         self.r_0 = r_0
         self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
+        self._prepared: dict[str, Any] = {}
         self._weight_hh = params.weight_hh if noise.weight is None else params.weight_hh * noise.weight
         self._weight_hh_t = self._weight_hh.T
         self._bias = None
         if params.bias_ih is not None and params.bias_hh is not None:
             self._bias = params.bias_ih + params.bias_hh
+
+    def prepared(self, key: str, make: Callable[[LSTMParams], T]) -> T:
+        """Return what an engine made of the parameters, made once."""
+        if key not in self._prepared:
+            self._prepared[key] = make(self.params)
+        return self._prepared[key]
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
         """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""

@@ -38,16 +38,20 @@ class Steps:
         B, the number of sequences; those of length 0 count and have no rows.
     batch_sizes : HostIndices, shape (T,)
         How many sequences reach each step; never increasing.
+    offsets : HostIndices, shape (T + 1,)
+        Step t has the rows ``offsets[t]`` to ``offsets[t + 1]``.
     bounds : list of T + 1 ints
-        Step t has the rows ``bounds[t]`` to ``bounds[t + 1]``.
+        The same as Python's integers.
     """
 
-    __slots__ = ("batch", "batch_sizes", "bounds")
+    __slots__ = ("batch", "batch_sizes", "bounds", "offsets")
 
     def __init__(self, batch: int, batch_sizes: HostIndices) -> None:
         self.batch = batch
         self.batch_sizes = batch_sizes
-        self.bounds: list[int] = [0, *np.cumsum(batch_sizes).tolist()]
+        self.offsets: HostIndices = np.zeros(len(batch_sizes) + 1, dtype=np.int64)
+        np.cumsum(batch_sizes, out=self.offsets[1:])
+        self.bounds: list[int] = self.offsets.tolist()
 
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:

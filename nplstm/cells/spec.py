@@ -158,14 +158,13 @@ class CellSpec:
     @property
     def composes_cell(self) -> bool:
         """Whether the cell's own equations differ from the standard ones; else ``lstm.py`` computes it."""
-        return bool(
-            self.peephole
-            or self.coupled_input_forget
-            or self.activations != STANDARD_ACTIVATIONS
-            or self.clip is not None
-            or self.cell_clip is not None
-            or self.layer_norm
-        )
+        return bool(self.composing)
+
+    @property
+    def composing(self) -> list[str]:
+        """The options because of which that is so."""
+        names = ("peephole", "coupled_input_forget", "activations", "clip", "cell_clip", "layer_norm")
+        return [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
 
     @property
     def draws(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ from nplstm._shapes import check_triple
 from nplstm._typing import Array, DType
 from nplstm.backends import Backend, check_arrays
 from nplstm.cells.spec import CellSpec
+from nplstm.engines import Request, find_engine
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers.context import ContextReader
 from nplstm.layers.find_layout import Said, find_layout
@@ -22,7 +23,7 @@ from nplstm.params import Parameters
 from nplstm.recurrence import Recurrence, State
 from nplstm.transforms.bound import BoundTransform, Context
 
-__all__ = ["Layer", "run"]
+__all__ = ["Layer", "request", "run"]
 
 
 class Layer(NamedTuple):
@@ -39,7 +40,30 @@ class Layer(NamedTuple):
     dtype: DType
 
 
-def run(definition: Layer, input: Any, hx: Any, said: Said, context: Any, *, rng: Any, record: bool) -> Pass:
+def request(definition: Layer, *, recurrent_given: bool, training: bool) -> Request:
+    """Say what is to be run."""
+    return Request(
+        definition.backend.name,
+        definition.dtype,
+        definition.cell,
+        definition.transform,
+        definition.structure.proj_size,
+        recurrent_given,
+        training,
+    )
+
+
+def run(
+    definition: Layer,
+    input: Any,
+    hx: Any,
+    said: Said,
+    context: Any,
+    *,
+    rng: Any,
+    record: bool,
+    every: int | None = None,
+) -> Pass:
     """Bring the input into the packed layout and run the stack, with noise if there is a generator."""
     structure = definition.structure
     given = check_triple("hx", ("h_0", "c_0", "s_0"), hx, structure.state_size > 0)
@@ -69,8 +93,17 @@ def run(definition: Layer, input: Any, hx: Any, said: Said, context: Any, *, rng
         ]
         for layer in range(structure.layers)
     ]
+    engine, _ = find_engine(request(definition, recurrent_given=recurrent, training=rng is not None))
     result = stack_forward(
-        rows, initial, recurrences, layout.steps, wiring=structure.wiring, masks=masks, record=record
+        rows,
+        initial,
+        recurrences,
+        layout.steps,
+        engine,
+        wiring=structure.wiring,
+        masks=masks,
+        record=record,
+        every=every,
     )
     return Pass(
         structure,
@@ -149,7 +182,12 @@ def _recurrence(
 ) -> Recurrence:
     """Make the step of one layer and direction: with its parameters, noise and transform."""
     structure = definition.structure
-    params = definition.parameters.grouped(structure.suffix(layer, d))
+    suffix = structure.suffix(layer, d)
+    params = definition.parameters.grouped(suffix)
+    if rng is None and definition.transform is None and r_0 is None:
+        return definition.parameters.derived(
+            "recurrence" + suffix, lambda: Recurrence(params, definition.cell, expected_noise(definition.cell))
+        )
     noise = expected_noise(definition.cell)
     if rng is not None:
         H = structure.hidden_sizes[layer]

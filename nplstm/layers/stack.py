@@ -8,13 +8,14 @@ data is packed: N rows, longest sequence first. What belongs to one layer and di
 layer, then by direction.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.ops.dropout import dropout_backward, dropout_forward
+from nplstm.engines import Engine, Lane
 from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients, SequenceTape, sequence_backward, sequence_forward
+from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
 
 __all__ = ["StackGradients", "StackOutput", "StackTape", "Wiring", "stack_backward", "stack_forward"]
@@ -32,7 +33,8 @@ class StackTape(NamedTuple):
     """What the backward pass needs of every layer and direction."""
 
     wiring: Wiring
-    sequences: list[list[SequenceTape]]
+    engine: Engine
+    sequences: list[list[Any]]  # the engine's tapes
     masks: list[list[Array | None]]  # the dropout below layer l: one mask for each input there is, see _inputs
 
 
@@ -57,40 +59,37 @@ def stack_forward(
     initial: list[list[State]],
     recurrences: list[list[Recurrence]],
     steps: Steps,
+    engine: Engine,
     *,
     wiring: Wiring,
     masks: list[list[Array | None]],
     record: bool,
+    every: int | None = None,
 ) -> StackOutput:
     """Run all layers on ``x`` (N, I); ``masks`` as in the tape, with none for layer 0."""
     inputs = [x]  # one for both directions, or one each
     joined, outputs = x, inputs
     final: list[list[State]] = []
-    tapes: list[list[SequenceTape]] = []
+    tapes: list[list[Any]] = []
     for layer, directions in enumerate(recurrences):
         read = [i if m is None else dropout_forward(i, m) for i, m in zip(inputs, masks[layer], strict=True)]
         joined, outputs = _room_for_outputs(x, [state.h.shape[1] for state in initial[layer]])
-        final.append([])
-        tapes.append([])
-        for d, recurrence in enumerate(directions):
-            state, tape = sequence_forward(
-                read[d % len(read)],
-                initial[layer][d],
-                recurrence,
-                steps,
-                out=outputs[d],
-                reverse=wiring.directions[d],
-                record=record,
-            )
-            final[-1].append(state)
-            if tape is not None:
-                tapes[-1].append(tape)
+        lanes = [
+            Lane(read[d % len(read)], initial[layer][d], recurrence, outputs[d], wiring.directions[d])
+            for d, recurrence in enumerate(directions)
+        ]
+        results = engine.forward(lanes, steps, record=record, every=every)
+        final.append([state for state, _ in results])
+        tapes.append([tape for _, tape in results])
+        if layer in wiring.residual and record:  # the tapes have the output as it is now
+            joined = joined.copy()
+            outputs = _split(joined, [output.shape[1] for output in outputs])
         below, inputs = inputs, outputs if wiring.independent else [joined]
-        del read  # let go of the layer's input ahead of the next allocation
+        del read, lanes  # let go of the layer's input ahead of the next allocation
         if layer in wiring.residual:
             for k in range(len(inputs)):
                 inputs[k] += below[k % len(below)]
-    return StackOutput(joined, outputs, final, StackTape(wiring, tapes, masks) if record else None)
+    return StackOutput(joined, outputs, final, StackTape(wiring, engine, tapes, masks) if record else None)
 
 
 def stack_backward(
@@ -102,10 +101,7 @@ def stack_backward(
     results: list[list[SequenceGradients]] = []
     below: list[Array] = []
     for layer in range(len(tape.sequences) - 1, -1, -1):
-        layer_results = [
-            sequence_backward(None if grads is None else grads[d], grad_final[layer][d], sequence)
-            for d, sequence in enumerate(tape.sequences[layer])
-        ]
+        layer_results = tape.engine.backward(grads, grad_final[layer], tape.sequences[layer])
         results.insert(0, layer_results)
         below = _into_inputs([result.x for result in layer_results], tape.masks[layer])
         if layer in wiring.residual and grads is not None:

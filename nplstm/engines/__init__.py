@@ -1,0 +1,95 @@
+"""Which way to compute: the plain time loop, or a faster engine for what it claims.
+
+``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse, and tells
+why those before it did.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from nplstm._shapes import check_choice
+from nplstm.engines.base import Engine, Lane, Request
+from nplstm.engines.compiled import CompiledEngine
+from nplstm.engines.plain import PlainEngine
+from nplstm.errors import ArgumentError
+
+__all__ = ["Engine", "EngineChoice", "Lane", "Request", "find_engine", "use_engines"]
+
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CompiledEngine(), PlainEngine())}
+"""By name, the fastest first."""
+
+
+class EngineChoice(NamedTuple):
+    """Which engine runs a call, and why no faster one does.
+
+    ``str()`` of it says both in words.
+    """
+
+    name: str
+    refused: dict[str, str]
+    """By name of a faster engine, why it does not run the call."""
+
+    def __str__(self) -> str:
+        return "\n".join([self.name, *(f"  not {name}: {reason}" for name, reason in self.refused.items())])
+
+
+def _named(argument: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        check_choice(argument, name, tuple(_ENGINES))
+    return names
+
+
+def _from_environment() -> tuple[str, ...]:
+    given = os.environ.get("NPLSTM_ENGINES", "")
+    return _named("NPLSTM_ENGINES", tuple(name.strip() for name in given.split(",") if name.strip()))
+
+
+_allowed: ContextVar[tuple[str, ...]] = ContextVar("engines", default=())
+
+
+@contextmanager
+def use_engines(*names: str) -> Iterator[None]:
+    """Let calls within the context use these engines alone, tried in the order given.
+
+    By default all are tried, the fastest first, or those that the environment variable NPLSTM_ENGINES names,
+    separated by commas.
+
+    Parameters
+    ----------
+    *names : {"compiled", "numpy", "plain"}
+
+    Raises
+    ------
+    ArgumentError
+        For a name that is none; and, at a call, if none of the engines runs it.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> lstm = nplstm.LSTM(2, 3, rng=0)
+    >>> with nplstm.use_engines("plain"):
+    ...     print(lstm.engine_for())
+    plain
+    """
+    if not names:
+        raise ArgumentError(f"names: expected at least one of {', '.join(map(repr, _ENGINES))}")
+    token = _allowed.set(_named("names", names))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def find_engine(request: Request) -> tuple[Engine, EngineChoice]:
+    """Return the first engine that does not refuse."""
+    refused: dict[str, str] = {}
+    for name in _allowed.get() or _from_environment() or _ENGINES:
+        reason = _ENGINES[name].refusal(request)
+        if not reason:
+            return _ENGINES[name], EngineChoice(name, refused)
+        refused[name] = reason
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+    raise ArgumentError(f"use_engines: none of those allowed runs this call ({reasons})")

@@ -1,0 +1,143 @@
+"""The way forward of the compiled engine: what the kernels are given, and what a recording keeps."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.engines.base import Lane
+from nplstm.engines.compiled.kernels import Span, kernels
+from nplstm.engines.compiled.packing import Packed, pack, padded_cells
+from nplstm.engines.compiled.shares import progress_of, shares
+from nplstm.engines.compiled.team import Task, Team
+from nplstm.engines.threads import get_num_threads
+from nplstm.recurrence import Recurrence, State
+from nplstm.steps import Steps
+
+__all__ = ["CompiledTape", "Walk", "aligned_rows", "compiled_forward", "run_lanes"]
+
+_TEAM = Team()
+
+_SCRATCH_BYTES = 1 << 18
+"""Gates of a share at a time, without recording: what a core's own cache holds beside weights."""
+
+_BLOCK_ROWS = 64
+"""Rows of input that are transformed at once, at least: the weights are read once for all of them."""
+
+
+class CompiledTape(NamedTuple):
+    """What backpropagation through time needs of one layer in one direction."""
+
+    recurrence: Recurrence
+    steps: Steps
+    reverse: bool
+    x: Array  # (N, I)
+    out: Array  # (N, P)  h_t
+    h_0: Array  # (B, P)
+    starts: list[Array]  # (B, Hp)  c before each span of ``every`` steps
+    every: int
+    gates: Array | None  # (N, 4Hp)  None where they are computed again on the way back
+    cells: Array | None  # (N, Hp)
+
+
+class Walk(NamedTuple):
+    """One layer in one direction on its way forward: what the kernel reads and writes."""
+
+    x: Array
+    packed: Packed
+    h_0: Array
+    c: Array  # overwritten
+    out: Array
+    steps: Steps
+
+    @property
+    def panels(self) -> int:
+        """Hp, the cells in whole panels."""
+        return self.c.shape[1]
+
+    def room(self, rows: int) -> tuple[Array, Array]:
+        """Make room for the gates and cells of some rows."""
+        dtype = self.c.dtype
+        return np.empty((rows, 4 * self.panels), dtype), np.empty((rows, self.panels), dtype)
+
+    def tasks(self, span: Span, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
+        """Cut a span among threads; without room for the gates they are not kept."""
+        B, Hp = self.c.shape
+        row_bytes = 4 * Hp * self.c.itemsize
+        parts = shares(self.steps, Hp, self.c.itemsize, threads, 4 * Hp * (self.x.shape[1] + Hp))
+        block = max(_BLOCK_ROWS, _SCRATCH_BYTES * len(parts) // row_bytes) // max(1, B)
+        block = min(max(1, block), span.last - span.first)
+        if gates is None or cells is None:
+            gates, cells = self.room(block * B)[0], self.c
+            span = span._replace(keep=False)
+        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets)
+        forward, progress = kernels(self.c.dtype).forward, progress_of(parts)
+        return [partial(forward, *arrays, span._replace(block=block), share, progress) for share in parts]
+
+
+def compiled_forward(
+    lanes: list[Lane], steps: Steps, *, record: bool, every: int | None
+) -> list[tuple[State, CompiledTape | None]]:
+    """Run the lanes; see ``Engine.forward``."""
+    T = len(steps)
+    walks = [_walk(lane, steps) for lane in lanes]
+    starts: list[list[Array]] = [[] for _ in lanes]
+    keep = record and every is None
+    rooms = [walk.room(steps.total) if keep else (None, None) for walk in walks]
+    every = max(1, T) if every is None else every
+    for first in range(0, T, every):
+        spans = [Span(first, min(first + every, T), lane.reverse, 1, keep) for lane in lanes]
+        if record:
+            for start, walk in zip(starts, walks, strict=True):
+                start.append(walk.c.copy())
+        run_lanes([partial(w.tasks, span, *r) for w, span, r in zip(walks, spans, rooms, strict=True)])
+    results: list[tuple[State, CompiledTape | None]] = []
+    for lane, walk, room, start in zip(lanes, walks, rooms, starts, strict=True):
+        H = lane.initial.c.shape[1]
+        h_n = _last(walk.out, walk.h_0, steps, reverse=lane.reverse)
+        tape = None
+        if record:
+            kept = (walk.x, walk.out, walk.h_0, start, every, *room)
+            tape = CompiledTape(lane.recurrence, steps, lane.reverse, *kept)
+        results.append((State(h_n, walk.c[:, :H]), tape))
+    return results
+
+
+def run_lanes(lanes: list[Callable[[int], list[Task]]]) -> None:
+    """Run what each lane cuts its work into, side by side where there are threads enough."""
+    with _TEAM.take(get_num_threads()) as threads:
+        if len(lanes) > threads:
+            for tasks in lanes:
+                _TEAM.run(tasks(threads))
+        else:
+            _TEAM.run([task for tasks in lanes for task in tasks(threads // len(lanes))])
+
+
+def aligned_rows(array: Array) -> Array:
+    """Return an array whose rows the kernels can walk: the array itself, or a copy."""
+    itemsize = array.itemsize
+    fits = array.strides[1] == itemsize and array.strides[0] % itemsize == 0 and array.flags.aligned
+    return array if fits else np.array(array, order="C")
+
+
+def _walk(lane: Lane, steps: Steps) -> Walk:
+    packed = lane.recurrence.prepared("compiled", pack)
+    c = padded_cells(lane.initial.c)
+    return Walk(aligned_rows(lane.x), packed, aligned_rows(lane.initial.h), c, lane.out, steps)
+
+
+def _last(out: Array, h_0: Array, steps: Steps, *, reverse: bool) -> Array:
+    """Return each sequence's h after its own last step, (B, P)."""
+    h_n = np.array(h_0)
+    T = len(steps)
+    if T and reverse:
+        h_n[: steps.size(0)] = out[: steps.size(0)]
+    elif T and steps.size(T - 1) == steps.batch:
+        h_n[...] = out[steps.bounds[T - 1] :]
+    elif T:
+        lengths = steps.lengths
+        n = steps.size(0)
+        h_n[:n] = out[steps.offsets[lengths[:n] - 1] + np.arange(n)]
+    return h_n

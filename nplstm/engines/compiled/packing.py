@@ -1,0 +1,96 @@
+"""Parameters in the order in which the kernels read them.
+
+Cells stand in panels of V, as many as a vector has lanes; the last panel is filled up with zeros, which stay zero
+on the way forward and back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.engines.compiled.simd import vector_length
+from nplstm.params import LSTMParams
+
+__all__ = ["GROUP", "Packed", "natural_weight", "pack", "pack_backward", "padded_cells", "unpadded_gates"]
+
+GROUP = 4
+"""Panels that the way back takes at once."""
+
+
+class Packed(NamedTuple):
+    """The parameters of one layer and direction, for the way forward; the rows of i, f and o are halved."""
+
+    weight_ih: Array  # by panel of cells: (I, 4 gates, V)
+    weight_hh: Array  # by panel of cells: (P, 4 gates, V)
+    bias: Array  # (4, Hp)
+
+
+def pack(params: LSTMParams) -> Packed:
+    """Pack for the way forward."""
+    bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype)
+    if params.bias_ih is not None and params.bias_hh is not None:
+        bias = params.bias_ih + params.bias_hh
+    return Packed(
+        _by_panel(params.weight_ih), _by_panel(params.weight_hh), _halved(_padded_gates(bias[:, None])).ravel()
+    )
+
+
+def pack_backward(params: LSTMParams) -> Array:
+    """Pack W_hh for ``grad_a W_hh``: by group of panels of P: (4Hp, panels, V)."""
+    rows = _padded_gates(params.weight_hh).reshape(-1, params.weight_hh.shape[1])
+    wide = padded_cells(rows)
+    V = vector_length(rows.itemsize)
+    panels = wide.shape[1] // V
+    parts: list[Array] = []
+    first = 0
+    while first < panels:
+        group = next(n for n in (GROUP, 2, 1) if n <= panels - first)
+        parts.append(wide[:, first * V : (first + group) * V].ravel())
+        first += group
+    return np.concatenate(parts)
+
+
+def natural_weight(params: LSTMParams) -> Array:
+    """Return W_ih with zeros for the cells that fill up the last panel, (4Hp, I)."""
+    padded = _padded_gates(params.weight_ih)
+    return padded.reshape(-1, padded.shape[2])
+
+
+def padded_cells(values: Array) -> Array:
+    """Return a copy of (rows, H) with whole panels, (rows, Hp)."""
+    H = values.shape[1]
+    padded = np.zeros((len(values), _whole(H, values.itemsize)), values.dtype)
+    padded[:, :H] = values
+    return padded
+
+
+def unpadded_gates(values: Array, H: int) -> Array:
+    """Return (4Hp, ...) as (4H, ...), an array of its own."""
+    blocks = values.reshape(4, -1, *values.shape[1:])[:, :H]
+    return np.array(blocks.reshape(4 * H, *values.shape[1:]), order="C")
+
+
+def _whole(H: int, itemsize: int) -> int:
+    """Round up to whole panels."""
+    V = vector_length(itemsize)
+    return -(-H // V) * V
+
+
+def _padded_gates(rows: Array) -> Array:
+    """Return a copy of (4H, K) as (4, Hp, K)."""
+    H, K = rows.shape[0] // 4, rows.shape[1]
+    padded = np.zeros((4, _whole(H, rows.itemsize), K), rows.dtype)
+    padded[:, :H] = rows.reshape(4, H, K)
+    return padded
+
+
+def _halved(gates: Array) -> Array:
+    gates[[0, 1, 3]] *= 0.5  # exact
+    return gates
+
+
+def _by_panel(weight: Array) -> Array:
+    gates = _halved(_padded_gates(weight))
+    V, K = vector_length(weight.itemsize), weight.shape[1]
+    return np.array(gates.reshape(4, -1, V, K).transpose(1, 3, 0, 2), order="C").ravel()

@@ -1,0 +1,50 @@
+"""How threads share a layer: by sequences where there are enough of them, else by cells."""
+
+import numpy as np
+
+from nplstm._typing import HostIndices
+from nplstm.engines.compiled.kernels import Share
+from nplstm.engines.compiled.packing import GROUP
+from nplstm.engines.compiled.simd import vector_length
+from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
+from nplstm.steps import Steps
+
+__all__ = ["progress_of", "shares"]
+
+_WORTH_A_THREAD = 2_000_000
+"""Multiplications below which waking another thread, some 20 microseconds, takes longer than it saves."""
+
+_WORTH_WAITING = 50_000
+"""Multiplications in a step below which waiting for each other takes longer than it saves."""
+
+_SEQUENCES = 4
+"""A share of fewer sequences would read the weights for too little."""
+
+
+def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> list[Share]:
+    """Cut a layer into at most ``threads`` shares; ``work``: multiplications of one sequence in one step."""
+    B, panels = steps.batch, Hp // vector_length(itemsize)
+    whole = [Share(0, B, 0, panels, 0, 1)]
+    if threads == 1 or work * steps.total < _WORTH_A_THREAD:
+        return whole
+    n = min(threads, B // _SEQUENCES)
+    if n > 1:
+        bounds = _balanced(steps, n)
+        return [Share(a, b, 0, panels, 0, 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+    groups = -(-panels // GROUP)
+    n = min(threads, groups)
+    if n == 1 or not CAN_WAIT or work * B < _WORTH_WAITING:
+        return whole
+    bounds = [min(panels, groups * k // n * GROUP) for k in range(n + 1)]
+    return [Share(0, B, a, b, k, n) for k, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+
+
+def _balanced(steps: Steps, n: int) -> list[int]:
+    """Cut the sequences, longest first, into ``n`` runs of about as many rows."""
+    ends = np.cumsum(steps.lengths)
+    return [0, *(int(np.searchsorted(ends, steps.total * k / n)) for k in range(1, n)), steps.batch]
+
+
+def progress_of(parts: list[Share]) -> HostIndices:
+    """Return the counts by which the threads of these shares wait for each other."""
+    return np.zeros(len(parts) * LINE, np.int64)

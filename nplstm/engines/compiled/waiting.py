@@ -1,0 +1,59 @@
+"""Threads that wait for each other within compiled code: a barrier that costs less than a microsecond.
+
+A thread that waits looks again and again; after a while it lets others have its core between two looks, so that a
+busy machine makes progress.
+"""
+
+import os
+from typing import Any
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+from nplstm.engines.compiled.simd import place_of
+
+__all__ = ["CAN_WAIT", "LINE", "wait"]
+
+CAN_WAIT = hasattr(os, "sched_yield")
+"""Whether there is a way to let others have the core."""
+
+LINE = 8
+"""Counts stand a cache line apart, in 64-bit integers."""
+
+_LOOKS = 2000
+
+_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def announce(typing: Any, progress: Any, place: Any, count: Any) -> Any:
+    """Let other threads see a count, and all that was written before it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = place_of(context, builder, progress, *values[:2])
+        builder.store_atomic(values[2], place, ordering="release", align=8)
+        return context.get_dummy_value()
+
+    return types.void(progress, types.intp, types.int64), codegen
+
+
+@intrinsic
+def seen(typing: Any, progress: Any, place: Any) -> Any:
+    """Return a count of another thread, after which all that it had written before is there."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load_atomic(place_of(context, builder, progress, *values), ordering="acquire", align=8)
+
+    return types.int64(progress, types.intp), codegen
+
+
+@njit(nogil=True)
+def wait(progress, member, members, count):
+    """Say that this member has come as far as ``count``, and wait until all have."""
+    announce(progress, member * LINE, count)
+    for other in range(members):
+        looks = 0
+        while seen(progress, other * LINE) < count:
+            looks += 1
+            if looks > _LOOKS:
+                _yield()

@@ -1,0 +1,37 @@
+"""How many threads the compiled engine uses."""
+
+import os
+
+from nplstm._shapes import check_size
+
+__all__ = ["get_num_threads", "set_num_threads"]
+
+
+def _default() -> int:
+    given = os.environ.get("NPLSTM_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_threads = _default()
+
+
+def set_num_threads(threads: int) -> None:
+    """Let the compiled engine use so many threads; results do not depend on it.
+
+    NumPy's own threads, which its matrix products use, are the business of its BLAS: OPENBLAS_NUM_THREADS.
+    By default as many as the process has CPUs, or NPLSTM_NUM_THREADS.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not an integer of at least 1.
+    """
+    global _threads  # noqa: PLW0603  the one setting of the process, as in torch
+    _threads = check_size("threads", threads)
+
+
+def get_num_threads() -> int:
+    """Return how many threads the compiled engine uses."""
+    return _threads
