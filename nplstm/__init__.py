@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
 from nplstm.cells.spec import CellSpec
+from nplstm.engines import EngineChoice, get_num_threads, set_num_threads, use_engines
 from nplstm.errors import (
     ArgumentError,
     BackendError,
@@ -26,7 +27,7 @@ from nplstm.errors import (
 )
 from nplstm.gradcheck import gradcheck
 from nplstm.io import load, save
-from nplstm.layers import LSTM, LSTMCell
+from nplstm.layers import LSTM, LSTMCell, Stream
 from nplstm.ops.activations import Activation
 from nplstm.packing import (
     PackedSequence,
@@ -70,6 +71,7 @@ __all__ = [
     "ContextConcatenation",
     "DTypeError",
     "DivergenceError",
+    "EngineChoice",
     "Embedding",
     "FileFormatError",
     "GradcheckError",
@@ -84,10 +86,12 @@ __all__ = [
     "Projection",
     "ShapeError",
     "StateDictError",
+    "Stream",
     "TransformGradients",
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
+    "get_num_threads",
     "gradcheck",
     "huber_loss",
     "load",
@@ -97,4 +101,6 @@ __all__ = [
     "pad_packed_sequence",
     "pad_sequence",
     "save",
+    "set_num_threads",
+    "use_engines",
 ]

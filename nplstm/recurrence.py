@@ -95,6 +95,13 @@ class Recurrence:
         if params.bias_ih is not None and params.bias_hh is not None:
             self._bias = params.bias_ih + params.bias_hh
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """P and H."""
+        weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
+        H = weight_hh.shape[0] // self.spec.gates
+        return (H if weight_hr is None else weight_hr.shape[0]), H
+
     def prepared(self, key: str, make: Callable[[LSTMParams], T]) -> T:
         """Return what an engine made of the parameters, made once."""
         if key not in self._prepared:

@@ -14,9 +14,19 @@ from nplstm._shapes import check_choice
 from nplstm.engines.base import Engine, Lane, Request
 from nplstm.engines.compiled import CompiledEngine
 from nplstm.engines.plain import PlainEngine
+from nplstm.engines.threads import get_num_threads, set_num_threads
 from nplstm.errors import ArgumentError
 
-__all__ = ["Engine", "EngineChoice", "Lane", "Request", "find_engine", "use_engines"]
+__all__ = [
+    "Engine",
+    "EngineChoice",
+    "Lane",
+    "Request",
+    "find_engine",
+    "get_num_threads",
+    "set_num_threads",
+    "use_engines",
+]
 
 _ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CompiledEngine(), PlainEngine())}
 """By name, the fastest first."""

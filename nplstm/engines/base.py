@@ -5,7 +5,7 @@ and are tested against it. Stacking, dropout between layers and the user's layou
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from nplstm._typing import Array, DType
 from nplstm.cells.spec import CellSpec
@@ -13,7 +13,7 @@ from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
 
-__all__ = ["Engine", "Lane", "LaneTape", "Request"]
+__all__ = ["Engine", "Lane", "Request", "Stepper"]
 
 
 class Request(NamedTuple):
@@ -26,7 +26,7 @@ class Request(NamedTuple):
     proj_size: int = 0
     recurrent_given: bool = False  # whether r_0 stands in the place of h_0
     training: bool = False  # whether masks are drawn
-    checkpointed: bool = False
+    streams_residual: bool = False  # step by step, with layers that add their input to their output
 
     @property
     def variant(self) -> str:
@@ -36,6 +36,7 @@ class Request(NamedTuple):
         found = [*cell.composing, *acting]
         found += ["hidden_transform"] * (self.transform is not None)
         found += ["proj_size"] * (self.proj_size > 0)
+        found += ["residual in a stream"] * self.streams_residual
         found += ["a recurrent input in the place of h_0"] * self.recurrent_given
         return ", ".join(found)
 
@@ -50,8 +51,34 @@ class Lane(NamedTuple):
     reverse: bool
 
 
-class LaneTape(Protocol):
-    """What an engine keeps of a lane: a NamedTuple whose arrays can be counted."""
+class Stepper(ABC):
+    """A stack that runs one step at a time, in buffers that are made once.
+
+    Attributes
+    ----------
+    x : Array, shape (B, I)
+        Where the next step reads its input.
+    y : Array, shape (B, P)
+        Where it leaves its output.
+    """
+
+    def __init__(self, x: Array, y: Array) -> None:
+        self.x = x
+        self.y = y
+
+    @abstractmethod
+    def step(self) -> None:
+        """Take one step."""
+
+    @property
+    @abstractmethod
+    def h(self) -> list[Array]:
+        """By layer, (B, P); may be written to between steps."""
+
+    @property
+    @abstractmethod
+    def c(self) -> list[Array]:
+        """By layer, (B, H); may be written to between steps."""
 
 
 class Engine(ABC):
@@ -77,3 +104,7 @@ class Engine(ABC):
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
     ) -> list[SequenceGradients]:
         """Return the gradients of each lane, given those of its outputs and of its final state."""
+
+    @abstractmethod
+    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+        """Return what runs the layers one step at a time, from a state of zeros."""

@@ -6,11 +6,13 @@ from typing import Any
 from nplstm._shapes import check_flag, check_number, check_size
 from nplstm._typing import DTypeLike
 from nplstm.cells.spec import CellSpec
+from nplstm.engines import EngineChoice, find_engine
 from nplstm.errors import ArgumentError
 from nplstm.layers.find_layout import Said
-from nplstm.layers.run import Layer, run
+from nplstm.layers.run import Layer, request_of, run
 from nplstm.layers.spec import check_spec, gate_misfit
 from nplstm.layers.structure import USUAL, build_structure, check_combinations
+from nplstm.layers.stream import Stream, check_streams
 from nplstm.layers.tape import LSTMTape
 from nplstm.module import Module
 from nplstm.noise import needed_generator
@@ -325,3 +327,49 @@ class LSTM(Module):
             )
         said = Said(lengths, mask, masked_output, reset, reset_to)
         return LSTMTape(run(self._layer(), input, hx, said, context, rng=generator, record=True))
+
+    def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
+        """Return the layer in real time: one step a call, with the state kept.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            B, the sequences side by side; None for one without a batch axis.
+        hx : (h_0, c_0), optional
+            The state to begin with, as for a call with this batch size.
+
+        Raises
+        ------
+        ArgumentError
+            For a layer that needs more than the steps before: ``bidirectional``, ``reverse``; and for a
+            ``hidden_transform``, whose context would be another at each step.
+        """
+        definition = self._layer()
+        check_streams(definition)
+        batch = None if batch_size is None else check_size("batch_size", batch_size)
+        return Stream(definition, batch, hx)
+
+    def engine_for(self, *, training: bool = False, recurrent_given: bool = False) -> EngineChoice:
+        """Say which engine runs a call, and why no faster one does.
+
+        Parameters
+        ----------
+        training : bool
+            Ask about ``record`` in training, where masks are drawn.
+        recurrent_given : bool
+            Ask about a call with the recurrent input in the place of h_0.
+
+        Returns
+        -------
+        EngineChoice
+            With ``name``, and ``refused``: by name of a faster engine, the reason. Printed, both in words.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(peephole="diagonal"))
+        >>> print(lstm.engine_for())
+        plain
+          not compiled: it runs the standard LSTM, and there is peephole
+        """
+        return find_engine(request_of(self._layer(), recurrent_given=recurrent_given, training=training))[1]

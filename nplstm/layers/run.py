@@ -23,7 +23,7 @@ from nplstm.params import Parameters
 from nplstm.recurrence import Recurrence, State
 from nplstm.transforms.bound import BoundTransform, Context
 
-__all__ = ["Layer", "request", "run"]
+__all__ = ["Layer", "recurrence_of", "request_of", "run"]
 
 
 class Layer(NamedTuple):
@@ -40,7 +40,7 @@ class Layer(NamedTuple):
     dtype: DType
 
 
-def request(definition: Layer, *, recurrent_given: bool, training: bool) -> Request:
+def request_of(definition: Layer, *, recurrent_given: bool, training: bool) -> Request:
     """Say what is to be run."""
     return Request(
         definition.backend.name,
@@ -93,7 +93,7 @@ def run(
         ]
         for layer in range(structure.layers)
     ]
-    engine, _ = find_engine(request(definition, recurrent_given=recurrent, training=rng is not None))
+    engine, _ = find_engine(request_of(definition, recurrent_given=recurrent, training=rng is not None))
     result = stack_forward(
         rows,
         initial,
@@ -171,6 +171,15 @@ def _in_order(parts: list[list[Array]], structure: Structure, layout: Layout) ->
     return [[layout.initial(part, reverse=r) for part, r in zip(row, reverse, strict=True)] for row in parts]
 
 
+def recurrence_of(definition: Layer, layer: int, d: int) -> Recurrence:
+    """Return the step of one layer and direction without noise and transform; made once for its parameters."""
+    suffix, cell = definition.structure.suffix(layer, d), definition.cell
+    parameters = definition.parameters
+    return parameters.derived(
+        "recurrence" + suffix, lambda: Recurrence(parameters.grouped(suffix), cell, expected_noise(cell))
+    )
+
+
 def _recurrence(
     definition: Layer,
     layer: int,
@@ -185,9 +194,7 @@ def _recurrence(
     suffix = structure.suffix(layer, d)
     params = definition.parameters.grouped(suffix)
     if rng is None and definition.transform is None and r_0 is None:
-        return definition.parameters.derived(
-            "recurrence" + suffix, lambda: Recurrence(params, definition.cell, expected_noise(definition.cell))
-        )
+        return recurrence_of(definition, layer, d)
     noise = expected_noise(definition.cell)
     if rng is not None:
         H = structure.hidden_sizes[layer]

@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.engines.base import Engine, Lane, Request
-from nplstm.recurrence import State
+from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
 
@@ -53,3 +53,8 @@ class CompiledEngine(Engine):
         """Run the lanes back."""
         run: Any = import_module("nplstm.engines.compiled.backward").compiled_backward
         return run(grad_outputs, grad_final, tapes)
+
+    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+        """Return one kernel call a step for all layers."""
+        make: Any = import_module("nplstm.engines.compiled.stepper").CompiledStepper
+        return make(recurrences, batch)

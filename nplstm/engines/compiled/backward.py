@@ -89,7 +89,7 @@ class _WayBack:
         span = Span(self._first, self._last, tape.reverse, 1, True)
         state = (self._grad_out, self._weight_hh, self._grad_h, self._grad_c, self._start())
         rest = (self._gates, self._cells, self._grad_a, tape.steps.offsets, span, first, last)
-        backward, progress = kernels(tape.x.dtype).backward, progress_of(parts)
+        backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))
         return [partial(backward, *state, *rest, share, progress) for share in parts]
 
     def collect(self, first: int, last: int) -> None:

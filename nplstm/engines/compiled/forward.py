@@ -16,9 +16,9 @@ from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
-__all__ = ["CompiledTape", "Walk", "aligned_rows", "compiled_forward", "run_lanes"]
+__all__ = ["TEAM", "CompiledTape", "Walk", "aligned_rows", "compiled_forward", "run_lanes"]
 
-_TEAM = Team()
+TEAM = Team()
 
 _SCRATCH_BYTES = 1 << 18
 """Gates of a share at a time, without recording: what a core's own cache holds beside weights."""
@@ -73,7 +73,7 @@ class Walk(NamedTuple):
             gates, cells = self.room(block * B)[0], self.c
             span = span._replace(keep=False)
         arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets)
-        forward, progress = kernels(self.c.dtype).forward, progress_of(parts)
+        forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
         return [partial(forward, *arrays, span._replace(block=block), share, progress) for share in parts]
 
 
@@ -82,7 +82,7 @@ def compiled_forward(
 ) -> list[tuple[State, CompiledTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
     T = len(steps)
-    walks = [_walk(lane, steps) for lane in lanes]
+    walks = [_walk(lane, steps, record=record) for lane in lanes]
     starts: list[list[Array]] = [[] for _ in lanes]
     keep = record and every is None
     rooms = [walk.room(steps.total) if keep else (None, None) for walk in walks]
@@ -107,12 +107,12 @@ def compiled_forward(
 
 def run_lanes(lanes: list[Callable[[int], list[Task]]]) -> None:
     """Run what each lane cuts its work into, side by side where there are threads enough."""
-    with _TEAM.take(get_num_threads()) as threads:
+    with TEAM.take(get_num_threads()) as threads:
         if len(lanes) > threads:
             for tasks in lanes:
-                _TEAM.run(tasks(threads))
+                TEAM.run(tasks(threads))
         else:
-            _TEAM.run([task for tasks in lanes for task in tasks(threads // len(lanes))])
+            TEAM.run([task for tasks in lanes for task in tasks(threads // len(lanes))])
 
 
 def aligned_rows(array: Array) -> Array:
@@ -122,10 +122,10 @@ def aligned_rows(array: Array) -> Array:
     return array if fits else np.array(array, order="C")
 
 
-def _walk(lane: Lane, steps: Steps) -> Walk:
+def _walk(lane: Lane, steps: Steps, *, record: bool) -> Walk:
     packed = lane.recurrence.prepared("compiled", pack)
-    c = padded_cells(lane.initial.c)
-    return Walk(aligned_rows(lane.x), packed, aligned_rows(lane.initial.h), c, lane.out, steps)
+    h_0 = lane.initial.h.copy() if record else aligned_rows(lane.initial.h)  # a tape shares nothing with the user
+    return Walk(aligned_rows(lane.x), packed, h_0, padded_cells(lane.initial.c), lane.out, steps)
 
 
 def _last(out: Array, h_0: Array, steps: Steps, *, reverse: bool) -> Array:

@@ -19,7 +19,7 @@ from numba import njit, types
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.products import multiply_1, multiply_2, multiply_4
 from nplstm.engines.compiled.simd import fma, lanes, load, load_first, store, store_first
-from nplstm.engines.compiled.waiting import wait
+from nplstm.engines.compiled.waiting import LINE, wait
 
 __all__ = ["Kernels", "Share", "Span", "kernels"]
 
@@ -106,14 +106,13 @@ def _block_from_input(
 
 @njit(nogil=True, error_model="numpy")
 def _cell_forward(
-    gates: Any, c: Any, cells: Any, out: Any, g: Any, place: Any, kept: Any, h: Any, missing: Any, keep: Any
+    gates: Any, c: Any, cells: Any, out: Any, g: Any, Hp: Any, place: Any, kept: Any, h: Any, missing: Any, keep: Any
 ) -> None:
     """Take one step of V cells of one sequence: the equations of ``lstm_cell_forward``.
 
     ``g``, ``place``, ``kept`` and ``h`` are offsets in ``gates``, ``c``, ``cells`` and ``out``; the last ``missing``
     lanes are not there in ``out``.
     """
-    Hp = c.shape[1]
     i_t = fma(tanh(load(gates, g)), 0.5, 0.5)
     f_t = fma(tanh(load(gates, g + Hp)), 0.5, 0.5)
     g_t = tanh(load(gates, g + 2 * Hp))
@@ -192,7 +191,7 @@ def forward(
                 for r in range(rows):
                     g, kept = (row + r - base) * G + p * V, (row + r - base) * Hp + p * V
                     place, h = (share.first + r) * Hp + p * V, (row + r) * out_row + p * V
-                    _cell_forward(gates, c, cells, out, g, place, kept, h, missing, span.keep)
+                    _cell_forward(gates, c, cells, out, g, Hp, place, kept, h, missing, span.keep)
             if share.members > 1:
                 wait(progress, share.member, share.members, s - span.first + 1)
 
@@ -319,12 +318,69 @@ def previous(out: Any, h_0: Any, offsets: Any, first: Any, last: Any, reverse: A
             for k in range(out.shape[1]):
                 into[row + r - base, k] = out[before + r, k] if r < began else h_0[r, k]
 
+def step(
+    x: Any, weights: Any, biases: Any, sizes: Any, old: Any, new: Any, c: Any, gates: Any, out: Any, first: Any, last: Any, member: Any, members: Any, progress: Any
+) -> None:
+    """Take a share of one step through all layers of a stack.
+
+    Parameters
+    ----------
+    x : (B, I)
+    weights, biases
+        Packed, of one layer after the other: W_ih, W_hh; b.
+    sizes : (1 + layers,)
+        I, and H of each layer.
+    old, new : flat
+        h before and after the step, (B, H) of one layer after the other.
+    c : flat
+        (B, Hp) of one layer after the other; overwritten.
+    gates : (B, 4 * the largest Hp)
+        Work space.
+    out : (B, H)
+        Receives the last layer's h.
+    first, last
+        The share's panels, in 64ths of a layer's.
+    member, members, progress
+        As for ``forward``; ``progress`` goes on from step to step.
+    """
+    V, B, I = lanes(c), x.shape[0], x.shape[1]
+    w, b, h_at, below, c_at = 0, 0, 0, 0, 0
+    for layer in range(len(sizes) - 1):
+        H = sizes[layer + 1]
+        panels = (H + V - 1) // V
+        Hp = panels * V
+        G, hh = 4 * Hp, w + I * 4 * Hp
+        for p in range(panels * first // 64, panels * last // 64):
+            g = p * V
+            for k in range(4):
+                bias = load(biases, b + k * Hp + p * V)
+                for r in range(B):
+                    store(gates, g + r * G + k * Hp, bias)
+            if layer == 0:
+                multiply_4(gates, g, G, Hp, x, 0, I, weights, w + p * I * 4 * V, I, B)
+            else:
+                multiply_4(gates, g, G, Hp, new, below, I, weights, w + p * I * 4 * V, I, B)
+            multiply_4(gates, g, G, Hp, old, h_at, H, weights, hh + p * H * 4 * V, H, B)
+            missing = max(0, (p + 1) * V - H)
+            for r in range(B):
+                place, h = c_at + r * Hp + p * V, h_at + r * H + p * V
+                _cell_forward(gates, c, c, new, g + r * G, Hp, place, 0, h, missing, False)
+        if members > 1:
+            wait(progress, member, members, progress[member * LINE] + 1)
+        w, b, below, h_at, c_at, I = hh + H * G, b + G, h_at, h_at + B * H, c_at + B * Hp, H
+    if member == 0:
+        for r in range(B):
+            for k in range(I):
+                out[r, k] = new[below + r * I + k]
+
+
 class Kernels(NamedTuple):
     """The kernels, compiled for one element type."""
 
     forward: Any
     backward: Any
     previous: Any
+    step: Any
 
 
 @cache
@@ -341,6 +397,7 @@ def kernels(dtype: Any) -> Kernels:
         _compiled(none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress), forward),
         _compiled(none(read, vector, matrix, matrix, matrix, matrix, matrix, matrix, offsets, span, index, index, share, progress), backward),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
+        _compiled(none(read, vector, vector, offsets, vector, vector, vector, matrix, matrix, index, index, index, index, progress), step),
     )
 
 

@@ -9,13 +9,19 @@ from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
 from nplstm.steps import Steps
 
-__all__ = ["progress_of", "shares"]
+__all__ = ["progress_of", "shares", "step_shares"]
 
 _WORTH_A_THREAD = 2_000_000
 """Multiplications below which waking another thread, some 20 microseconds, takes longer than it saves."""
 
 _WORTH_WAITING = 50_000
 """Multiplications in a step below which waiting for each other takes longer than it saves."""
+
+_STEP_WORTH_A_THREAD = 1_000_000
+"""The same for a step in real time."""
+
+PARTS = 64
+"""In which a share of a step is told: layers may have different numbers of panels."""
 
 _SEQUENCES = 4
 """A share of fewer sequences would read the weights for too little."""
@@ -45,6 +51,12 @@ def _balanced(steps: Steps, n: int) -> list[int]:
     return [0, *(int(np.searchsorted(ends, steps.total * k / n)) for k in range(1, n)), steps.batch]
 
 
-def progress_of(parts: list[Share]) -> HostIndices:
-    """Return the counts by which the threads of these shares wait for each other."""
-    return np.zeros(len(parts) * LINE, np.int64)
+def step_shares(work: int, threads: int) -> list[tuple[int, int, int, int]]:
+    """Cut a step of so many multiplications by cells: 64ths of each layer's panels, the member, the members."""
+    n = min(threads, 8) if work >= _STEP_WORTH_A_THREAD and CAN_WAIT else 1
+    return [(PARTS * k // n, PARTS * (k + 1) // n, k, n) for k in range(n)]
+
+
+def progress_of(members: int) -> HostIndices:
+    """Return the counts by which so many threads wait for each other."""
+    return np.zeros(members * LINE, np.int64)

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from nplstm.engines.compiled.simd import place_of
 
-__all__ = ["CAN_WAIT", "LINE", "wait"]
+__all__ = ["CAN_WAIT", "LINE", "wait", "wait_for"]
 
 CAN_WAIT = hasattr(os, "sched_yield")
 """Whether there is a way to let others have the core."""
@@ -47,13 +47,19 @@ def seen(typing: Any, progress: Any, place: Any) -> Any:
     return types.int64(progress, types.intp), codegen
 
 
+@njit("void(int64[::1], int64, int64)", nogil=True, cache=True)
+def wait_for(progress, member, count):
+    """Wait until a member has come as far as ``count``."""
+    looks = 0
+    while seen(progress, member * LINE) < count:
+        looks += 1
+        if looks > _LOOKS:
+            _yield()
+
+
 @njit(nogil=True)
 def wait(progress, member, members, count):
     """Say that this member has come as far as ``count``, and wait until all have."""
     announce(progress, member * LINE, count)
     for other in range(members):
-        looks = 0
-        while seen(progress, other * LINE) < count:
-            looks += 1
-            if looks > _LOOKS:
-                _yield()
+        wait_for(progress, other, count)

@@ -1,0 +1,79 @@
+"""Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
+
+from functools import partial
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.engines.base import Stepper
+from nplstm.engines.compiled.forward import TEAM
+from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.packing import pack
+from nplstm.engines.compiled.shares import progress_of, step_shares
+from nplstm.engines.compiled.team import Task
+from nplstm.engines.threads import get_num_threads
+from nplstm.recurrence import Recurrence
+
+__all__ = ["CompiledStepper"]
+
+
+class CompiledStepper(Stepper):
+    """See ``Stepper``. Weights and states of all layers stand in one array each."""
+
+    def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
+        params = [recurrence.params for recurrence in recurrences]
+        packed = [recurrence.prepared("compiled", pack) for recurrence in recurrences]
+        I, dtype = params[0].weight_ih.shape[1], params[0].weight_ih.dtype
+        widths = [p.weight_hh.shape[1] for p in params]
+        padded = [p.bias.size // 4 for p in packed]
+        super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, widths[-1]), dtype))
+        weights = np.concatenate([w for p in packed for w in (p.weight_ih, p.weight_hh)])
+        biases = np.concatenate([p.bias for p in packed])
+        sizes = np.array([I, *widths], np.int64)
+        # h of the step before and of this one, which take turns
+        both = [np.zeros(batch * sum(widths), dtype) for _ in range(2)]
+        c = np.zeros(batch * sum(padded), dtype)
+        gates = np.zeros((batch, 4 * max(padded)), dtype)
+        self._h = [_by_layer(flat, batch, widths) for flat in both]
+        self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
+        self._now = 0
+        steps = kernels(dtype).step
+
+        def tasks(threads: int) -> list[list[Task]]:
+            parts = step_shares(weights.size * batch, threads)
+            progress = progress_of(len(parts))
+            arrays = (self.x, weights, biases, sizes)
+            rest = (c, gates, self.y)
+            return [
+                [partial(steps, *arrays, *hs, *rest, *share, progress) for share in parts]
+                for hs in (both, both[::-1])
+            ]
+
+        self._alone, self._together = tasks(1), tasks(get_num_threads())
+
+    def step(self) -> None:
+        """Run the kernel, in several threads where the weights are large."""
+        tasks = self._together[self._now]
+        if len(tasks) == 1:
+            tasks[0]()
+        else:
+            with TEAM.take(len(tasks)) as threads:
+                TEAM.run(tasks if threads > 1 else self._alone[self._now])
+        self._now = 1 - self._now
+
+    @property
+    def h(self) -> list[Array]:
+        """By layer, (B, H)."""
+        return self._h[self._now]
+
+    @property
+    def c(self) -> list[Array]:
+        """By layer, (B, H)."""
+        return self._c
+
+
+def _by_layer(flat: Array, batch: int, widths: list[int]) -> list[Array]:
+    """Return the parts (batch, width) of a flat array."""
+    ends = [0, *accumulate(batch * width for width in widths)]
+    return [flat[a:b].reshape(batch, -1) for a, b in pairwise(ends)]

@@ -1,0 +1,140 @@
+"""``Stream``: an LSTM in real time, one step a call."""
+
+from typing import Any, cast
+
+from nplstm._shapes import check_shape, check_triple
+from nplstm._typing import Array
+from nplstm.backends import check_arrays
+from nplstm.engines import EngineChoice, find_engine
+from nplstm.errors import ArgumentError
+from nplstm.layers.layout import PaddedLayout
+from nplstm.layers.run import Layer, recurrence_of, request_of
+from nplstm.layers.states import join_state, read_state, state_arrays
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """One step a call, with the state kept: made by ``LSTM.stream``.
+
+    Its buffers are made once. On NumPy a step of a standard LSTM allocates no arrays; other variants take the plain
+    step, which does. The results are those of the whole-sequence call, to the rounding of the element type.
+
+    A stream has the parameters that the layer had when the stream was made, and belongs to one thread at a time.
+
+    Attributes
+    ----------
+    engine : EngineChoice
+        Which engine runs it, and why no faster one.
+
+    Examples
+    --------
+    >>> import numpy as np, nplstm
+    >>> lstm = nplstm.LSTM(2, 3, num_layers=2, rng=0)
+    >>> x = np.ones((5, 1, 2), dtype=np.float32)
+    >>> output, (h_n, c_n) = lstm(x)
+    >>> stream = lstm.stream(batch_size=1)
+    >>> for x_t in x:
+    ...     y_t = stream.step(x_t)
+    >>> np.allclose(y_t, output[-1])
+    True
+    """
+
+    def __init__(self, definition: Layer, batch_size: int | None, hx: Any) -> None:
+        structure = definition.structure
+        self._structure, self._dtype, self._backend = structure, definition.dtype, definition.backend
+        batch = 1 if batch_size is None else batch_size
+        self._layout = PaddedLayout.of_lengths(
+            definition.backend, 1, batch, None, batch_first=False, batched=batch_size is not None
+        )
+        request = request_of(definition, recurrent_given=False, training=False)
+        request = request._replace(streams_residual=bool(structure.wiring.residual))
+        engine, self.engine = cast("tuple[Any, EngineChoice]", find_engine(request))
+        recurrences = [recurrence_of(definition, layer, 0) for layer in range(structure.layers)]
+        self._stepper = engine.stepper(recurrences, batch, structure.wiring.residual)
+        self._x, self._y = self._stepper.x, self._stepper.y
+        if batch_size is None:
+            self._x, self._y = self._x[0], self._y[0]
+        self._shape, self._kind = self._x.shape, type(self._x)
+        self._shown = definition.backend.freeze(self._y)
+        self._step = self._stepper.step
+        if hx is not None:
+            self.state = hx
+
+    def step(self, input: Array) -> Array:
+        """Take one step.
+
+        Parameters
+        ----------
+        input : Array, shape (B, I), or (I,) for a stream without a batch axis
+
+        Returns
+        -------
+        Array, shape (B, P), or (P,)
+            h_t of the last layer. The next step overwrites it: copy what is to be kept.
+
+        Raises
+        ------
+        ShapeError, DTypeError, BackendError
+            Names the argument, what was expected and what came; the state is as before.
+        """
+        if type(input) is not self._kind or input.shape != self._shape or input.dtype != self._dtype:
+            self._check(input)
+        self._x[...] = input
+        self._step()
+        return self._shown
+
+    def _check(self, input: Any) -> None:
+        """Raise where the quick look cannot tell that all is well."""
+        check_arrays("the stream", self._backend, self._dtype, input=input)
+        names = ("B", "I")[-len(self._shape) :]
+        check_shape("input", input.shape, list(zip(names, self._shape, strict=True)))
+
+    def reset(self, hx: Any = None) -> None:
+        """Put the state back to zero, or to ``hx``, in the form in which ``state`` returns it."""
+        for array in [*self._stepper.h, *self._stepper.c]:
+            array[...] = 0
+        if hx is not None:
+            self.state = hx
+
+    @property
+    def state(self) -> tuple[Any, Any]:
+        """(h, c) after the last step, as ``LSTM`` takes and returns them; a copy. Assign to it to go on from another.
+
+        Either of the two may be None for zeros when it is assigned.
+        """
+        return self._joined(self._stepper.h), self._joined(self._stepper.c)
+
+    @state.setter
+    def state(self, hx: tuple[Any, Any]) -> None:
+        structure = self._structure
+        h, c, _ = check_triple("state", ("h", "c", "s"), hx, False)
+        arrays = state_arrays("h", h, structure) | state_arrays("c", c, structure)
+        check_arrays("the stream", self._backend, self._dtype, **arrays)
+        read = [
+            read_state(name, value, axes, structure, self._layout, self._dtype, shareable=True)
+            for name, value, axes in zip(("h", "c"), (h, c), structure.state_axes, strict=True)
+        ]
+        for into, parts in zip((self._stepper.h, self._stepper.c), read, strict=True):
+            for array, (part,) in zip(into, parts, strict=True):
+                array[...] = part
+
+    def _joined(self, arrays: list[Array]) -> Any:
+        parts = [[self._backend.xp.array(array)] for array in arrays]
+        return join_state(parts, self._structure, self._layout)
+
+    def __repr__(self) -> str:
+        return f"Stream(input {self._shape} -> output {self._y.shape}, engine {self.engine.name!r})"
+
+
+def check_streams(definition: Layer) -> None:
+    """Raise for a layer that cannot run one step after the other, naming the option."""
+    structure = definition.structure
+    for happens, what in (
+        (structure.directions == 2, "bidirectional=True reads the sequence from its end"),
+        (structure.wiring.directions == (True,), "reverse=True reads the sequence from its end"),
+        (definition.transform is not None, "hidden_transform may read a context: call the layer step by step"),
+        (structure.steps_outside, "recurrent_size without hidden_transform has its recurrent input from the caller"),
+    ):
+        if happens:
+            raise ArgumentError(f"stream: {what}")
