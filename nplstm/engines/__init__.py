@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from nplstm._shapes import check_choice
+from nplstm.engines._numpy import NumpyEngine
 from nplstm.engines.base import Engine, Lane, Request
 from nplstm.engines.compiled import CompiledEngine
 from nplstm.engines.plain import PlainEngine
@@ -28,7 +29,7 @@ __all__ = [
     "use_engines",
 ]
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CompiledEngine(), PlainEngine())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CompiledEngine(), NumpyEngine(), PlainEngine())}
 """By name, the fastest first."""
 
 

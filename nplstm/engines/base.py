@@ -91,13 +91,8 @@ class Engine(ABC):
         """Say why this engine does not run the request; empty if it does."""
 
     @abstractmethod
-    def forward(
-        self, lanes: list[Lane], steps: Steps, *, record: bool, every: int | None = None
-    ) -> list[tuple[State, Any]]:
-        """Run the directions of a layer; return for each its final state and, if recorded, its tape.
-
-        With ``every`` the tape keeps the states of every so many steps, and computes the rest again on the way back.
-        """
+    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+        """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
 
     @abstractmethod
     def backward(

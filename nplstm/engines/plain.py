@@ -21,9 +21,7 @@ class PlainEngine(Engine):
         """Refuse nothing."""
         return ""
 
-    def forward(
-        self, lanes: list[Lane], steps: Steps, *, record: bool, every: int | None = None
-    ) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in turn."""
         return [
             sequence_forward(

@@ -103,7 +103,6 @@ def run(
         wiring=structure.wiring,
         masks=masks,
         record=record,
-        every=every,
     )
     return Pass(
         structure,

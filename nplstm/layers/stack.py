@@ -64,7 +64,6 @@ def stack_forward(
     wiring: Wiring,
     masks: list[list[Array | None]],
     record: bool,
-    every: int | None = None,
 ) -> StackOutput:
     """Run all layers on ``x`` (N, I); ``masks`` as in the tape, with none for layer 0."""
     inputs = [x]  # one for both directions, or one each
@@ -78,7 +77,7 @@ def stack_forward(
             Lane(read[d % len(read)], initial[layer][d], recurrence, outputs[d], wiring.directions[d])
             for d, recurrence in enumerate(directions)
         ]
-        results = engine.forward(lanes, steps, record=record, every=every)
+        results = engine.forward(lanes, steps, record=record)
         final.append([state for state, _ in results])
         tapes.append([tape for _, tape in results])
         if layer in wiring.residual and record:  # the tapes have the output as it is now

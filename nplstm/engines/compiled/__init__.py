@@ -40,12 +40,10 @@ class CompiledEngine(Engine):
             return f"it runs the standard LSTM, and there is {request.variant}"
         return _missing()
 
-    def forward(
-        self, lanes: list[Lane], steps: Steps, *, record: bool, every: int | None = None
-    ) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes, several threads sharing the work."""
         run: Any = import_module("nplstm.engines.compiled.forward").compiled_forward
-        return run(lanes, steps, record=record, every=every)
+        return run(lanes, steps, record=record)
 
     def backward(
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]

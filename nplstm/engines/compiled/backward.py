@@ -6,9 +6,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
-from nplstm.engines.compiled.forward import CompiledTape, Walk, aligned_rows, run_lanes
-from nplstm.engines.compiled.kernels import Span, kernels
-from nplstm.engines.compiled.packing import natural_weight, pack, pack_backward, padded_cells, unpadded_gates
+from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
+from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.packing import natural_weight, pack_backward, padded_cells, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
 from nplstm.engines.compiled.team import Task
 from nplstm.params import LSTMParams
@@ -29,18 +29,13 @@ def compiled_backward(
         _WayBack(None if grad_outputs is None else grad_outputs[k], final, tape)
         for k, (final, tape) in enumerate(zip(grad_final, tapes, strict=True))
     ]
-    steps, every = tapes[0].steps, tapes[0].every
+    steps = tapes[0].steps
     block = max(1, max(lane.block_rows for lane in lanes) // max(1, steps.batch))
-    for first in reversed(range(0, len(steps), every)):
-        end = min(first + every, len(steps))
-        if tapes[0].gates is None:
-            run_lanes([partial(lane.compute_again, first, end) for lane in lanes])
-        while end > first:
-            begin = max(first, end - block)
-            run_lanes([partial(lane.tasks, begin, end) for lane in lanes])
-            for lane in lanes:
-                lane.collect(begin, end)
-            end = begin
+    for end in range(len(steps), 0, -block):
+        begin = max(0, end - block)
+        run_lanes([partial(lane.tasks, begin, end) for lane in lanes])
+        for lane in lanes:
+            lane.collect(begin, end)
     return [lane.gradients() for lane in lanes]
 
 
@@ -57,7 +52,6 @@ class _WayBack:
         self._G = 4 * self._grad_c.shape[1]
         self._weight_hh = tape.recurrence.prepared("compiled backward", pack_backward)
         self._weight_ih = tape.recurrence.prepared("compiled input", natural_weight)
-        self._gates, self._cells, self._first, self._last = tape.gates, tape.cells, 0, len(tape.steps)
         self._grad_x = np.empty((N, I), dtype)
         self._grad_a = np.empty((0, self._G), dtype)
         self._grad_weight_ih = np.zeros((self._G, I), dtype)
@@ -69,26 +63,14 @@ class _WayBack:
         """How many rows to put together: many beside the width of the weights, to which their product is added."""
         return max(_BLOCK_ROWS, 2 * max(self._P, self._tape.x.shape[1]))
 
-    def compute_again(self, first: int, last: int, threads: int) -> list[Task]:
-        """Compute the gates and cells of a span of steps as the way forward did."""
-        tape, self._first, self._last = self._tape, first, last
-        packed = tape.recurrence.prepared("compiled", pack)
-        walk = Walk(tape.x, packed, tape.h_0, self._start().copy(), tape.out, tape.steps)
-        self._gates, self._cells = walk.room(_rows(tape, first, last).stop - _rows(tape, first, last).start)
-        return walk.tasks(Span(first, last, tape.reverse, 1, True), self._gates, self._cells, threads)
-
-    def _start(self) -> Array:
-        return self._tape.starts[self._first // self._tape.every]
-
     def tasks(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut some steps of the span among threads."""
         tape, Hp, rows = self._tape, self._G // 4, _rows(self._tape, first, last)
         if len(self._grad_a) < rows.stop - rows.start:
             self._grad_a = np.empty((rows.stop - rows.start, self._G), tape.x.dtype)
         parts = shares(tape.steps, Hp, self._grad_a.itemsize, threads, 4 * Hp * Hp)
-        span = Span(self._first, self._last, tape.reverse, 1, True)
-        state = (self._grad_out, self._weight_hh, self._grad_h, self._grad_c, self._start())
-        rest = (self._gates, self._cells, self._grad_a, tape.steps.offsets, span, first, last)
+        state = (self._grad_out, self._weight_hh, self._grad_h, self._grad_c, tape.c_0)
+        rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets, tape.reverse, first, last)
         backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))
         return [partial(backward, *state, *rest, share, progress) for share in parts]
 

@@ -36,10 +36,9 @@ class CompiledTape(NamedTuple):
     x: Array  # (N, I)
     out: Array  # (N, P)  h_t
     h_0: Array  # (B, P)
-    starts: list[Array]  # (B, Hp)  c before each span of ``every`` steps
-    every: int
-    gates: Array | None  # (N, 4Hp)  None where they are computed again on the way back
-    cells: Array | None  # (N, Hp)
+    c_0: Array  # (B, Hp)
+    gates: Array  # (N, 4Hp)  i, f, g, o
+    cells: Array  # (N, Hp)  c_t
 
 
 class Walk(NamedTuple):
@@ -62,46 +61,42 @@ class Walk(NamedTuple):
         dtype = self.c.dtype
         return np.empty((rows, 4 * self.panels), dtype), np.empty((rows, self.panels), dtype)
 
-    def tasks(self, span: Span, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
-        """Cut a span among threads; without room for the gates they are not kept."""
+    def tasks(self, reverse: bool, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
+        """Cut the steps among threads; without room for the gates they are not kept."""
         B, Hp = self.c.shape
         row_bytes = 4 * Hp * self.c.itemsize
         parts = shares(self.steps, Hp, self.c.itemsize, threads, 4 * Hp * (self.x.shape[1] + Hp))
         block = max(_BLOCK_ROWS, _SCRATCH_BYTES * len(parts) // row_bytes) // max(1, B)
-        block = min(max(1, block), span.last - span.first)
+        block = min(max(1, block), len(self.steps))
+        span = Span(reverse, block, gates is not None)
         if gates is None or cells is None:
             gates, cells = self.room(block * B)[0], self.c
-            span = span._replace(keep=False)
-        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets)
+        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets, span)
         forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
-        return [partial(forward, *arrays, span._replace(block=block), share, progress) for share in parts]
+        return [partial(forward, *arrays, share, progress) for share in parts]
+
+    def final_c(self, H: int) -> Array:
+        """Return c without the cells that fill up the last panel."""
+        return self.c if self.panels == H else self.c[:, :H].copy()
 
 
 def compiled_forward(
-    lanes: list[Lane], steps: Steps, *, record: bool, every: int | None
+    lanes: list[Lane], steps: Steps, *, record: bool
 ) -> list[tuple[State, CompiledTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
-    T = len(steps)
     walks = [_walk(lane, steps, record=record) for lane in lanes]
-    starts: list[list[Array]] = [[] for _ in lanes]
-    keep = record and every is None
-    rooms = [walk.room(steps.total) if keep else (None, None) for walk in walks]
-    every = max(1, T) if every is None else every
-    for first in range(0, T, every):
-        spans = [Span(first, min(first + every, T), lane.reverse, 1, keep) for lane in lanes]
-        if record:
-            for start, walk in zip(starts, walks, strict=True):
-                start.append(walk.c.copy())
-        run_lanes([partial(w.tasks, span, *r) for w, span, r in zip(walks, spans, rooms, strict=True)])
+    starts = [walk.c.copy() if record else walk.c for walk in walks]
+    rooms = [walk.room(steps.total) if record else (None, None) for walk in walks]
+    if steps.total:
+        run_lanes([partial(w.tasks, lane.reverse, *r) for w, lane, r in zip(walks, lanes, rooms, strict=True)])
     results: list[tuple[State, CompiledTape | None]] = []
-    for lane, walk, room, start in zip(lanes, walks, rooms, starts, strict=True):
-        H = lane.initial.c.shape[1]
-        h_n = _last(walk.out, walk.h_0, steps, reverse=lane.reverse)
+    for lane, walk, (gates, cells), c_0 in zip(lanes, walks, rooms, starts, strict=True):
+        final = State(_last(walk.out, walk.h_0, steps, reverse=lane.reverse), walk.final_c(lane.initial.c.shape[1]))
         tape = None
-        if record:
-            kept = (walk.x, walk.out, walk.h_0, start, every, *room)
+        if gates is not None and cells is not None:
+            kept = (walk.x, walk.out, walk.h_0, c_0, gates, cells)
             tape = CompiledTape(lane.recurrence, steps, lane.reverse, *kept)
-        results.append((State(h_n, walk.c[:, :H]), tape))
+        results.append((final, tape))
     return results
 
 

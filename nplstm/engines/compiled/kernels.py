@@ -25,13 +25,11 @@ __all__ = ["Kernels", "Share", "Span", "kernels"]
 
 
 class Span(NamedTuple):
-    """Steps ``first`` to ``last`` in the order of processing."""
+    """How the steps are walked."""
 
-    first: int
-    last: int
     reverse: bool
     block: int  # steps whose input is transformed at once
-    keep: bool  # whether ``gates`` and ``cells`` have room for all the span's rows, or gates for a block's alone
+    keep: bool  # whether ``gates`` and ``cells`` have room for all rows, or gates for a block's alone
 
 
 class Share(NamedTuple):
@@ -147,7 +145,7 @@ def forward(
     share: Any,
     progress: Any,
 ) -> None:
-    """Run a share of some steps.
+    """Run a share of a layer.
 
     Parameters
     ----------
@@ -156,13 +154,13 @@ def forward(
         Packed.
     h_0 : (B, P)
     c : (B, Hp)
-        Each sequence's cell state before the span; overwritten with that after it.
+        Each sequence's initial cell state; overwritten with its final one.
     out : (N, P)
         Receives h_t, and is read for h_{t-1}.
     gates : (rows, 4Hp)
-        Work space; with ``span.keep`` receives i, f, g, o of the span's rows.
+        Work space; with ``span.keep`` receives i, f, g, o of all rows.
     cells : (rows, Hp)
-        With ``span.keep`` receives c_t of the span's rows.
+        With ``span.keep`` receives c_t of all rows.
     offsets : (T + 1,)
         Of the rows of each step.
     span : Span
@@ -173,11 +171,10 @@ def forward(
     V, Hp, P = lanes(c), c.shape[1], out.shape[1]
     G, h_row, out_row = 4 * Hp, h_0.strides[0] // h_0.itemsize, out.strides[0] // out.itemsize
     reverse = span.reverse
-    base = _first_row(offsets, span.first, span.last, reverse)
-    for first in range(span.first, span.last, span.block):
-        last = min(first + span.block, span.last)
-        if not span.keep:
-            base = _first_row(offsets, first, last, reverse)
+    steps = len(offsets) - 1
+    for first in range(0, steps, span.block):
+        last = min(first + span.block, steps)
+        base = 0 if span.keep else _first_row(offsets, first, last, reverse)
         _block_from_input(x, weight_ih, bias, gates, offsets, first, last, base, reverse, share)
         for s in range(first, last):
             row, rows = _rows(offsets, s, reverse, share)
@@ -193,7 +190,7 @@ def forward(
                     place, h = (share.first + r) * Hp + p * V, (row + r) * out_row + p * V
                     _cell_forward(gates, c, cells, out, g, Hp, place, kept, h, missing, span.keep)
             if share.members > 1:
-                wait(progress, share.member, share.members, s - span.first + 1)
+                wait(progress, share.member, share.members, s + 1)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -241,18 +238,18 @@ def backward(
     weight_hh: Any,
     grad_h: Any,
     grad_c: Any,
-    c_before: Any,
+    c_0: Any,
     gates: Any,
     cells: Any,
     grad_a: Any,
     offsets: Any,
-    span: Any,
+    reverse: Any,
     first: Any,
     last: Any,
     share: Any,
     progress: Any,
 ) -> None:
-    """Run a share of the steps ``first`` to ``last`` of a span back, from the last to the first.
+    """Run a share of the steps ``first`` to ``last``, in the order of processing, back from the last to the first.
 
     Parameters
     ----------
@@ -262,25 +259,22 @@ def backward(
         Packed for the way back.
     grad_h, grad_c : (B, Hp)
         Gradients of each sequence's state after the steps; overwritten with those of the state before them.
-    c_before : (B, Hp)
-        Each sequence's cell state before the span.
+    c_0 : (B, Hp)
+        Each sequence's initial cell state.
     gates, cells
-        Of the span's rows.
+        What ``forward`` kept.
     grad_a : (rows, 4Hp)
         Receives the gradients of the pre-activations of these steps.
-    offsets, span, share, progress
+    offsets, share, progress
         As for ``forward``.
     """
     V, Hp, P = lanes(grad_c), grad_c.shape[1], grad_out.shape[1]
-    G, out_row, reverse = 4 * Hp, grad_out.strides[0] // grad_out.itemsize, span.reverse
-    base = _first_row(offsets, span.first, span.last, reverse)
-    grad_base = _first_row(offsets, first, last, reverse)
+    G, out_row = 4 * Hp, grad_out.strides[0] // grad_out.itemsize
+    base = _first_row(offsets, first, last, reverse)
     count = 0
     for s in range(last - 1, first - 1, -1):
         row, rows = _rows(offsets, s, reverse, share)
         before, began = _before(offsets, s, rows, reverse, share)
-        if s == span.first:
-            began = 0
         for p in range(share.first_panel, share.last_panel):
             missing = max(0, (p + 1) * V - P)
             for r in range(rows):
@@ -289,16 +283,16 @@ def backward(
                     grad_h_t = load_first(grad_out, out, V - missing) + load(grad_h, place)
                 else:
                     grad_h_t = load(grad_out, out) + load(grad_h, place)
-                g, a = (row + r - base) * G + p * V, (row + r - grad_base) * G + p * V
-                c = (row + r - base) * Hp + p * V
+                g, a = (row + r) * G + p * V, (row + r - base) * G + p * V
+                c = (row + r) * Hp + p * V
                 if r < began:
-                    b = (before + r - base) * Hp + p * V
+                    b = (before + r) * Hp + p * V
                     _cell_backward(gates, cells, cells, grad_a, grad_c, grad_h_t, g, c, b, a, place)
                 else:
-                    _cell_backward(gates, cells, c_before, grad_a, grad_c, grad_h_t, g, c, place, a, place)
+                    _cell_backward(gates, cells, c_0, grad_a, grad_c, grad_h_t, g, c, place, a, place)
         if share.members > 1:
             wait(progress, share.member, share.members, count + 1)
-        _grad_h(weight_hh, grad_a, grad_h, share.first, rows, row - grad_base, share)
+        _grad_h(weight_hh, grad_a, grad_h, share.first, rows, row - base, share)
         if share.members > 1:
             wait(progress, share.member, share.members, count + 2)
         count += 2
@@ -390,12 +384,12 @@ def kernels(dtype: Any) -> Kernels:
     read = types.Array(kind, 2, "A", readonly=True)
     rows, matrix, vector = types.Array(kind, 2, "A"), types.Array(kind, 2, "C"), types.Array(kind, 1, "C")
     offsets, index = types.Array(types.int64, 1, "C", readonly=True), types.intp
-    span, share = numba.typeof(Span(0, 0, False, 0, False)), numba.typeof(Share(0, 0, 0, 0, 0, 0))
+    span, share = numba.typeof(Span(False, 0, False)), numba.typeof(Share(0, 0, 0, 0, 0, 0))
     progress = types.Array(types.int64, 1, "C")
     none = types.void
     return Kernels(
         _compiled(none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress), forward),
-        _compiled(none(read, vector, matrix, matrix, matrix, matrix, matrix, matrix, offsets, span, index, index, share, progress), backward),
+        _compiled(none(read, vector, matrix, matrix, matrix, matrix, matrix, matrix, offsets, types.boolean, index, index, share, progress), backward),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
         _compiled(none(read, vector, vector, offsets, vector, vector, vector, matrix, matrix, index, index, index, index, progress), step),
     )

@@ -1,0 +1,44 @@
+"""The NumPy engine: the standard LSTM in a few calls a step, in buffers that are made once.
+
+The plain loop asks what is on at each step and makes new arrays as it goes. Here nothing is asked: with the weights
+in the order of ``weights``, a step is nine calls forward and seven back, for both directions of a layer together.
+"""
+
+from typing import Any
+
+from nplstm._typing import Array
+from nplstm.engines._numpy.backward import numpy_backward
+from nplstm.engines._numpy.forward import NumpyTape, numpy_forward
+from nplstm.engines._numpy.stepper import NumpyStepper
+from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.recurrence import Recurrence, State
+from nplstm.sequence import SequenceGradients
+from nplstm.steps import Steps
+
+__all__ = ["NumpyEngine"]
+
+
+class NumpyEngine(Engine):
+    """See ``Engine``."""
+
+    name = "numpy"
+
+    def refusal(self, request: Request) -> str:
+        """Refuse what is no standard LSTM on NumPy arrays."""
+        if request.backend != "numpy":
+            return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
+        return f"it runs the standard LSTM, and there is {request.variant}" if request.variant else ""
+
+    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+        """Run the lanes together."""
+        return numpy_forward(lanes, steps, record=record)
+
+    def backward(
+        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[NumpyTape]
+    ) -> list[SequenceGradients]:
+        """Run the lanes back together."""
+        return numpy_backward(grad_outputs, grad_final, tapes)
+
+    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+        """Return a few NumPy calls a step and layer."""
+        return NumpyStepper(recurrences, batch)
