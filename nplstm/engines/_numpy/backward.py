@@ -25,8 +25,8 @@ _BLOCK_ROWS = 1024
 class _Factors(NamedTuple):
     """By what the gradients of h_t and c_t are multiplied, for a block of rows."""
 
-    of_h: Array  # (S, rows, H)  to o:      tanh(c_t) o (1 - o)
-    of_c: Array  # (S, rows, 3H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
+    of_h: Array  # (S, rows, H)  to o: tanh(c_t) o (1 - o)
+    of_c: Array  # (S, 3, rows, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
     h_to_c: Array  # (S, rows, H)  o (1 - tanh(c_t)^2)
     forget: Array  # (S, rows, H)  f
 
@@ -36,7 +36,7 @@ def numpy_backward(
 ) -> list[SequenceGradients]:
     """Run the lanes back; see ``Engine.backward``."""
     steps, cells = tapes[0].steps, tapes[0].cells
-    S, H = len(tapes), cells.shape[2] // 5
+    S, H = len(tapes), cells.shape[3]
     grad_h, grad_c = (np.stack([final[k] for final in grad_final]) for k in range(2))
     weight_hh = np.stack([tape.recurrence.prepared("numpy backward", ordered_weight_hh) for tape in tapes])
     grad_out = None
@@ -46,13 +46,13 @@ def numpy_backward(
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.rows(block[0], block[-1])
-        factors = _factors(cells[:, rows])
+        factors = _factors(cells[:, :, rows])
         grad_a = np.empty((S, rows.stop - rows.start, 4 * H), cells.dtype)
         for first, last, n in reversed(list(segments(steps, block[0], block[-1] + 1))):
             part = steps.rows(first, last - 1)
             inner = slice(part.start - rows.start, part.stop - rows.start)
             given = None if grad_out is None else grad_out[:, part]
-            of_part = _Factors(*(factor[:, inner] for factor in factors))
+            of_part = _Factors(*(factor[..., inner, :] for factor in factors))
             _steps_back(given, of_part, grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh, last - first)
         for lane, total in zip(grad_a, sums, strict=True):
             total.add(lane, rows)
@@ -61,13 +61,12 @@ def numpy_backward(
 
 def _factors(cells: Array) -> _Factors:
     """Compute what does not depend on the gradient."""
-    H = cells.shape[2] // 5
-    o, i, f, g, c_prev = (cells[..., k * H : (k + 1) * H] for k in range(5))
+    o, i, f, g, c_prev = cells.swapaxes(0, 1)
     tanh_c = i * g
     tanh_c += f * c_prev
     np.tanh(tanh_c, out=tanh_c)
-    of_c = np.empty((*cells.shape[:2], 3 * H), cells.dtype)
-    of_i, of_f, of_g = (of_c[..., k * H : (k + 1) * H] for k in range(3))
+    of_c = np.empty((len(cells), 3, *o.shape[1:]), cells.dtype)
+    of_i, of_f, of_g = of_c.swapaxes(0, 1)
     np.multiply(i, 1 - i, out=of_i)
     of_i *= g
     np.multiply(f, 1 - f, out=of_f)
@@ -88,19 +87,18 @@ def _steps_back(
 ) -> None:
     """Run ``count`` steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
     S, n, H = grad_h.shape
-
-    def by_step(rows: Array) -> Array:
-        return rows.reshape(S, count, n, -1).swapaxes(0, 1)[::-1]
-
-    of_h, of_c, h_to_c, forget = (by_step(factor) for factor in factors)
-    gates = by_step(grad_a)
-    of_c = of_c.reshape(count, S, n, 3, H)
-    grad_i_f_g, grad_o = gates[..., H:].reshape(count, S, n, 3, H), gates[..., :H]
-    given = [None] * count if grad_out is None else by_step(grad_out)
-    h, share, product = grad_h.copy(), np.empty((S, n, H), grad_h.dtype), np.empty((S, n, H), grad_h.dtype)
-    c = grad_c[:, :, None]
+    of_h, h_to_c, forget, given = (
+        None if rows is None else rows.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
+        for rows in (factors.of_h, factors.h_to_c, factors.forget, grad_out)
+    )
+    of_c = factors.of_c.reshape(S, 3, count, n, H).transpose(2, 0, 1, 3, 4)[::-1]
+    gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
+    planes = gates.reshape(count, S, n, 4, H).transpose(0, 1, 3, 2, 4)
+    given = [None] * count if given is None else given
+    h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)
+    c = grad_c[:, None]
     matmul, add, multiply = np.matmul, np.add, np.multiply
-    steps = zip(given, of_h, of_c, h_to_c, forget, gates, grad_i_f_g, grad_o, strict=True)
+    steps = zip(given, of_h, of_c, h_to_c, forget, gates, planes[:, :, 1:], planes[:, :, 0], strict=True)
     for given_t, of_h_t, of_c_t, h_to_c_t, f_t, gates_t, i_f_g_t, o_t in steps:
         if given_t is not None:
             add(h, given_t, out=h)

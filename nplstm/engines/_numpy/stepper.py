@@ -48,22 +48,21 @@ class _Layer:
     def __init__(self, recurrence: Recurrence, x: Array, h: Array) -> None:
         params = recurrence.prepared("numpy", ordered)
         (B, H), dtype = h.shape, h.dtype
-        cells, pair = np.zeros((B, 5 * H), dtype), np.zeros((B, 2 * H), dtype)
-        self.h, self.c = h, cells[:, 4 * H :]
-        gates, product = np.zeros((B, 4 * H), dtype), np.zeros((B, 4 * H), dtype)
-        half = np.array(0.5, dtype)
+        cells, product = np.zeros((5, B, H), dtype), np.zeros((4, B, H), dtype)
+        gates, sigmoids, pair, half = cells[:4], cells[:3], np.zeros((2, B, H), dtype), np.array(0.5, dtype)
+        self.h, self.c = h, cells[4]
         self._calls = (
             (np.matmul, (x, params.weight_ih, gates)),
             (np.matmul, (h, params.weight_hh, product)),
             (np.add, (gates, product, gates)),
             (np.add, (gates, params.bias, gates)),
-            (np.tanh, (gates, cells[:, : 4 * H])),
-            (np.multiply, (cells[:, : 3 * H], half, cells[:, : 3 * H])),
-            (np.add, (cells[:, : 3 * H], half, cells[:, : 3 * H])),
-            (np.multiply, (cells[:, H : 3 * H], cells[:, 3 * H :], pair)),
-            (np.add, (pair[:, :H], pair[:, H:], self.c)),
-            (np.tanh, (self.c, pair[:, :H])),
-            (np.multiply, (cells[:, :H], pair[:, :H], h)),
+            (np.tanh, (gates, gates)),
+            (np.multiply, (sigmoids, half, sigmoids)),
+            (np.add, (sigmoids, half, sigmoids)),
+            (np.multiply, (cells[1:3], cells[3:], pair)),
+            (np.add, (*pair, self.c)),
+            (np.tanh, (self.c, pair[0])),
+            (np.multiply, (cells[0], pair[0], h)),
         )
 
     def step(self) -> None:
