@@ -29,6 +29,19 @@ class Noise(NamedTuple):
         assert self.recurrent is not None
         return self.recurrent[rows] if self.recurrent_by_step else self.recurrent[: rows.stop - rows.start]
 
+    @property
+    def by_row(self) -> bool:
+        """Whether anything was drawn for each step."""
+        return self.recurrent_by_step or not all(isinstance(k, float | None) for k in (self.keep_h, self.keep_c))
+
+    def of_rows(self, rows: slice) -> "Noise":
+        """Return what some steps have of it."""
+        recurrent = self.recurrent[rows] if self.recurrent is not None and self.recurrent_by_step else self.recurrent
+        keep_h, keep_c = (
+            keep if isinstance(keep, float | None) else keep[rows] for keep in (self.keep_h, self.keep_c)
+        )
+        return self._replace(recurrent=recurrent, keep_h=keep_h, keep_c=keep_c)
+
     def rows(self, keep: Array | float, rows: slice) -> Array | float:
         """Return what zoneout keeps at one step."""
         return keep if isinstance(keep, float | int) else keep[rows]

@@ -12,6 +12,7 @@ All but the third line falls away where its option is off. ``CellSpec`` has the 
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
 from nplstm._typing import Array
@@ -25,7 +26,7 @@ from nplstm.ops.layer_norm import LayerNormTape, layer_norm_backward, layer_norm
 from nplstm.ops.linear import linear_forward
 from nplstm.ops.zoneout import zoneout_backward, zoneout_forward
 from nplstm.params import LSTMParams, Sums
-from nplstm.transforms.bound import BoundTransform
+from nplstm.transforms.bound import BoundTransform, Context
 
 __all__ = ["Backward", "Recurrence", "State", "StepTape"]
 
@@ -107,6 +108,20 @@ class Recurrence:
         if key not in self._prepared:
             self._prepared[key] = make(self.params)
         return self._prepared[key]
+
+    def of_rows(self, rows: slice) -> "Recurrence":
+        """Return the step for some rows of packed data alone."""
+        if not self.noise.by_row and self.transform is None:
+            return self
+        part = copy(self)
+        part.noise = self.noise.of_rows(rows)
+        part.transform = None if self.transform is None else self.transform.of_rows(rows)
+        return part
+
+    @property
+    def context(self) -> dict[str, Context]:
+        """What the hidden transform reads, by name."""
+        return {} if self.transform is None else self.transform.context
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
         """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""

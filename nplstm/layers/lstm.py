@@ -292,6 +292,7 @@ class LSTM(Module):
         context: Any = None,
         rng: Any = None,
         training: bool = True,
+        checkpoint_every: int | None = None,
     ) -> LSTMTape:
         """Run the layers and keep what ``backward`` needs. Dropout and zoneout act here.
 
@@ -303,6 +304,10 @@ class LSTM(Module):
             Where the masks come from; needed where there are any. Fresh ones are drawn at each call.
         training : bool
             False records what a plain call computes.
+        checkpoint_every : int, optional
+            Keep the states of every so many steps alone, and compute the rest again in ``backward``: less memory
+            for a second forward pass. About the square root of T keeps least. The gradients are those without it
+            but for the order in which they are summed up over time: they differ by a few roundings.
 
         Returns
         -------
@@ -325,8 +330,9 @@ class LSTM(Module):
                 f"hidden_transform: {type(self.hidden_transform).__name__} has no backward: it is good for "
                 f"plain calls, and cannot be recorded"
             )
+        every = None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
         said = Said(lengths, mask, masked_output, reset, reset_to)
-        return LSTMTape(run(self._layer(), input, hx, said, context, rng=generator, record=True))
+        return LSTMTape(run(self._layer(), input, hx, said, context, rng=generator, record=True, every=every))
 
     def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
         """Return the layer in real time: one step a call, with the state kept.

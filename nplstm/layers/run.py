@@ -7,6 +7,7 @@ from nplstm._typing import Array, DType
 from nplstm.backends import Backend, check_arrays
 from nplstm.cells.spec import CellSpec
 from nplstm.engines import Request, find_engine
+from nplstm.engines.checkpoint import Checkpointed
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers.context import ContextReader
 from nplstm.layers.find_layout import Said, find_layout
@@ -93,7 +94,11 @@ def run(
         ]
         for layer in range(structure.layers)
     ]
+    if every is not None and recurrent:
+        raise ArgumentError("checkpoint_every: the recurrent input was given in the place of h_0, and is not a state")
     engine, _ = find_engine(request_of(definition, recurrent_given=recurrent, training=rng is not None))
+    if every is not None:
+        engine = Checkpointed(engine, every)
     result = stack_forward(
         rows,
         initial,

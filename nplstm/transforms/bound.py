@@ -10,7 +10,7 @@ from nplstm.errors import ArgumentError
 from nplstm.params import Sums
 from nplstm.transforms.protocol import TransformGradients
 
-__all__ = ["BoundTransform", "Context"]
+__all__ = ["BoundTransform", "Context", "zero_context_gradients"]
 
 
 class Context(NamedTuple):
@@ -41,6 +41,13 @@ class BoundTransform:
         self._parameters = parameters
         self._recurrent_size = recurrent_size
         self.context = context
+
+    def of_rows(self, rows: slice) -> "BoundTransform":
+        """Return the transform for some steps alone."""
+        context = {
+            name: c._replace(values=c.values[rows]) if c.by_step else c for name, c in self.context.items()
+        }
+        return BoundTransform(self._transform, self._parameters, context, self._recurrent_size)
 
     def _rows(self, by_step: bool, rows: slice, n: int) -> slice:
         """Where the first ``n`` sequences of a step stand in a context."""

@@ -1,0 +1,162 @@
+"""Recording in less memory: keep the states of every so many steps, and compute what lies between again.
+
+An engine runs a span of steps as it runs a whole sequence, from the state before it; sequences that do not reach the
+span, or have ended before it, have length 0 there. So one recording of a span is in memory at a time, and the
+forward pass is run twice.
+"""
+
+from typing import Any, NamedTuple, TypeVar
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.params import LSTMParams, Sums
+from nplstm.recurrence import Recurrence, State
+from nplstm.sequence import SequenceGradients
+from nplstm.steps import Steps
+from nplstm.transforms.bound import zero_context_gradients
+
+__all__ = ["CheckpointTape", "Checkpointed"]
+
+T = TypeVar("T")
+
+
+class CheckpointTape(NamedTuple):
+    """What is kept of one layer in one direction."""
+
+    x: Array  # (N, I)
+    recurrence: Recurrence
+    reverse: bool
+    steps: Steps
+    starts: list[State]  # before each span
+
+
+class _Span(NamedTuple):
+    """Some steps: where their rows are, and what a loop over them alone sees."""
+
+    rows: slice
+    steps: Steps
+
+
+class Checkpointed(Engine):
+    """An engine whose tapes keep the states of every ``every`` steps.
+
+    Parameters
+    ----------
+    engine : Engine
+        Which computes.
+    every : int
+    """
+
+    def __init__(self, engine: Engine, every: int) -> None:
+        self.name = engine.name
+        self._engine = engine
+        self._every = every
+
+    def refusal(self, request: Request) -> str:
+        """As the engine itself."""
+        return self._engine.refusal(request)
+
+    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+        """As the engine itself: steps keep nothing."""
+        return self._engine.stepper(recurrences, batch, residual)
+
+    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+        """Run span after span without recording, and keep the states between them."""
+        if not record:
+            return self._engine.forward(lanes, steps, record=False)
+        results: list[tuple[State, Any]] = []
+        for together in _together(lanes, steps):
+            states = [_copied(lane.initial) for lane in together]
+            starts: list[list[State]] = [[] for _ in together]
+            for first in range(0, len(steps), self._every):
+                parts: list[Lane] = []
+                for lane, state, kept in zip(together, states, starts, strict=True):
+                    span = self._span(steps, first, reverse=lane.reverse)
+                    kept.append(state)
+                    parts.append(_part(lane, span.rows, state, lane.out[span.rows]))
+                found = self._engine.forward(parts, span.steps, record=False)
+                states = [state for state, _ in found]
+            for lane, state, kept in zip(together, states, starts, strict=True):
+                tape = CheckpointTape(lane.x, lane.recurrence, lane.reverse, steps, kept)
+                results.append((state, tape))
+        return results
+
+    def backward(
+        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[CheckpointTape]
+    ) -> list[SequenceGradients]:
+        """Record span after span, the last first, and run it back."""
+        steps = tapes[0].steps
+        results: list[SequenceGradients] = []
+        for group in _together(list(range(len(tapes))), steps):
+            sums = [_Sums(tapes[k], grad_final[k]) for k in group]
+            for number in reversed(range(len(tapes[0].starts))):
+                parts: list[Lane] = []
+                grads: list[Array] = []
+                for k in group:
+                    tape = tapes[k]
+                    span = self._span(steps, number * self._every, reverse=tape.reverse)
+                    P, x = tape.starts[number].h.shape[1], tape.x
+                    out = namespace(x).empty((span.steps.total, P), dtype=x.dtype)
+                    lane = Lane(x, tape.starts[number], tape.recurrence, out, tape.reverse)
+                    parts.append(_part(lane, span.rows, tape.starts[number], out))
+                    if grad_outputs is not None:
+                        grads.append(grad_outputs[k][span.rows])
+                recorded = [tape for _, tape in self._engine.forward(parts, span.steps, record=True)]
+                back = self._engine.backward(grads or None, [total.state for total in sums], recorded)
+                for k, total, share in zip(group, sums, back, strict=True):
+                    total.add(share, self._span(steps, number * self._every, reverse=tapes[k].reverse).rows)
+            results += [total.gradients() for total in sums]
+        return results
+
+    def _span(self, steps: Steps, first: int, *, reverse: bool) -> _Span:
+        """Return the span that begins with the ``first`` step to be processed."""
+        last = min(first + self._every, len(steps))
+        first, last = (len(steps) - last, len(steps) - first) if reverse else (first, last)
+        return _Span(steps.rows(first, last - 1), Steps(steps.batch, steps.batch_sizes[first:last]))
+
+
+def _together(lanes: list[T], steps: Steps) -> list[list[T]]:
+    """Return which lanes run side by side: those whose spans have the same numbers of sequences."""
+    return [lanes] if steps.total == len(steps) * steps.batch else [[lane] for lane in lanes]
+
+
+def _copied(state: State) -> State:
+    return State(*(None if array is None else array.copy() for array in state))  # pyright: ignore[reportArgumentType]
+
+
+def _part(lane: Lane, rows: slice, state: State, out: Array) -> Lane:
+    """Return the lane as far as it has these rows."""
+    return Lane(lane.x[rows], state, lane.recurrence.of_rows(rows), out, lane.reverse)
+
+
+def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
+    others = more.named()
+    return LSTMParams.from_named({name: array + others[name] for name, array in params.named().items()})
+
+
+class _Sums:
+    """The gradients of one lane, which grow span by span."""
+
+    def __init__(self, tape: CheckpointTape, final: State) -> None:
+        self.state = final
+        self._tape = tape
+        self._x = namespace(tape.x).empty_like(tape.x)
+        self._params: LSTMParams | None = None
+        self._context = zero_context_gradients(tape.recurrence.context)
+
+    def add(self, share: SequenceGradients, rows: slice) -> None:
+        """Take over the gradients of a span."""
+        self.state = share.state
+        self._x[rows] = share.x
+        self._params = share.params if self._params is None else _added(self._params, share.params)
+        for name, grad in share.context.items():
+            if self._tape.recurrence.context[name].by_step:
+                self._context[name][rows] = grad
+            else:
+                self._context[name] += grad
+
+    def gradients(self) -> SequenceGradients:
+        """Return them."""
+        params = Sums().gradients(self._tape.recurrence.params) if self._params is None else self._params
+        return SequenceGradients(self._x, self.state, None, params, self._context)
