@@ -306,8 +306,9 @@ class LSTM(Module):
             False records what a plain call computes.
         checkpoint_every : int, optional
             Keep the states of every so many steps alone, and compute the rest again in ``backward``: less memory
-            for a second forward pass. About the square root of T keeps least. The gradients are those without it
-            but for the order in which they are summed up over time: they differ by a few roundings.
+            for a second forward pass. About the square root of T keeps least. Gradients are summed up over time in
+            another order: they differ from those without it by a few roundings (measured: 1e-14 of the largest in
+            float64), and on the compiled engine the results of the forward pass do not.
 
         Returns
         -------

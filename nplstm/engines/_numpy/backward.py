@@ -145,15 +145,15 @@ class _Sums:
 
 
 def _previous(tape: NumpyTape) -> Array:
-    """Return h_{t-1} of all rows, (N, H)."""
-    steps = tape.steps
+    """Return h_{t-1} of all rows in the order of processing, (N, H)."""
+    steps, out = tape.steps, turned(tape.out, tape.steps, reverse=tape.reverse)
     first = steps.size(0) if len(steps) else 0
-    before = np.empty(tape.out.shape, tape.out.dtype)
+    before = np.empty(out.shape, out.dtype)
     before[:first] = tape.h_0[:first]
     if steps.total == len(steps) * steps.batch:
-        before[first:] = tape.out[: steps.total - first]
+        before[first:] = out[: steps.total - first]
     else:
         for t in range(1, len(steps)):
             rows, start = steps.rows(t), steps.bounds[t - 1]
-            before[rows] = tape.out[start : start + steps.size(t)]
+            before[rows] = out[start : start + steps.size(t)]
     return before

@@ -25,15 +25,15 @@ _BLOCK_ROWS = 1024
 
 
 class NumpyTape(NamedTuple):
-    """What backpropagation through time needs of one layer in one direction; rows in the order of processing."""
+    """What backpropagation through time needs of one layer in one direction."""
 
     recurrence: Recurrence
     steps: Steps
     reverse: bool
-    x: Array  # (N, I)  as it was given
+    x: Array  # (N, I)
     h_0: Array  # (B, H)
     out: Array  # (N, H)  h_t
-    cells: Array  # (S, 5, N, H)  o, i, f, g, c_{t-1} of all lanes of the layer
+    cells: Array  # (S, 5, N, H)  o, i, f, g, c_{t-1} of all lanes of the layer, in the order of processing
     lane: int
 
 
@@ -82,8 +82,8 @@ def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tupl
     for k, lane in enumerate(lanes):
         if not direct:
             lane.out[...] = turned(out[k], steps, reverse=lane.reverse)
-        kept = out[k] if lane.reverse else lane.out
-        tape = NumpyTape(lane.recurrence, steps, lane.reverse, lane.x, h_0[k], kept, cells, k) if record else None
+        kept = (lane.x, h_0[k], lane.out, cells, k)
+        tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
         results.append((State(final_h[k], final_c[k]), tape))
     return results
 

@@ -1,0 +1,360 @@
+"""Engines: each beside the plain time loop over all that it claims, and what it says where it claims nothing."""
+
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from cases import CELLS, LAYERS
+from conftest import require
+from helpers import assert_close
+from hypothesis import given
+from hypothesis import strategies as st
+from variants import Variant
+
+import nplstm
+from nplstm.backends import get_backend
+from nplstm.engines import _ENGINES
+
+FAST = [name for name in _ENGINES if name != "plain"]
+NUMPY = get_backend("numpy")
+RTOL = {"float64": 1e-13, "float32": 5e-6}  # sums of some hundred float32 numbers, in another order
+
+
+@pytest.fixture(scope="session")
+def engine(request):
+    """The engine of that name, where it can run here."""
+    reason = _ENGINES[request.param].refusal(nplstm.engines.Request("numpy", np.dtype("f4"), nplstm.CellSpec()))
+    if reason:
+        require("numba", reason)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """Put the number of threads back after the test."""
+    before = nplstm.get_num_threads()
+    yield nplstm.set_num_threads
+    nplstm.set_num_threads(before)
+
+
+def run(engine, variant, **options):
+    """Results and gradients of everything, by name."""
+    with nplstm.use_engines(engine):
+        point = variant.place()
+        tape = variant.call(point, **options)
+        results = variant.results(tape)
+        output, states = variant.call(point, record=False)
+        called = variant.results(NplstmResult(output, states))
+        gradients = variant.gradients(tape, variant.cotangents(results))
+    if not options.get("training", True):
+        for name, value in called.items():
+            assert np.array_equal(value, results[name]), f"{name}: call and record differ"
+    return results | {f"grad_{name}": value for name, value in gradients.items()}
+
+
+class NplstmResult:
+    """What a plain call returns, with the names of a tape."""
+
+    def __init__(self, output, states):
+        self.output, self.h_n, self.c_n, self.s_n = output, *states, *[None] * (3 - len(states))
+
+
+def agree(engine, variant, rtol, **options):
+    expected = run("plain", variant, **options)
+    found = run(engine, variant, **options)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(found[name], value, rtol, name)
+
+
+@pytest.mark.parametrize("engine", FAST, indirect=True)
+@pytest.mark.parametrize("dtype", RTOL)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_an_engine_is_the_plain_loop_or_refuses(engine, layer, dtype):
+    variant = Variant("standard", layer, NUMPY, dtype)
+    asked = dict(training=False, recurrent_given=variant.row.recurrent_given)
+    with nplstm.use_engines(engine, "plain"):
+        choice = variant.lstm.engine_for(**asked)
+    if choice.name == "plain":
+        options = [k for k in ("proj_size", "hidden_transform") if getattr(variant.lstm, k)]
+        assert options
+        assert all(option in choice.refused[engine] for option in options)
+    else:
+        agree(engine, variant, RTOL[dtype], training=False)
+        if not variant.lstm.cell.draws:  # dropout between layers is not the engine's business
+            agree(engine, variant, RTOL[dtype])
+
+
+@pytest.mark.parametrize("engine", FAST, indirect=True)
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_variant_is_refused_by_the_names_of_its_options(engine, cell):
+    spec = nplstm.CellSpec(**CELLS[cell])
+    lstm = nplstm.LSTM(2, 3, cell=spec, rng=0)
+    with nplstm.use_engines(engine, "plain"):
+        for training in (False, True):
+            choice = lstm.engine_for(training=training)
+            acting = set(spec.composing) | {n for n in spec.draws if training or n.startswith("zoneout")}
+            assert choice.name == ("plain" if acting else engine)
+            assert all(name in choice.refused[engine] for name in acting)
+
+
+@st.composite
+def problems(draw):
+    """Sizes on both sides of a vector, a tile, a group of panels and a share."""
+    B, H, T = draw(st.integers(1, 30)), draw(st.integers(1, 80)), draw(st.integers(1, 9))
+    lengths = draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
+    options = dict(
+        bidirectional=draw(st.booleans()),
+        num_layers=draw(st.integers(1, 2)),
+        bias=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+    )
+    return B, draw(st.integers(1, 20)), H, T, lengths, options, draw(st.integers(1, 5)), draw(st.integers(0, 99))
+
+
+def whole(engine, lstm, x, states, cotangents, lengths, **record):
+    with nplstm.use_engines(engine):
+        output, (h_n, c_n) = lstm(x, states, lengths=lengths)
+        tape = lstm.record(x, states, lengths=lengths, **record)
+        grads = tape.backward(cotangents[0], cotangents[1:])
+    # a BLAS may sum a product of fewer rows in another order
+    rtol = 1e-14 if record and engine != "compiled" else 0.0
+    for called, recorded in ((output, tape.output), (h_n, tape.h_n), (c_n, tape.c_n)):
+        assert_close(recorded, called, rtol, "what a call and a recording compute")
+    results = {"output": output, "h_n": h_n, "c_n": c_n, "input": grads.input, "h_0": grads.h_0, "c_0": grads.c_0}
+    return results | dict(grads.parameters)
+
+
+def draw_problem(problem, dtype="float64"):
+    B, I, H, T, lengths, options, _, seed = problem
+    rng = np.random.default_rng(seed)
+    lstm = nplstm.LSTM(I, H, **options, dtype=dtype, rng=seed)
+    D, L = 1 + options["bidirectional"], options["num_layers"]
+
+    def array(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    time_first = (B, T) if options["batch_first"] else (T, B)
+    states = (array(L * D, B, H), array(L * D, B, H))
+    cotangents = (array(*time_first, D * H), array(L * D, B, H), array(L * D, B, H))
+    return lstm, array(*time_first, I), states, cotangents, lengths
+
+
+@pytest.mark.parametrize("engine", FAST, indirect=True)
+@given(problem=problems())
+def test_an_engine_is_the_plain_loop_at_any_size(engine, problem):
+    drawn = draw_problem(problem)
+    expected, found = whole("plain", *drawn), whole(engine, *drawn)
+    for name, value in expected.items():
+        assert_close(found[name], value, 1e-12, name)
+
+
+@pytest.mark.parametrize("name", [*FAST, "plain"])
+@given(problem=problems())
+def test_checkpoints_change_results_by_roundings(name, problem):
+    if name == "compiled":
+        pytest.importorskip("numba")
+    drawn, every = draw_problem(problem), problem[6]
+    expected, found = whole(name, *drawn), whole(name, *drawn, checkpoint_every=every)
+    for key, value in expected.items():
+        assert_close(found[key], value, 1e-12, key)
+
+
+@pytest.mark.parametrize("layer", [name for name, row in LAYERS.items() if not row.recurrent_given])
+@pytest.mark.parametrize("cell", ["standard", "everything", "everything coupled", "recurrent dropout by step"])
+def test_checkpoints_of_variants(cell, layer, be):
+    """Masks, contexts and transforms with a state, cut into spans."""
+    found = []
+    for every in (None, 3):
+        variant = Variant(cell, layer, be)
+        record = partial(variant.lstm.record, checkpoint_every=every)
+        variant.lstm.record = record
+        tape = variant.call(variant.place())
+        results = variant.results(tape)
+        results |= {f"grad_{n}": g for n, g in variant.gradients(tape, variant.cotangents(results)).items()}
+        found.append({name: be.to_numpy(value) for name, value in results.items()})
+    for name, value in found[0].items():
+        assert_close(found[1][name], value, 1e-12, name)
+
+
+def test_a_recurrent_input_cannot_be_checkpointed():
+    lstm = nplstm.LSTM(2, 3, hidden_transform=nplstm.Projection(4), rng=0)
+    x, r_0, c_0 = (np.zeros(shape, np.float32) for shape in ((5, 1, 2), (1, 1, 4), (1, 1, 3)))
+    with pytest.raises(nplstm.ArgumentError, match="checkpoint_every: the recurrent input was given"):
+        lstm.record(x, (r_0, c_0), checkpoint_every=2)
+    with pytest.raises(nplstm.ArgumentError, match="checkpoint_every: expected an integer >= 1, got 0"):
+        lstm.record(x, checkpoint_every=0)
+
+
+# --- threads ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eager_threads(monkeypatch):
+    """Let the compiled engine share even the smallest work."""
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled import shares
+
+    for name in ("_WORTH_A_THREAD", "_WORTH_WAITING", "_STEP_WORTH_A_THREAD"):
+        monkeypatch.setattr(shares, name, 0)
+    return shares
+
+
+@pytest.mark.parametrize("engine", ["compiled"], indirect=True)
+@pytest.mark.parametrize(("B", "H"), [(1, 150), (3, 70), (13, 20), (40, 33)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_results_do_not_depend_on_the_number_of_threads(engine, B, H, ragged, threads, eager_threads):
+    lengths = np.random.default_rng(0).integers(0, 7, B).tolist() if ragged else None
+    options = dict(bidirectional=True, num_layers=1, bias=True, batch_first=False)
+    drawn = draw_problem((B, 5, H, 7, lengths, options, None, 0), "float32")
+    found = []
+    for count in (1, 2, 3, 5):
+        threads(count)
+        found.append(whole(engine, *drawn))
+    assert all(np.array_equal(found[0][name], other[name]) for other in found[1:] for name in other)
+
+
+@pytest.mark.parametrize("engine", FAST, indirect=True)
+def test_calls_from_several_threads_at_once(engine, threads):
+    """Inference, recordings and streams of one layer, more of them than there are threads."""
+    threads(3)
+    options = dict(bidirectional=False, num_layers=2, bias=True, batch_first=False)
+    drawn = draw_problem((9, 6, 70, 40, None, options, None, 0), "float32")
+    expected = whole(engine, *drawn)
+    lstm, x = drawn[0], drawn[1]
+    failures = []
+
+    def work():
+        try:
+            for _ in range(5):
+                found = whole(engine, *drawn)
+                assert all(np.array_equal(found[name], expected[name]) for name in expected)
+                with nplstm.use_engines(engine):
+                    stream = lstm.stream(9, drawn[2])
+                steps = np.array([stream.step(x_t).copy() for x_t in x])
+                assert_close(steps, expected["output"], 1e-5, "stream")
+        except BaseException as error:  # noqa: BLE001  told by the main thread
+            failures.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not failures
+
+
+def test_the_number_of_threads_is_checked_and_read_from_the_environment(threads):
+    with pytest.raises(nplstm.ArgumentError, match="threads: expected an integer >= 1, got 0"):
+        threads(0)
+    threads(2)
+    assert nplstm.get_num_threads() == 2
+    code = "import nplstm; print(nplstm.get_num_threads())"
+    environment = {"NPLSTM_NUM_THREADS": "7", "PATH": ""}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "7"
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
+def test_a_forked_process_has_threads_of_its_own():
+    pytest.importorskip("numba")
+    code = """
+import os, numpy as np, nplstm
+nplstm.set_num_threads(2)
+lstm = nplstm.LSTM(64, 256, rng=0)
+x = np.ones((50, 16, 64), np.float32)
+with nplstm.use_engines("compiled"):
+    before = lstm(x)[0]
+    child = os.fork()
+    same = np.array_equal(lstm(x)[0], before)
+if child == 0:
+    os._exit(0 if same else 1)
+assert os.waitpid(child, 0)[1] == 0 and same
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+# --- which one -------------------------------------------------------------------------------------------------
+
+
+def test_the_choice_says_why():
+    with nplstm.use_engines("compiled", "numpy", "plain"):
+        choice = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(clip=1.0)).engine_for()
+    assert choice.name == "plain"
+    assert str(choice).splitlines()[0] == "plain"
+    assert "clip" in str(choice)
+    lstm = nplstm.LSTM(2, 3, rng=0, cell=nplstm.CellSpec(clip=1.0))
+    with nplstm.use_engines("numpy"), pytest.raises(nplstm.ArgumentError, match=r"none of those allowed.*clip"):
+        lstm(np.zeros((1, 1, 2), np.float32))
+    with pytest.raises(nplstm.ArgumentError, match="names: expected one of 'compiled', 'numpy', 'plain', got 'fast'"):
+        nplstm.use_engines("fast").__enter__()
+    with pytest.raises(nplstm.ArgumentError, match="names: expected at least one"):
+        nplstm.use_engines().__enter__()
+
+
+def test_another_backend_has_the_plain_engine():
+    choice = nplstm.LSTM(2, 3, backend="strict").engine_for()
+    assert choice.name == "plain"
+    assert "'strict'" in choice.refused["numpy"]
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": "", **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_without_numba_the_numpy_engine_runs_and_says_why():
+    code = """
+import sys
+sys.modules["numba"] = None
+import nplstm
+print(nplstm.LSTM(2, 3).engine_for())
+"""
+    printed = run_python(code).stdout
+    assert printed.startswith("numpy\n")
+    assert "pip install 'nplstm[jit]'" in printed
+
+
+def test_the_environment_names_the_engines():
+    code = "import nplstm; print(nplstm.LSTM(2, 3).engine_for().name)"
+    assert run_python(code, NPLSTM_ENGINES="plain").stdout.strip() == "plain"
+    assert "NPLSTM_ENGINES: expected one of" in run_python(code, NPLSTM_ENGINES="fast").stderr
+
+
+def test_importing_and_making_a_layer_loads_no_numba():
+    code = "import sys, nplstm; nplstm.LSTM(2, 3); assert 'numba' not in sys.modules"
+    assert run_python(code).returncode == 0
+
+
+# --- the checks see what they are for --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        ("nplstm.engines._numpy.forward", "turned"),
+        ("nplstm.engines._numpy.backward", "_factors"),
+        ("nplstm.engines._numpy.backward", "_previous"),
+        ("nplstm.engines.compiled.backward", "unpadded_gates"),
+        ("nplstm.engines.compiled.forward", "_last"),
+    ],
+    ids=lambda slip: ".".join(slip),
+)
+def test_the_comparison_sees_a_slip(slip, monkeypatch):
+    module, name = slip
+    engine = "numpy" if "_numpy" in module else "compiled"
+    if engine == "compiled":
+        pytest.importorskip("numba")
+    correct = getattr(__import__(module, fromlist=[name]), name)
+
+    def wrong(*args, **kwargs):
+        result = correct(*args, **kwargs)
+        return result._replace(of_h=result.of_h * (1 + 1e-9)) if hasattr(result, "of_h") else result * (1 + 1e-9)
+
+    monkeypatch.setattr(f"{module}.{name}", wrong)
+    with pytest.raises(AssertionError, match="differs by"):
+        agree(engine, Variant("standard", "bidirectional", NUMPY), RTOL["float64"], training=False)
