@@ -9,7 +9,8 @@ Index arithmetic is done on the host, with NumPy; the data may be on any backend
 """
 
 from collections.abc import Iterator
-from typing import Any, Self
+from functools import lru_cache
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,9 @@ __all__ = [
     "sort_by_length",
     "turned_places",
 ]
+
+
+S = TypeVar("S", bound="Steps")
 
 
 class Steps:
@@ -55,8 +59,8 @@ class Steps:
 
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
-        """Make ``steps`` steps of ``batch`` sequences, all of one length."""
-        return cls(batch, np.full(steps, batch, dtype=np.int64))
+        """Return ``steps`` steps of ``batch`` sequences, all of one length."""
+        return _equal(cls, steps, batch)
 
     @classmethod
     def from_sorted_lengths(cls, lengths: HostIndices) -> Self:
@@ -107,6 +111,12 @@ class Steps:
     def lengths(self) -> HostIndices:
         """Each sequence's length, in decreasing order."""
         return (self.batch_sizes[:, None] > np.arange(self.batch)).sum(axis=0)
+
+
+@lru_cache(maxsize=32)
+def _equal(kind: type[S], steps: int, batch: int) -> S:
+    """Make them once for calls of the same size, one after the other."""
+    return kind(batch, np.full(steps, batch, dtype=np.int64))
 
 
 def _running(sorted_lengths: HostIndices) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -198,9 +198,11 @@ def eager_threads(monkeypatch):
     pytest.importorskip("numba")
     from nplstm.engines.compiled import shares
 
-    for name in ("_WORTH_A_THREAD", "_WORTH_WAITING", "_STEP_WORTH_A_THREAD"):
+    from nplstm.engines.compiled import forward
+
+    for name in ("WORTH_A_THREAD", "_WORTH_WAITING", "_STEP_WORTH_A_THREAD"):
         monkeypatch.setattr(shares, name, 0)
-    return shares
+    monkeypatch.setattr(forward, "WORTH_A_THREAD", 0)
 
 
 @pytest.mark.parametrize("engine", ["compiled"], indirect=True)

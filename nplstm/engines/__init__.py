@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple
 
 from nplstm._shapes import check_choice
@@ -23,6 +24,7 @@ __all__ = [
     "EngineChoice",
     "Lane",
     "Request",
+    "allowed_engines",
     "find_engine",
     "get_num_threads",
     "set_num_threads",
@@ -53,6 +55,7 @@ def _named(argument: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+@cache
 def _from_environment() -> tuple[str, ...]:
     given = os.environ.get("NPLSTM_ENGINES", "")
     return _named("NPLSTM_ENGINES", tuple(name.strip() for name in given.split(",") if name.strip()))
@@ -94,10 +97,15 @@ def use_engines(*names: str) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allowed_engines() -> tuple[str, ...]:
+    """Return the names of the engines that may be used here, in the order in which they are tried."""
+    return _allowed.get() or _from_environment() or tuple(_ENGINES)
+
+
 def find_engine(request: Request) -> tuple[Engine, EngineChoice]:
     """Return the first engine that does not refuse."""
     refused: dict[str, str] = {}
-    for name in _allowed.get() or _from_environment() or _ENGINES:
+    for name in allowed_engines():
         reason = _ENGINES[name].refusal(request)
         if not reason:
             return _ENGINES[name], EngineChoice(name, refused)

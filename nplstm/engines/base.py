@@ -13,7 +13,7 @@ from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
 
-__all__ = ["Engine", "Lane", "Request", "Stepper"]
+__all__ = ["Engine", "Lane", "Request", "ShortCall", "Stepper"]
 
 
 class Request(NamedTuple):
@@ -81,6 +81,18 @@ class Stepper(ABC):
         """By layer, (B, H); may be written to between steps."""
 
 
+class ShortCall(ABC):
+    """A stack for calls so short that what surrounds the computation has to be short, too."""
+
+    @abstractmethod
+    def takes(self, steps: int, batch: int) -> bool:
+        """Tell whether a call of this size is one."""
+
+    @abstractmethod
+    def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
+        """Return the output and the final states of ``x`` (T, B, I); ``h_0`` and ``c_0`` (L * D, B, H)."""
+
+
 class Engine(ABC):
     """One way to compute."""
 
@@ -103,3 +115,7 @@ class Engine(ABC):
     @abstractmethod
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return what runs the layers one step at a time, from a state of zeros."""
+
+    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall | None:
+        """Return what makes short calls of layers of one size, each reading all directions of that below."""
+        return None

@@ -23,6 +23,12 @@ class Said(NamedTuple):
     reset: Any = None
     reset_to: str = "zero"
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the batch is as it stands there."""
+        unsaid = self.lengths is None and self.mask is None and self.reset is None
+        return unsaid and self.masked_output == "repeat" and self.reset_to == "zero"
+
     def check(self) -> None:
         """Raise for words that mean nothing."""
         check_choice("masked_output", self.masked_output, ("repeat", "zero"))

@@ -1,12 +1,13 @@
 """One pass of an ``LSTM``: from what the user gave to the stack of layers, and its result."""
 
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import check_triple
 from nplstm._typing import Array, DType
 from nplstm.backends import Backend, check_arrays
 from nplstm.cells.spec import CellSpec
-from nplstm.engines import Request, find_engine
+from nplstm.engines import Engine, Request, allowed_engines, find_engine
 from nplstm.engines.checkpoint import Checkpointed
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers.context import ContextReader
@@ -24,7 +25,7 @@ from nplstm.params import Parameters
 from nplstm.recurrence import Recurrence, State
 from nplstm.transforms.bound import BoundTransform, Context
 
-__all__ = ["Layer", "recurrence_of", "request_of", "run"]
+__all__ = ["Layer", "engine_of", "recurrence_of", "request_of", "run"]
 
 
 class Layer(NamedTuple):
@@ -52,6 +53,13 @@ def request_of(definition: Layer, *, recurrent_given: bool, training: bool) -> R
         recurrent_given,
         training,
     )
+
+
+def engine_of(definition: Layer, *, recurrent_given: bool, training: bool) -> Engine:
+    """Find the engine; asked once, until the parameters are replaced."""
+    key = f"engine {allowed_engines()} {recurrent_given} {training}"
+    asked = partial(request_of, definition, recurrent_given=recurrent_given, training=training)
+    return definition.parameters.derived(key, lambda: find_engine(asked()))[0]
 
 
 def run(
@@ -96,7 +104,7 @@ def run(
     ]
     if every is not None and recurrent:
         raise ArgumentError("checkpoint_every: the recurrent input was given in the place of h_0, and is not a state")
-    engine, _ = find_engine(request_of(definition, recurrent_given=recurrent, training=rng is not None))
+    engine = engine_of(definition, recurrent_given=recurrent, training=rng is not None)
     if every is not None:
         engine = Checkpointed(engine, every)
     result = stack_forward(

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
@@ -56,3 +56,8 @@ class CompiledEngine(Engine):
         """Return one kernel call a step for all layers."""
         make: Any = import_module("nplstm.engines.compiled.stepper").CompiledStepper
         return make(recurrences, batch)
+
+    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall:
+        """Return kernel calls with little around them."""
+        make: Any = import_module("nplstm.engines.compiled.short").CompiledShortCall
+        return make(recurrences, directions)

@@ -33,7 +33,7 @@ def compiled_backward(
     block = max(1, max(lane.block_rows for lane in lanes) // max(1, steps.batch))
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
-        run_lanes([partial(lane.tasks, begin, end) for lane in lanes])
+        run_lanes([partial(lane.tasks, begin, end) for lane in lanes], steps.total * sum(lane.work for lane in lanes))
         for lane in lanes:
             lane.collect(begin, end)
     return [lane.gradients() for lane in lanes]
@@ -63,12 +63,17 @@ class _WayBack:
         """How many rows to put together: many beside the width of the weights, to which their product is added."""
         return max(_BLOCK_ROWS, 2 * max(self._P, self._tape.x.shape[1]))
 
+    @property
+    def work(self) -> int:
+        """Multiplications of one sequence in one step, those that sum over steps left out."""
+        return self._G * self._G // 4
+
     def tasks(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut some steps of the span among threads."""
         tape, Hp, rows = self._tape, self._G // 4, _rows(self._tape, first, last)
         if len(self._grad_a) < rows.stop - rows.start:
             self._grad_a = np.empty((rows.stop - rows.start, self._G), tape.x.dtype)
-        parts = shares(tape.steps, Hp, self._grad_a.itemsize, threads, 4 * Hp * Hp)
+        parts = shares(tape.steps, Hp, self._grad_a.itemsize, threads, self.work)
         state = (self._grad_out, self._weight_hh, self._grad_h, self._grad_c, tape.c_0)
         rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets, tape.reverse, first, last)
         backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))

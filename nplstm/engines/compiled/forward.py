@@ -10,7 +10,7 @@ from nplstm._typing import Array
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.kernels import Span, kernels
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
-from nplstm.engines.compiled.shares import progress_of, shares
+from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
 from nplstm.engines.compiled.team import Task, Team
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence, State
@@ -56,6 +56,11 @@ class Walk(NamedTuple):
         """Hp, the cells in whole panels."""
         return self.c.shape[1]
 
+    @property
+    def work(self) -> int:
+        """Multiplications of one sequence in one step."""
+        return 4 * self.panels * (self.x.shape[1] + self.panels)
+
     def room(self, rows: int) -> tuple[Array, Array]:
         """Make room for the gates and cells of some rows."""
         dtype = self.c.dtype
@@ -65,7 +70,7 @@ class Walk(NamedTuple):
         """Cut the steps among threads; without room for the gates they are not kept."""
         B, Hp = self.c.shape
         row_bytes = 4 * Hp * self.c.itemsize
-        parts = shares(self.steps, Hp, self.c.itemsize, threads, 4 * Hp * (self.x.shape[1] + Hp))
+        parts = shares(self.steps, Hp, self.c.itemsize, threads, self.work)
         block = max(_BLOCK_ROWS, _SCRATCH_BYTES * len(parts) // row_bytes) // max(1, B)
         block = min(max(1, block), len(self.steps))
         span = Span(reverse, block, gates is not None)
@@ -88,7 +93,8 @@ def compiled_forward(
     starts = [walk.c.copy() if record else walk.c for walk in walks]
     rooms = [walk.room(steps.total) if record else (None, None) for walk in walks]
     if steps.total:
-        run_lanes([partial(w.tasks, lane.reverse, *r) for w, lane, r in zip(walks, lanes, rooms, strict=True)])
+        cuts = [partial(w.tasks, lane.reverse, *r) for w, lane, r in zip(walks, lanes, rooms, strict=True)]
+        run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
     results: list[tuple[State, CompiledTape | None]] = []
     for lane, walk, (gates, cells), c_0 in zip(lanes, walks, rooms, starts, strict=True):
         final = State(_last(walk.out, walk.h_0, steps, reverse=lane.reverse), walk.final_c(lane.initial.c.shape[1]))
@@ -100,8 +106,12 @@ def compiled_forward(
     return results
 
 
-def run_lanes(lanes: list[Callable[[int], list[Task]]]) -> None:
-    """Run what each lane cuts its work into, side by side where there are threads enough."""
+def run_lanes(lanes: list[Callable[[int], list[Task]]], work: int) -> None:
+    """Run what each lane cuts its work into, side by side where that pays; ``work``: multiplications in all."""
+    if work < WORTH_A_THREAD:
+        for tasks in lanes:
+            TEAM.run(tasks(1))
+        return
     with TEAM.take(get_num_threads()) as threads:
         if len(lanes) > threads:
             for tasks in lanes:

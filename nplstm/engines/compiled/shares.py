@@ -9,15 +9,15 @@ from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
 from nplstm.steps import Steps
 
-__all__ = ["progress_of", "shares", "step_shares"]
+__all__ = ["WORTH_A_THREAD", "progress_of", "shares", "step_shares"]
 
-_WORTH_A_THREAD = 2_000_000
+WORTH_A_THREAD = 4_000_000
 """Multiplications below which waking another thread, some 20 microseconds, takes longer than it saves."""
 
 _WORTH_WAITING = 50_000
 """Multiplications in a step below which waiting for each other takes longer than it saves."""
 
-_STEP_WORTH_A_THREAD = 1_000_000
+_STEP_WORTH_A_THREAD = 1_500_000
 """The same for a step in real time."""
 
 PARTS = 64
@@ -31,7 +31,7 @@ def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> lis
     """Cut a layer into at most ``threads`` shares; ``work``: multiplications of one sequence in one step."""
     B, panels = steps.batch, Hp // vector_length(itemsize)
     whole = [Share(0, B, 0, panels, 0, 1)]
-    if threads == 1 or work * steps.total < _WORTH_A_THREAD:
+    if threads == 1 or work * steps.total < WORTH_A_THREAD:
         return whole
     n = min(threads, B // _SEQUENCES)
     if n > 1:

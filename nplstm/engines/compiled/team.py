@@ -79,6 +79,9 @@ class Team:
 
     def run(self, tasks: list[Task]) -> None:
         """Run all tasks at the same time, the first in the calling thread; for who has taken the team."""
+        if len(tasks) == 1:
+            tasks[0]()
+            return
         workers = self._workers[: len(tasks) - 1]
         for worker, task in zip(workers, tasks[1:], strict=True):
             worker.give(task)
