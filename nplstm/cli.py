@@ -1,4 +1,4 @@
-"""The command line: ``nplstm train``, ``nplstm sample``, ``nplstm gradcheck``.
+"""The command line: ``nplstm train``, ``nplstm sample``, ``nplstm gradcheck``, ``nplstm doctor``.
 
 Exit status: 0 done; 1 a gradient is wrong; 2 bad arguments, bad files, something missing; 130 stopped by Ctrl-C
 (128 + the signal's number, for any signal); 141 the reader of the output has gone.
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(subparsers)
     _add_sample(subparsers)
     _add_gradcheck(subparsers)
+    _add_doctor(subparsers)
     return parser
 
 
@@ -146,3 +147,18 @@ def _add_gradcheck(subparsers: Any) -> None:
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="a model file, or the folder of a run")
     _add_text(parser, "the documentation that CPython itself ships")
+
+
+def _add_doctor(subparsers: Any) -> None:
+    help_text = "Tell whether NumPy is as fast as it could be on this machine, and what to do if not."
+    parser = subparsers.add_parser("doctor", help=help_text, description=help_text)
+    parser.set_defaults(run=_doctor)
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print one JSON object instead of text"
+    )
+
+
+def _doctor(*, as_json: bool) -> int:
+    from nplstm.doctor.command import doctor  # what it takes to ask a machine, no other command needs
+
+    return doctor(as_json=as_json)

@@ -36,7 +36,9 @@ class Noise(NamedTuple):
 
     def of_rows(self, rows: slice) -> "Noise":
         """Return what some steps have of it."""
-        recurrent = self.recurrent[rows] if self.recurrent is not None and self.recurrent_by_step else self.recurrent
+        recurrent = (
+            self.recurrent[rows] if self.recurrent is not None and self.recurrent_by_step else self.recurrent
+        )
         keep_h, keep_c = (
             keep if isinstance(keep, float | None) else keep[rows] for keep in (self.keep_h, self.keep_c)
         )

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import strict_backend  # noqa: F401  registers itself
 
+import nplstm
 from nplstm.backends import get_backend
 from nplstm.backends._base import Backend
 from nplstm.errors import BackendUnavailableError
@@ -65,6 +66,13 @@ def be(request: pytest.FixtureRequest) -> Backend:
     except BackendUnavailableError as error:
         require(name, str(error))
         raise
+
+
+@pytest.fixture
+def plain_engine() -> Iterator[None]:
+    """Run the plain time loop: for tests that break it on purpose, or compare to the bit with what shares its code."""
+    with nplstm.use_engines("plain"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,17 @@ PACKAGE = Path(nplstm.__file__).parent
 
 # Index arithmetic, seeds and files are the host's business; everything else is shared by the backends.
 ON_THE_HOST = {"packing.py", "steps.py", "pieces.py", "params.py", "initialisers.py", "_typing.py"}
-HOST_FOLDERS = {"backends", "io", "language_model"}
+HOST_FOLDERS = {"backends", "io", "language_model", "doctor"}
+NUMPY_ENGINES = {"_numpy", "compiled"}
 
 
 def shared_modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         relative = path.relative_to(PACKAGE)
-        if relative.parts[0] not in HOST_FOLDERS and relative.name not in ON_THE_HOST:
+        on_host = HOST_FOLDERS & {relative.parts[0]} or (
+            relative.parts[0] == "engines" and NUMPY_ENGINES & {*relative.parts}
+        )
+        if not on_host and relative.name not in ON_THE_HOST:
             yield path
 
 

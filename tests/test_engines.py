@@ -256,7 +256,9 @@ def test_the_number_of_threads_is_checked_and_read_from_the_environment(threads)
     assert nplstm.get_num_threads() == 2
     code = "import nplstm; print(nplstm.get_num_threads())"
     environment = {"NPLSTM_NUM_THREADS": "7", "PATH": ""}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     assert found.stdout.strip() == "7"
 
 
@@ -291,7 +293,9 @@ def test_the_choice_says_why():
     lstm = nplstm.LSTM(2, 3, rng=0, cell=nplstm.CellSpec(clip=1.0))
     with nplstm.use_engines("numpy"), pytest.raises(nplstm.ArgumentError, match=r"none of those allowed.*clip"):
         lstm(np.zeros((1, 1, 2), np.float32))
-    with pytest.raises(nplstm.ArgumentError, match="names: expected one of 'compiled', 'numpy', 'plain', got 'fast'"):
+    with pytest.raises(
+        nplstm.ArgumentError, match="names: expected one of 'compiled', 'numpy', 'plain', got 'fast'"
+    ):
         nplstm.use_engines("fast").__enter__()
     with pytest.raises(nplstm.ArgumentError, match="names: expected at least one"):
         nplstm.use_engines().__enter__()

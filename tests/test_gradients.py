@@ -134,6 +134,7 @@ def leave_out_forget_path(grad_gates, values, out):
     gates.gates_backward((i, f * 1.001, g, o), values, out)
 
 
+@pytest.mark.usefixtures("plain_engine")
 def test_the_check_sees_a_slip_in_the_cell(monkeypatch, be):
     monkeypatch.setattr("nplstm.cells.lstm.gates_backward", leave_out_forget_path)
     options = dict(num_layers=1, bias=True, batch_first=False, bidirectional=False, projected=False, dropout=0.0)

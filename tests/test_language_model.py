@@ -317,6 +317,7 @@ def test_a_closed_pipe_is_no_error(text, tmp_path):
     assert result.returncode == 141  # as of any program whose reader has gone
 
 
+@pytest.mark.usefixtures("plain_engine")
 def test_the_gradient_check_fails_on_a_wrong_gradient(text, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     run("train", text, "--out", out, "--steps", 4, *SMALL)

@@ -77,6 +77,7 @@ def test_a_hundred_updates_with_adam_give_torchs_losses(golden, be):
         assert_close(be.to_numpy(parameters[name]), expected, 1e-9, name)
 
 
+@pytest.mark.usefixtures("plain_engine")
 @pytest.mark.parametrize("case", [c for c in CASES if c.dtype == "float64"][:6], ids=str)
 def test_the_comparison_sees_a_wrong_gate(case, golden, monkeypatch):
     def gates_with_a_slip(a):

@@ -345,6 +345,7 @@ def test_gates_stay_where_they_are_under_dropout_of_the_input(be):
     assert not np.array_equal(be.to_numpy(ahead.input), be.to_numpy(back.input))
 
 
+@pytest.mark.usefixtures("plain_engine")
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_one_step_of_a_layer(name, wide, be):

@@ -313,6 +313,7 @@ def test_a_packed_sequence_has_no_mask():
             nplstm.LSTM(I, H, rng=0)(packed, **{argument: MASK})
 
 
+@pytest.mark.usefixtures("plain_engine")
 def test_a_transform_without_backward_is_good_for_inference():
     lstm = nplstm.LSTM(I, H, hidden_transform=NoBackward(), rng=0)
     plain = nplstm.LSTM(I, H, rng=0)

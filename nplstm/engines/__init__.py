@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from nplstm._shapes import check_choice
+from nplstm.cells.spec import CellSpec
 from nplstm.engines._numpy import NumpyEngine
 from nplstm.engines.base import Engine, Lane, Request
 from nplstm.engines.compiled import CompiledEngine
@@ -25,6 +26,7 @@ __all__ = [
     "Lane",
     "Request",
     "allowed_engines",
+    "engine_refusals",
     "find_engine",
     "get_num_threads",
     "set_num_threads",
@@ -100,6 +102,12 @@ def use_engines(*names: str) -> Iterator[None]:
 def allowed_engines() -> tuple[str, ...]:
     """Return the names of the engines that may be used here, in the order in which they are tried."""
     return _allowed.get() or _from_environment() or tuple(_ENGINES)
+
+
+def engine_refusals() -> dict[str, str]:
+    """Return by name of each engine why it would not run a standard LSTM on NumPy here; empty where it would."""
+    standard = Request("numpy", "float32", CellSpec())
+    return {name: engine.refusal(standard) for name, engine in _ENGINES.items()}
 
 
 def find_engine(request: Request) -> tuple[Engine, EngineChoice]:

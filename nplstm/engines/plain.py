@@ -49,7 +49,9 @@ class _PlainStepper(Stepper):
         xp, dtype = namespace(recurrences[0].params.weight_ih), recurrences[0].params.weight_ih.dtype
         self._recurrences, self._residual, self._rows = recurrences, residual, slice(0, batch)
         widths = [recurrence.widths for recurrence in recurrences]
-        self._states = [State(xp.zeros((batch, P), dtype=dtype), xp.zeros((batch, H), dtype=dtype)) for P, H in widths]
+        self._states = [
+            State(xp.zeros((batch, P), dtype=dtype), xp.zeros((batch, H), dtype=dtype)) for P, H in widths
+        ]
         I = recurrences[0].params.weight_ih.shape[1]
         super().__init__(xp.zeros((batch, I), dtype=dtype), xp.zeros((batch, widths[-1][0]), dtype=dtype))
 

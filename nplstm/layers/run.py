@@ -103,7 +103,9 @@ def run(
         for layer in range(structure.layers)
     ]
     if every is not None and recurrent:
-        raise ArgumentError("checkpoint_every: the recurrent input was given in the place of h_0, and is not a state")
+        raise ArgumentError(
+            "checkpoint_every: the recurrent input was given in the place of h_0, and is not a state"
+        )
     engine = engine_of(definition, recurrent_given=recurrent, training=rng is not None)
     if every is not None:
         engine = Checkpointed(engine, every)

@@ -134,7 +134,10 @@ def check_streams(definition: Layer) -> None:
         (structure.directions == 2, "bidirectional=True reads the sequence from its end"),
         (structure.wiring.directions == (True,), "reverse=True reads the sequence from its end"),
         (definition.transform is not None, "hidden_transform may read a context: call the layer step by step"),
-        (structure.steps_outside, "recurrent_size without hidden_transform has its recurrent input from the caller"),
+        (
+            structure.steps_outside,
+            "recurrent_size without hidden_transform has its recurrent input from the caller",
+        ),
     ):
         if happens:
             raise ArgumentError(f"stream: {what}")

@@ -44,9 +44,7 @@ class BoundTransform:
 
     def of_rows(self, rows: slice) -> "BoundTransform":
         """Return the transform for some steps alone."""
-        context = {
-            name: c._replace(values=c.values[rows]) if c.by_step else c for name, c in self.context.items()
-        }
+        context = {name: c._replace(values=c.values[rows]) if c.by_step else c for name, c in self.context.items()}
         return BoundTransform(self._transform, self._parameters, context, self._recurrent_size)
 
     def _rows(self, by_step: bool, rows: slice, n: int) -> slice:

@@ -41,7 +41,9 @@ def numpy_backward(
     weight_hh = np.stack([tape.recurrence.prepared("numpy backward", ordered_weight_hh) for tape in tapes])
     grad_out = None
     if grad_outputs is not None:
-        grad_out = np.stack([turned(g, steps, reverse=t.reverse) for g, t in zip(grad_outputs, tapes, strict=True)])
+        grad_out = np.stack(
+            [turned(g, steps, reverse=t.reverse) for g, t in zip(grad_outputs, tapes, strict=True)]
+        )
     sums = [_Sums(tape) for tape in tapes]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
@@ -83,7 +85,13 @@ def _factors(cells: Array) -> _Factors:
 
 
 def _steps_back(
-    grad_out: Array | None, factors: _Factors, grad_a: Array, grad_h: Array, grad_c: Array, weight_hh: Array, count: int
+    grad_out: Array | None,
+    factors: _Factors,
+    grad_a: Array,
+    grad_h: Array,
+    grad_c: Array,
+    weight_hh: Array,
+    count: int,
 ) -> None:
     """Run ``count`` steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
     S, n, H = grad_h.shape

@@ -17,7 +17,8 @@ class NumpyStepper(Stepper):
         dtype = recurrences[0].params.weight_ih.dtype
         widths = [recurrence.params.weight_hh.shape[1] for recurrence in recurrences]
         super().__init__(
-            np.zeros((batch, recurrences[0].params.weight_ih.shape[1]), dtype), np.zeros((batch, widths[-1]), dtype)
+            np.zeros((batch, recurrences[0].params.weight_ih.shape[1]), dtype),
+            np.zeros((batch, widths[-1]), dtype),
         )
         self._layers: list[_Layer] = []
         below = self.x

@@ -33,7 +33,9 @@ def compiled_backward(
     block = max(1, max(lane.block_rows for lane in lanes) // max(1, steps.batch))
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
-        run_lanes([partial(lane.tasks, begin, end) for lane in lanes], steps.total * sum(lane.work for lane in lanes))
+        run_lanes(
+            [partial(lane.tasks, begin, end) for lane in lanes], steps.total * sum(lane.work for lane in lanes)
+        )
         for lane in lanes:
             lane.collect(begin, end)
     return [lane.gradients() for lane in lanes]

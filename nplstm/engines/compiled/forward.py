@@ -85,9 +85,7 @@ class Walk(NamedTuple):
         return self.c if self.panels == H else self.c[:, :H].copy()
 
 
-def compiled_forward(
-    lanes: list[Lane], steps: Steps, *, record: bool
-) -> list[tuple[State, CompiledTape | None]]:
+def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, CompiledTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
     walks = [_walk(lane, steps, record=record) for lane in lanes]
     starts = [walk.c.copy() if record else walk.c for walk in walks]
@@ -97,7 +95,9 @@ def compiled_forward(
         run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
     results: list[tuple[State, CompiledTape | None]] = []
     for lane, walk, (gates, cells), c_0 in zip(lanes, walks, rooms, starts, strict=True):
-        final = State(_last(walk.out, walk.h_0, steps, reverse=lane.reverse), walk.final_c(lane.initial.c.shape[1]))
+        final = State(
+            _last(walk.out, walk.h_0, steps, reverse=lane.reverse), walk.final_c(lane.initial.c.shape[1])
+        )
         tape = None
         if gates is not None and cells is not None:
             kept = (walk.x, walk.out, walk.h_0, c_0, gates, cells)

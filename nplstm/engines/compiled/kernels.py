@@ -72,9 +72,7 @@ def _before(offsets: Any, s: Any, rows: Any, reverse: Any, share: Any) -> Any:
 
 
 @njit(nogil=True)
-def _from_input(
-    x: Any, weight: Any, bias: Any, gates: Any, row: Any, rows: Any, base: Any, share: Any
-) -> None:
+def _from_input(x: Any, weight: Any, bias: Any, gates: Any, row: Any, rows: Any, base: Any, share: Any) -> None:
     """Write ``x W_ih^T + b`` of some rows into the gates."""
     V, G, I = lanes(gates), gates.shape[1], x.shape[1]
     Hp, stride = G // 4, x.strides[0] // x.itemsize
@@ -89,7 +87,16 @@ def _from_input(
 
 @njit(nogil=True)
 def _block_from_input(
-    x: Any, weight: Any, bias: Any, gates: Any, offsets: Any, first: Any, last: Any, base: Any, reverse: Any, share: Any
+    x: Any,
+    weight: Any,
+    bias: Any,
+    gates: Any,
+    offsets: Any,
+    first: Any,
+    last: Any,
+    base: Any,
+    reverse: Any,
+    share: Any,
 ) -> None:
     """The same for a block of steps: at once, where the share has all sequences."""
     if share.first == 0 and share.last >= offsets[1]:
@@ -104,7 +111,17 @@ def _block_from_input(
 
 @njit(nogil=True, error_model="numpy")
 def _cell_forward(
-    gates: Any, c: Any, cells: Any, out: Any, g: Any, Hp: Any, place: Any, kept: Any, h: Any, missing: Any, keep: Any
+    gates: Any,
+    c: Any,
+    cells: Any,
+    out: Any,
+    g: Any,
+    Hp: Any,
+    place: Any,
+    kept: Any,
+    h: Any,
+    missing: Any,
+    keep: Any,
 ) -> None:
     """Take one step of V cells of one sequence: the equations of ``lstm_cell_forward``.
 
@@ -195,7 +212,17 @@ def forward(
 
 @njit(nogil=True, error_model="numpy")
 def _cell_backward(
-    gates: Any, cells: Any, before: Any, grad_a: Any, grad_c: Any, grad_h: Any, g: Any, c: Any, b: Any, a: Any, place: Any
+    gates: Any,
+    cells: Any,
+    before: Any,
+    grad_a: Any,
+    grad_c: Any,
+    grad_h: Any,
+    g: Any,
+    c: Any,
+    b: Any,
+    a: Any,
+    place: Any,
 ) -> None:
     """Take one step of V cells of one sequence back: the equations of ``lstm_cell_backward``."""
     Hp = grad_c.shape[1]
@@ -312,8 +339,22 @@ def previous(out: Any, h_0: Any, offsets: Any, first: Any, last: Any, reverse: A
             for k in range(out.shape[1]):
                 into[row + r - base, k] = out[before + r, k] if r < began else h_0[r, k]
 
+
 def step(
-    x: Any, weights: Any, biases: Any, sizes: Any, old: Any, new: Any, c: Any, gates: Any, out: Any, first: Any, last: Any, member: Any, members: Any, progress: Any
+    x: Any,
+    weights: Any,
+    biases: Any,
+    sizes: Any,
+    old: Any,
+    new: Any,
+    c: Any,
+    gates: Any,
+    out: Any,
+    first: Any,
+    last: Any,
+    member: Any,
+    members: Any,
+    progress: Any,
 ) -> None:
     """Take a share of one step through all layers of a stack.
 
@@ -388,10 +429,49 @@ def kernels(dtype: Any) -> Kernels:
     progress = types.Array(types.int64, 1, "C")
     none = types.void
     return Kernels(
-        _compiled(none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress), forward),
-        _compiled(none(read, vector, matrix, matrix, matrix, matrix, matrix, matrix, offsets, types.boolean, index, index, share, progress), backward),
+        _compiled(
+            none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress),
+            forward,
+        ),
+        _compiled(
+            none(
+                read,
+                vector,
+                matrix,
+                matrix,
+                matrix,
+                matrix,
+                matrix,
+                matrix,
+                offsets,
+                types.boolean,
+                index,
+                index,
+                share,
+                progress,
+            ),
+            backward,
+        ),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
-        _compiled(none(read, vector, vector, offsets, vector, vector, vector, matrix, matrix, index, index, index, index, progress), step),
+        _compiled(
+            none(
+                read,
+                vector,
+                vector,
+                offsets,
+                vector,
+                vector,
+                vector,
+                matrix,
+                matrix,
+                index,
+                index,
+                index,
+                index,
+                progress,
+            ),
+            step,
+        ),
     )
 
 

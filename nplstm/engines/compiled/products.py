@@ -31,7 +31,17 @@ def product(rows: int, vectors: int) -> Any:
 
     @intrinsic
     def function(
-        typing: Any, c: Any, c_start: Any, c_row: Any, c_column: Any, a: Any, a_start: Any, a_row: Any, w: Any, w_start: Any, K: Any
+        typing: Any,
+        c: Any,
+        c_start: Any,
+        c_row: Any,
+        c_column: Any,
+        a: Any,
+        a_start: Any,
+        a_row: Any,
+        w: Any,
+        w_start: Any,
+        K: Any,
     ) -> Any:
         kind = Vector(c.dtype)
         align = c.dtype.bitwidth // 8
@@ -87,14 +97,24 @@ def product(rows: int, vectors: int) -> Any:
     return function
 
 
-
-
 def _by_rows(vectors: int) -> Any:
     """Make the product of any number of rows: in tiles of nearly equal height."""
     one, two, three, four, five, six = (product(rows, vectors) for rows in range(1, 7))
 
     @njit(nogil=True)
-    def multiply(c: Any, c_start: Any, c_row: Any, c_column: Any, a: Any, a_start: Any, a_row: Any, w: Any, w_start: Any, K: Any, rows: Any) -> None:
+    def multiply(
+        c: Any,
+        c_start: Any,
+        c_row: Any,
+        c_column: Any,
+        a: Any,
+        a_start: Any,
+        a_row: Any,
+        w: Any,
+        w_start: Any,
+        K: Any,
+        rows: Any,
+    ) -> None:
         while rows > 0:
             tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
             n = (rows + tiles - 1) // tiles

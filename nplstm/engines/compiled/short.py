@@ -60,7 +60,9 @@ class CompiledShortCall(ShortCall):
                 if c_0 is not None:
                     c[:, :H] = c_0[k]
                 span = Span(reverse, block, False)
-                self._forward(rows, *packed, aligned_rows(h_0[k]), c, out, gates, c, offsets, span, share, self._progress)
+                self._forward(
+                    rows, *packed, aligned_rows(h_0[k]), c, out, gates, c, offsets, span, share, self._progress
+                )
                 h_n[k] = out[:B] if reverse else out[-B:]
                 c_n[k] = c[:, :H]
                 k += 1

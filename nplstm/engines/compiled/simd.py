@@ -17,8 +17,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    "TILE_ROWS", "Vector", "at_most", "bits_of_power", "fma", "lanes", "load", "load_first", "polynomial", 
-    "store", "store_first", "with_sign",
+    "TILE_ROWS",
+    "Vector",
+    "at_most",
+    "bits_of_power",
+    "fma",
+    "lanes",
+    "load",
+    "load_first",
+    "polynomial",
+    "store",
+    "store_first",
+    "with_sign",
 ]
 
 
@@ -75,7 +85,9 @@ def broadcast(builder: Any, scalar: Any, kind: Vector) -> Any:
     """All lanes alike."""
     undefined = ir.Constant(kind.llvm, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), kind.lanes), [0] * kind.lanes))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), kind.lanes), [0] * kind.lanes)
+    )
 
 
 def _as_vector(context: Any, builder: Any, value: Any, given: Any, kind: Vector) -> Any:
@@ -209,7 +221,9 @@ def _first_lanes(builder: Any, kind: Vector, count: Any) -> Any:
     undefined = ir.Constant(integers, ir.Undefined)
     first = builder.insert_element(undefined, count, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.lanes), [0] * kind.lanes)
-    return builder.icmp_signed("<", ir.Constant(integers, list(range(kind.lanes))), builder.shuffle_vector(first, undefined, zeros))
+    return builder.icmp_signed(
+        "<", ir.Constant(integers, list(range(kind.lanes))), builder.shuffle_vector(first, undefined, zeros)
+    )
 
 
 @intrinsic

@@ -1,0 +1,81 @@
+"""How many CPUs this process may use: fewer than the machine has, in a container or under ``taskset``.
+
+OpenBLAS respects the affinity and knows nothing of quotas: with a quota of 2 out of 64 CPUs it starts 64 threads,
+which use up the quota at once and then all wait.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIPS = Path("/proc/self/cgroup")
+
+# version 2 has both numbers in one file; version 1 has two, and is found in some containers still
+_QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """CPUs as the operating system grants them."""
+
+    affinity: int
+    """CPUs that this process may be put on."""
+    quota: float | None
+    """CPU seconds a second that its control groups grant; None: no limit, or no control groups."""
+    usable: int
+    """Threads that can run at the same time: the smaller of the two."""
+
+
+def find_cpus() -> Cpus:
+    """Ask the operating system."""
+    get_affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)  # not on macOS, Windows
+    affinity = len(get_affinity(0)) if get_affinity else os.cpu_count() or 1
+    quota = find_quota(MEMBERSHIPS.read_text(), CGROUPS) if MEMBERSHIPS.exists() else None
+    return Cpus(affinity, quota, usable(affinity, quota))
+
+
+def usable(affinity: int, quota: float | None) -> int:
+    """Return how many threads can run at the same time; of a broken quota the whole CPUs count.
+
+    >>> usable(64, None), usable(64, 2.5), usable(64, 0.5), usable(2, 8.0)
+    (64, 2, 1, 2)
+    """
+    return affinity if quota is None else max(1, min(affinity, int(quota)))
+
+
+def find_quota(memberships: str, root: Path) -> float | None:
+    """Return the smallest quota, in CPUs, among the control groups of a process and the groups that hold them.
+
+    Parameters
+    ----------
+    memberships : str
+        What ``/proc/self/cgroup`` says: lines ``number:controllers:path``.
+    root : Path
+        Where control groups are mounted.
+    """
+    quotas = [quota for folder in _groups(memberships, root) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _groups(memberships: str, root: Path) -> Iterator[Path]:
+    for line in memberships.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "cpu" if controllers else root
+        # in a container the path may be the host's, of which the container sees the end alone, as the root
+        group = PurePosixPath(path.lstrip("/"))
+        yield from (top / part for part in (group, *group.parents))
+
+
+def _quota_of(folder: Path) -> float | None:
+    for names in _QUOTA_FILES:
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+        except (OSError, ValueError):
+            continue
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    return None
