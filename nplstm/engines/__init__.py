@@ -5,7 +5,7 @@ why those before it did.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -67,7 +67,7 @@ _allowed: ContextVar[tuple[str, ...]] = ContextVar("engines", default=())
 
 
 @contextmanager
-def use_engines(*names: str) -> Iterator[None]:
+def use_engines(*names: str) -> Generator[None]:
     """Let calls within the context use these engines alone, tried in the order given.
 
     By default all are tried, the fastest first, or those that the environment variable NPLSTM_ENGINES names,

@@ -1,4 +1,4 @@
-"""Short calls: a plain call of a plain stack about which nothing is said, past all that asks what else there is."""
+"""Short calls: those of a plain stack about which nothing is said, past all that asks what else there is."""
 
 from typing import Any, cast
 
@@ -19,17 +19,14 @@ def run_short(definition: Layer, input: Any, hx: Any) -> tuple[Array, tuple[Arra
     T, B, I = x.shape
     if I != definition.structure.input_size or T * B == 0 or not short.takes(T, B):
         return None
-    h_0 = c_0 = None
-    if hx is not None:
-        if not isinstance(hx, tuple | list) or len(cast("tuple[Any, ...]", hx)) != 2:
-            return None
-        h_0, c_0 = hx
-        structure = definition.structure
-        shape = (structure.layers * structure.directions, B, structure.hidden_sizes[0])
-        for state in (h_0, c_0):
-            if state is not None and not (_fits(state, definition, 3) and state.shape == shape):
-                return None
-    output, h_n, c_n = short(x, h_0, c_0)
+    states = cast("tuple[Any, ...]", (None, None) if hx is None else hx)
+    structure = definition.structure
+    shape = (structure.layers * structure.directions, B, structure.hidden_sizes[0])
+    if not isinstance(states, tuple | list) or len(states) != 2:
+        return None
+    if any(state is not None and not (_fits(state, definition, 3) and state.shape == shape) for state in states):
+        return None
+    output, h_n, c_n = short(x, *states)
     return (output.swapaxes(0, 1) if definition.batch_first else output), (h_n, c_n)
 
 

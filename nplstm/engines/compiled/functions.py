@@ -14,9 +14,7 @@ The series is cut where what is left out is below half a rounding.
 from math import factorial, log
 from typing import Any
 
-from numba import types
-from numba.extending import overload
-
+from nplstm.engines.compiled._numba import overload, types
 from nplstm.engines.compiled.simd import Vector, at_most, bits_of_power, fma, polynomial, with_sign
 
 __all__ = ["tanh"]

@@ -7,11 +7,7 @@ takes longer than the product itself.
 
 from typing import Any
 
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from nplstm.engines.compiled._numba import intrinsic, njit, types
 from nplstm.engines.compiled.simd import INDEX, TILE_ROWS, Vector, broadcast, call, place_of
 
 __all__ = ["multiply_1", "multiply_2", "multiply_4"]

@@ -1,9 +1,11 @@
 """How threads share a layer: by sequences where there are enough of them, else by cells."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.kernels import Share
+from nplstm.engines.compiled.rows import Share
 from nplstm.engines.compiled.packing import GROUP
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
@@ -36,13 +38,13 @@ def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> lis
     n = min(threads, B // _SEQUENCES)
     if n > 1:
         bounds = _balanced(steps, n)
-        return [Share(a, b, 0, panels, 0, 1) for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [Share(a, b, 0, panels, 0, 1) for a, b in pairwise(bounds)]
     groups = -(-panels // GROUP)
     n = min(threads, groups)
     if n == 1 or not CAN_WAIT or work * B < _WORTH_WAITING:
         return whole
     bounds = [min(panels, groups * k // n * GROUP) for k in range(n + 1)]
-    return [Share(0, B, a, b, k, n) for k, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    return [Share(0, B, a, b, k, n) for k, (a, b) in enumerate(pairwise(bounds))]
 
 
 def _balanced(steps: Steps, n: int) -> list[int]:

@@ -12,9 +12,16 @@ Numba's cache looks at the file of the function that it compiles: after a change
 import operator
 from typing import Any
 
-from llvmlite import binding, ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic, models, overload, register_model
+from nplstm.engines.compiled._numba import (
+    binding,
+    cgutils,
+    intrinsic,
+    ir,
+    models,
+    overload,
+    register_model,
+    types,
+)
 
 __all__ = [
     "TILE_ROWS",

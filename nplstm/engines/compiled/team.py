@@ -5,7 +5,7 @@ another Python thread, does its work alone. What is computed does not depend on 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -65,7 +65,7 @@ class Team:
         self._lock, self._workers = Lock(), []
 
     @contextmanager
-    def take(self, threads: int) -> Iterator[int]:
+    def take(self, threads: int) -> Generator[int]:
         """Have the team for as long as the context lasts: yields how many threads there are, 1 if it is busy."""
         if threads == 1 or not self._lock.acquire(blocking=False):
             yield 1

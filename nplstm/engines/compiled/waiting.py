@@ -7,9 +7,7 @@ busy machine makes progress.
 import os
 from typing import Any
 
-from numba import njit, types
-from numba.extending import intrinsic
-
+from nplstm.engines.compiled._numba import intrinsic, njit, types
 from nplstm.engines.compiled.simd import place_of
 
 __all__ = ["CAN_WAIT", "LINE", "wait", "wait_for"]
@@ -48,7 +46,7 @@ def seen(typing: Any, progress: Any, place: Any) -> Any:
 
 
 @njit("void(int64[::1], int64, int64)", nogil=True, cache=True)
-def wait_for(progress, member, count):
+def wait_for(progress: Any, member: Any, count: Any) -> None:
     """Wait until a member has come as far as ``count``."""
     looks = 0
     while seen(progress, member * LINE) < count:
@@ -58,7 +56,7 @@ def wait_for(progress, member, count):
 
 
 @njit(nogil=True)
-def wait(progress, member, members, count):
+def wait(progress: Any, member: Any, members: Any, count: Any) -> None:
     """Say that this member has come as far as ``count``, and wait until all have."""
     announce(progress, member * LINE, count)
     for other in range(members):

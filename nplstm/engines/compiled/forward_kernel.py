@@ -1,0 +1,151 @@
+"""The time loop forward, compiled, of one layer in one direction; see ``kernels`` for the layout."""
+
+from typing import Any
+
+from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.functions import tanh
+from nplstm.engines.compiled.products import multiply_4
+from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
+from nplstm.engines.compiled.simd import fma, lanes, load, store, store_first
+from nplstm.engines.compiled.waiting import wait
+
+__all__ = ["cell_forward", "forward"]
+
+
+@njit(nogil=True)
+def _from_input(x: Any, weight: Any, bias: Any, gates: Any, row: Any, rows: Any, base: Any, share: Any) -> None:
+    """Write ``x W_ih^T + b`` of some rows into the gates."""
+    V, G, I = lanes(gates), gates.shape[1], x.shape[1]
+    Hp, stride = G // 4, x.strides[0] // x.itemsize
+    for p in range(share.first_panel, share.last_panel):
+        start = (row - base) * G + p * V
+        for k in range(4):
+            b = load(bias, k * Hp + p * V)
+            for r in range(rows):
+                store(gates, start + r * G + k * Hp, b)
+        multiply_4(gates, start, G, Hp, x, row * stride, stride, weight, p * I * 4 * V, I, rows)
+
+
+@njit(nogil=True)
+def _block_from_input(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    gates: Any,
+    offsets: Any,
+    first: Any,
+    last: Any,
+    base: Any,
+    reverse: Any,
+    share: Any,
+) -> None:
+    """Do the same for a block of steps: at once, where the share has all sequences."""
+    if share.first == 0 and share.last >= offsets[1]:
+        row = first_row(offsets, first, last, reverse)
+        end = offsets[time_of(offsets, first if reverse else last - 1, reverse) + 1]
+        _from_input(x, weight, bias, gates, row, end - row, base, share)
+    else:
+        for s in range(first, last):
+            row, rows = rows_of(offsets, s, reverse, share)
+            _from_input(x, weight, bias, gates, row, rows, base, share)
+
+
+@njit(nogil=True, error_model="numpy")
+def cell_forward(
+    gates: Any,
+    c: Any,
+    cells: Any,
+    out: Any,
+    g: Any,
+    Hp: Any,
+    place: Any,
+    kept: Any,
+    h: Any,
+    missing: Any,
+    keep: Any,
+) -> None:
+    """Take one step of V cells of one sequence: the equations of ``lstm_cell_forward``.
+
+    ``g``, ``place``, ``kept`` and ``h`` are offsets in ``gates``, ``c``, ``cells`` and ``out``; the last ``missing``
+    lanes are not there in ``out``.
+    """
+    i_t = fma(tanh(load(gates, g)), 0.5, 0.5)
+    f_t = fma(tanh(load(gates, g + Hp)), 0.5, 0.5)
+    g_t = tanh(load(gates, g + 2 * Hp))
+    o_t = fma(tanh(load(gates, g + 3 * Hp)), 0.5, 0.5)
+    c_t = fma(f_t, load(c, place), i_t * g_t)
+    h_t = o_t * tanh(c_t)
+    store(c, place, c_t)
+    if missing > 0:
+        store_first(out, h, lanes(c) - missing, h_t)
+    else:
+        store(out, h, h_t)
+    if keep:
+        store(gates, g, i_t)
+        store(gates, g + Hp, f_t)
+        store(gates, g + 2 * Hp, g_t)
+        store(gates, g + 3 * Hp, o_t)
+        store(cells, kept, c_t)
+
+
+def forward(
+    x: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias: Any,
+    h_0: Any,
+    c: Any,
+    out: Any,
+    gates: Any,
+    cells: Any,
+    offsets: Any,
+    span: Any,
+    share: Any,
+    progress: Any,
+) -> None:
+    """Run a share of a layer.
+
+    Parameters
+    ----------
+    x : (N, I)
+    weight_ih, weight_hh, bias
+        Packed.
+    h_0 : (B, P)
+    c : (B, Hp)
+        Each sequence's initial cell state; overwritten with its final one.
+    out : (N, P)
+        Receives h_t, and is read for h_{t-1}.
+    gates : (rows, 4Hp)
+        Work space; with ``span.keep`` receives i, f, g, o of all rows.
+    cells : (rows, Hp)
+        With ``span.keep`` receives c_t of all rows.
+    offsets : (T + 1,)
+        Of the rows of each step.
+    span : Span
+    share : Share
+    progress : (members * LINE,)
+        Zeros, for the threads to wait by.
+    """
+    V, Hp, P = lanes(c), c.shape[1], out.shape[1]
+    G, h_row, out_row = 4 * Hp, h_0.strides[0] // h_0.itemsize, out.strides[0] // out.itemsize
+    reverse = span.reverse
+    steps = len(offsets) - 1
+    for first in range(0, steps, span.block):
+        last = min(first + span.block, steps)
+        base = 0 if span.keep else first_row(offsets, first, last, reverse)
+        _block_from_input(x, weight_ih, bias, gates, offsets, first, last, base, reverse, share)
+        for s in range(first, last):
+            row, rows = rows_of(offsets, s, reverse, share)
+            before, began = rows_before(offsets, s, rows, reverse, share)
+            for p in range(share.first_panel, share.last_panel):
+                start, weight = (row - base) * G + p * V, p * P * 4 * V
+                multiply_4(gates, start, G, Hp, out, before * out_row, out_row, weight_hh, weight, P, began)
+                start, h = start + began * G, (share.first + began) * h_row
+                multiply_4(gates, start, G, Hp, h_0, h, h_row, weight_hh, weight, P, rows - began)
+                missing = max(0, (p + 1) * V - P)
+                for r in range(rows):
+                    g, kept = (row + r - base) * G + p * V, (row + r - base) * Hp + p * V
+                    place, h = (share.first + r) * Hp + p * V, (row + r) * out_row + p * V
+                    cell_forward(gates, c, cells, out, g, Hp, place, kept, h, missing, span.keep)
+            if share.members > 1:
+                wait(progress, share.member, share.members, s + 1)

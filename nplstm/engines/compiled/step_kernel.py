@@ -1,0 +1,79 @@
+"""One step through a stack of layers, compiled; see ``kernels`` for the layout."""
+
+from typing import Any
+
+from nplstm.engines.compiled.forward_kernel import cell_forward
+from nplstm.engines.compiled.products import multiply_4
+from nplstm.engines.compiled.simd import lanes, load, store
+from nplstm.engines.compiled.waiting import LINE, wait
+
+__all__ = ["step"]
+
+
+def step(
+    x: Any,
+    weights: Any,
+    biases: Any,
+    sizes: Any,
+    old: Any,
+    new: Any,
+    c: Any,
+    gates: Any,
+    out: Any,
+    first: Any,
+    last: Any,
+    member: Any,
+    members: Any,
+    progress: Any,
+) -> None:
+    """Take a share of one step through all layers of a stack.
+
+    Parameters
+    ----------
+    x : (B, I)
+    weights, biases
+        Packed, of one layer after the other: W_ih, W_hh; b.
+    sizes : (1 + layers,)
+        I, and H of each layer.
+    old, new : flat
+        h before and after the step, (B, H) of one layer after the other.
+    c : flat
+        (B, Hp) of one layer after the other; overwritten.
+    gates : (B, 4 * the largest Hp)
+        Work space.
+    out : (B, H)
+        Receives the last layer's h.
+    first, last
+        The share's panels, in 64ths of a layer's.
+    member, members, progress
+        As for ``forward``; ``progress`` goes on from step to step.
+    """
+    V, B, I = lanes(c), x.shape[0], x.shape[1]
+    w, b, h_at, below, c_at = 0, 0, 0, 0, 0
+    for layer in range(len(sizes) - 1):
+        H = sizes[layer + 1]
+        panels = (H + V - 1) // V
+        Hp = panels * V
+        G, hh = 4 * Hp, w + I * 4 * Hp
+        for p in range(panels * first // 64, panels * last // 64):
+            g = p * V
+            for k in range(4):
+                bias = load(biases, b + k * Hp + p * V)
+                for r in range(B):
+                    store(gates, g + r * G + k * Hp, bias)
+            if layer == 0:
+                multiply_4(gates, g, G, Hp, x, 0, I, weights, w + p * I * 4 * V, I, B)
+            else:
+                multiply_4(gates, g, G, Hp, new, below, I, weights, w + p * I * 4 * V, I, B)
+            multiply_4(gates, g, G, Hp, old, h_at, H, weights, hh + p * H * 4 * V, H, B)
+            missing = max(0, (p + 1) * V - H)
+            for r in range(B):
+                place, h = c_at + r * Hp + p * V, h_at + r * H + p * V
+                cell_forward(gates, c, c, new, g + r * G, Hp, place, 0, h, missing, False)
+        if members > 1:
+            wait(progress, member, members, progress[member * LINE] + 1)
+        w, b, below, h_at, c_at, I = hh + H * G, b + G, h_at, h_at + B * H, c_at + B * Hp, H
+    if member == 0:
+        for r in range(B):
+            for k in range(I):
+                out[r, k] = new[below + r * I + k]
