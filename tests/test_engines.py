@@ -196,9 +196,7 @@ def test_a_recurrent_input_cannot_be_checkpointed():
 def eager_threads(monkeypatch):
     """Let the compiled engine share even the smallest work."""
     pytest.importorskip("numba")
-    from nplstm.engines.compiled import shares
-
-    from nplstm.engines.compiled import forward
+    from nplstm.engines.compiled import forward, shares
 
     for name in ("WORTH_A_THREAD", "_WORTH_WAITING", "_STEP_WORTH_A_THREAD"):
         monkeypatch.setattr(shares, name, 0)

@@ -12,8 +12,8 @@ from nplstm.layers.find_layout import Said
 from nplstm.layers.run import Layer, request_of, run
 from nplstm.layers.short import run_short
 from nplstm.layers.spec import check_spec, gate_misfit
-from nplstm.layers.structure import USUAL, build_structure, check_combinations
 from nplstm.layers.stream import Stream, check_streams
+from nplstm.layers.structure import USUAL, build_structure, check_combinations
 from nplstm.layers.tape import LSTMTape
 from nplstm.module import Module
 from nplstm.noise import needed_generator

@@ -17,7 +17,7 @@ def run_short(definition: Layer, input: Any, hx: Any) -> tuple[Array, tuple[Arra
         return None
     x = input.swapaxes(0, 1) if definition.batch_first else input
     T, B, I = x.shape
-    if I != definition.structure.input_size or T * B == 0 or not short.takes(T, B):
+    if definition.structure.input_size != I or T * B == 0 or not short.takes(T, B):
         return None
     states = cast("tuple[Any, ...]", (None, None) if hx is None else hx)
     structure = definition.structure

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.ops.dropout import dropout_backward, dropout_forward
 from nplstm.engines import Engine, Lane
+from nplstm.ops.dropout import dropout_backward, dropout_forward
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps

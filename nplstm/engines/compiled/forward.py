@@ -9,8 +9,8 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.rows import Span
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
+from nplstm.engines.compiled.rows import Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
 from nplstm.engines.compiled.team import Task, Team
 from nplstm.engines.threads import get_num_threads

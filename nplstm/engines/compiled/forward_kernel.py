@@ -137,7 +137,9 @@ def forward(
         for s in range(first, last):
             row, rows = rows_of(offsets, s, reverse, share)
             before, began = rows_before(offsets, s, rows, reverse, share)
-            for p in range(share.first_panel, share.last_panel):
+            for panel in range(share.first_panel, share.last_panel):
+                # every other step in the other order: the weights read last are still in the cache
+                p = panel if s % 2 == 0 else share.first_panel + share.last_panel - 1 - panel
                 start, weight = (row - base) * G + p * V, p * P * 4 * V
                 multiply_4(gates, start, G, Hp, out, before * out_row, out_row, weight_hh, weight, P, began)
                 start, h = start + began * G, (share.first + began) * h_row

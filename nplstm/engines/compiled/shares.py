@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.rows import Share
 from nplstm.engines.compiled.packing import GROUP
+from nplstm.engines.compiled.rows import Share
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
 from nplstm.steps import Steps

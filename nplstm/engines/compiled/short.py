@@ -10,8 +10,8 @@ from nplstm._typing import Array
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled.forward import aligned_rows
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.packing import Packed, pack
+from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.recurrence import Recurrence
