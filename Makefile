@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough bench gpu clean
+.PHONY: help demo test check lint format examples parity thorough bench bench-rivals gpu clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -13,6 +13,7 @@ help:
 	@echo "make parity    run the suite with torch installed beside it, in an environment of its own"
 	@echo "make thorough  run the suite with many more drawn examples"
 	@echo "make bench     measure import time, the plain time loop and what variants cost"
+	@echo "make bench-rivals  measure beside torch and onnxruntime, in an environment of its own (RIVALS=--quick to try)"
 	@echo "make gpu       run the suite and the benchmark on CuPy, in an environment that has it"
 	@echo "make clean     remove .venv, caches and runs"
 
@@ -65,6 +66,16 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/variants.py --limit 2
 
+.venv-bench/.made: benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# On a quiet machine: a whole run takes about half an hour. RIVALS has options, such as --quick or --only streaming.
+bench-rivals: .venv-bench/.made
+	.venv-bench/bin/python -m benchmarks.rivals $(RIVALS)
+
 # On a machine with a GPU, in an environment that has CuPy: PYTHON=... make gpu
 gpu:
 	NPLSTM_REQUIRE=cupy $(PYTHON) -m pytest tests --backend cupy
@@ -72,5 +83,5 @@ gpu:
 	$(PYTHON) benchmarks/variants.py --backend cupy
 
 clean:
-	rm -rf .venv .venv-torch runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-torch .venv-bench runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

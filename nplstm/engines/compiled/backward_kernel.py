@@ -4,7 +4,7 @@ from typing import Any
 
 from nplstm.engines.compiled._numba import njit
 from nplstm.engines.compiled.functions import tanh
-from nplstm.engines.compiled.products import multiply_1, multiply_2, multiply_4
+from nplstm.engines.compiled.gradient_kernels import multiply_panels
 from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
 from nplstm.engines.compiled.simd import fma, lanes, load, load_first, store
 from nplstm.engines.compiled.waiting import wait
@@ -37,29 +37,6 @@ def _cell_backward(
     store(grad_a, a + 2 * Hp, grad_c_t * i_t * (1.0 - g_t * g_t))
     store(grad_a, a + 3 * Hp, grad_h * tanh_c * o_t * (1.0 - o_t))
     store(grad_c, place, grad_c_t * f_t)
-
-
-@njit(nogil=True)
-def _grad_h(weight: Any, grad_a: Any, grad_h: Any, first: Any, rows: Any, row: Any, share: Any) -> None:
-    """Write ``grad_a W_hh`` into the gradients of the h that the step read."""
-    V, Hp = lanes(grad_h), grad_h.shape[1]
-    G = 4 * Hp
-    for r in range(first, first + rows):
-        for p in range(share.first_panel, share.last_panel):
-            store(grad_h, r * Hp + p * V, 0.0)
-    p = share.first_panel
-    start = row * G
-    while p < share.last_panel:
-        c, w = first * Hp + p * V, p * G * V
-        if share.last_panel - p >= 4:
-            multiply_4(grad_h, c, Hp, V, grad_a, start, G, weight, w, G, rows)
-            p += 4
-        elif share.last_panel - p >= 2:
-            multiply_2(grad_h, c, Hp, V, grad_a, start, G, weight, w, G, rows)
-            p += 2
-        else:
-            multiply_1(grad_h, c, Hp, V, grad_a, start, G, weight, w, G, rows)
-            p += 1
 
 
 def backward(
@@ -121,7 +98,12 @@ def backward(
                     _cell_backward(gates, cells, c_0, grad_a, grad_c, grad_h_t, g, c, place, a, place)
         if share.members > 1:
             wait(progress, share.member, share.members, count + 1)
-        _grad_h(weight_hh, grad_a, grad_h, share.first, rows, row - base, share)
+        for r in range(share.first, share.first + rows):
+            for p in range(share.first_panel, share.last_panel):
+                store(grad_h, r * Hp + p * V, 0.0)
+        multiply_panels(
+            grad_h, share.first * Hp, Hp, grad_a, (row - base) * G, G, weight_hh, G, rows, share.first_panel, share.last_panel
+        )
         if share.members > 1:
             wait(progress, share.member, share.members, count + 2)
         count += 2

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from nplstm.engines.compiled._numba import from_dtype, njit, typeof, types
 from nplstm.engines.compiled.backward_kernel import backward, previous
 from nplstm.engines.compiled.forward_kernel import forward
+from nplstm.engines.compiled.gradient_kernels import input_gradient, sum_products
 from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.step_kernel import step
 
@@ -28,6 +29,8 @@ class Kernels(NamedTuple):
     forward: Any
     backward: Any
     previous: Any
+    sum_products: Any
+    input_gradient: Any
     step: Any
 
 
@@ -66,6 +69,10 @@ def kernels(dtype: Any) -> Kernels:
             backward,
         ),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
+        _compiled(
+            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector, vector), sum_products
+        ),
+        _compiled(none(matrix, vector, matrix, index, index, index), input_gradient),
         _compiled(
             none(
                 read,

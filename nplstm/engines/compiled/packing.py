@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nplstm._typing import Array
+from nplstm._typing import Array, DType
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.params import LSTMParams
 
-__all__ = ["GROUP", "Packed", "natural_weight", "pack", "pack_backward", "padded_cells", "unpadded_gates"]
+__all__ = ["GROUP", "Packed", "PackedBack", "pack", "pack_backward", "padded_cells", "padded_zeros", "unpadded_gates"]
 
 GROUP = 4
 """Panels that the way back takes at once."""
@@ -36,9 +36,20 @@ def pack(params: LSTMParams) -> Packed:
     )
 
 
-def pack_backward(params: LSTMParams) -> Array:
-    """Pack W_hh for ``grad_a W_hh``: by group of panels of P: (4Hp, panels, V)."""
-    rows = _padded_gates(params.weight_hh).reshape(-1, params.weight_hh.shape[1])
+class PackedBack(NamedTuple):
+    """The weights of one layer and direction, for the way back: by group of panels of columns, (4Hp, panels, V)."""
+
+    weight_ih: Array
+    weight_hh: Array
+
+
+def pack_backward(params: LSTMParams) -> PackedBack:
+    """Pack for the way back."""
+    return PackedBack(_by_column(params.weight_ih), _by_column(params.weight_hh))
+
+
+def _by_column(weight: Array) -> Array:
+    rows = _padded_gates(weight).reshape(-1, weight.shape[1])
     wide = padded_cells(rows)
     V = vector_length(rows.itemsize)
     panels = wide.shape[1] // V
@@ -51,12 +62,6 @@ def pack_backward(params: LSTMParams) -> Array:
     return np.concatenate(parts)
 
 
-def natural_weight(params: LSTMParams) -> Array:
-    """Return W_ih with zeros for the cells that fill up the last panel, (4Hp, I)."""
-    padded = _padded_gates(params.weight_ih)
-    return padded.reshape(-1, padded.shape[2])
-
-
 def padded_cells(values: Array) -> Array:
     """Return a copy of (rows, H) with whole panels, (rows, Hp)."""
     H = values.shape[1]
@@ -65,10 +70,15 @@ def padded_cells(values: Array) -> Array:
     return padded
 
 
-def unpadded_gates(values: Array, H: int) -> Array:
-    """Return (4Hp, ...) as (4H, ...), an array of its own."""
-    blocks = values.reshape(4, -1, *values.shape[1:])[:, :H]
-    return np.array(blocks.reshape(4 * H, *values.shape[1:]), order="C")
+def unpadded_gates(values: Array, H: int, width: int) -> Array:
+    """Return (4Hp, >= width) as (4H, width), an array of its own."""
+    blocks = values.reshape(4, -1, values.shape[1])[:, :H, :width]
+    return np.array(blocks, order="C").reshape(4 * H, width)
+
+
+def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
+    """Return zeros with whole panels of columns."""
+    return np.zeros((rows, _whole(columns, dtype.itemsize)), dtype)
 
 
 def _whole(H: int, itemsize: int) -> int:

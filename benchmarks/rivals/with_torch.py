@@ -1,0 +1,90 @@
+"""How torch runs a case: ``torch.nn.LSTM`` on the CPU, under inference_mode where nothing is trained."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from .cases import Case
+from .prepared import Prepared, versions_of
+
+__all__ = ["prepare", "start"]
+
+
+def start(threads: int) -> dict[str, str]:
+    """Set the threads, and say what runs."""
+    torch.set_num_threads(threads)
+    return versions_of("torch") | {"torch's kernels": torch.backends.cpu.get_cpu_capability()}
+
+
+def prepare(case: Case) -> dict[str, Prepared]:
+    """Make the module and its input."""
+    layer = torch.nn.LSTM(case.H, case.H, num_layers=case.layers, bidirectional=case.bidirectional)
+    layer.load_state_dict({name: torch.from_numpy(value) for name, value in case.weights().items()})
+    make = {"step": _step, "inference": _inference, "training": _training}[case.task]
+    return {"": make(layer, case)}
+
+
+def _forward(layer: torch.nn.LSTM, x: torch.Tensor, case: Case) -> Callable[[], tuple]:
+    """Return a function that runs the layer; padding is packed and unpacked as part of it."""
+    if not case.padded:
+        return lambda: layer(x)
+    lengths = torch.from_numpy(case.lengths())
+
+    def run() -> tuple:
+        output, state = layer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(output, total_length=case.T)[0], state
+
+    return run
+
+
+def _inference(layer: torch.nn.LSTM, case: Case) -> Prepared:
+    call = torch.inference_mode()(_forward(layer, torch.from_numpy(case.input()), case))
+
+    def results() -> dict[str, np.ndarray]:
+        output, (h_n, c_n) = call()
+        return {"output": output.numpy(), "h_n": h_n.numpy(), "c_n": c_n.numpy()}
+
+    return Prepared(call, results)
+
+
+def _training(layer: torch.nn.LSTM, case: Case) -> Prepared:
+    x = torch.from_numpy(case.input()).requires_grad_()
+    cotangent = torch.from_numpy(case.cotangent())
+    forward = _forward(layer, x, case)
+
+    def call() -> torch.Tensor:
+        x.grad = None
+        layer.zero_grad(set_to_none=True)
+        output = forward()[0]
+        output.backward(cotangent)  # the gradient of sum(output * cotangent)
+        return output
+
+    def results() -> dict[str, np.ndarray]:
+        output = call()
+        return {"output": output.detach().numpy(), "grad_input": x.grad.numpy()} | {
+            f"grad_{name}": parameter.grad.numpy() for name, parameter in layer.named_parameters()
+        }
+
+    return Prepared(call, results)
+
+
+def _step(layer: torch.nn.LSTM, case: Case) -> Prepared:
+    x, state = torch.from_numpy(case.input()), None
+    x_t = x[:1]
+
+    @torch.inference_mode()
+    def call() -> None:
+        nonlocal state
+        state = layer(x_t, state)[1]
+
+    @torch.inference_mode()
+    def results() -> dict[str, np.ndarray]:
+        hx, outputs = None, []
+        for t in range(case.T):
+            output, hx = layer(x[t : t + 1], hx)
+            outputs.append(output)
+        return {"output": torch.cat(outputs).numpy(), "h_n": hx[0].numpy(), "c_n": hx[1].numpy()}
+
+    return Prepared(call, results)

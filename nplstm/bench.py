@@ -1,0 +1,144 @@
+"""``nplstm bench``: how long an LSTM takes on this machine, by engine.
+
+The comparison with other libraries is in ``benchmarks/``.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nplstm import __version__
+from nplstm._shapes import check_number
+from nplstm.engines import use_engines
+from nplstm.engines.threads import get_num_threads
+from nplstm.errors import ArgumentError
+from nplstm.layers import LSTM
+
+__all__ = ["Row", "add_bench", "bench", "bench_command", "show"]
+
+_ENGINES = ("compiled", "numpy", "plain")
+
+_CASES = (
+    *(("step", 1, H, 1) for H in (32, 128, 512)),
+    *(
+        (task, *sizes)
+        for task in ("inference", "training")
+        for sizes in ((1, 128, 100), (32, 128, 100), (8, 512, 100))
+    ),
+)
+"""Task, B, H, T."""
+
+_TURN = 0.01
+"""Seconds of a sample, at least: many calls where they are short."""
+
+
+@dataclass
+class Row:
+    """One task at one size; the input is as wide as the hidden state."""
+
+    task: str
+    B: int
+    H: int
+    T: int
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    """By engine, the median of a call: a step, a sequence, or a sequence forward and back."""
+
+
+def add_bench(subparsers: Any) -> None:
+    """Add the command to the command line."""
+    help_text = "Time a streaming step, inference and training on this machine, for each engine."
+    parser: argparse.ArgumentParser = subparsers.add_parser("bench", help=help_text, description=help_text)
+    parser.set_defaults(run=bench_command)
+    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of a table")
+    parser.add_argument("--seconds", type=float, default=0.3, metavar="X", help="for each figure (default: 0.3)")
+
+
+def bench_command(*, as_json: bool = False, seconds: float = 0.3) -> int:
+    """Measure, and print a table or one JSON object; return the exit status."""
+    rows, missing = bench(check_number("--seconds", seconds, minimum=0.0))
+    if as_json:
+        where = {"nplstm": __version__, "numpy": np.__version__, "threads": get_num_threads()}
+        text = json.dumps(where | {"rows": [asdict(row) for row in rows], "missing": missing}, indent=2)
+    else:
+        text = show(rows, missing)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def bench(seconds: float, cases: Sequence[tuple[str, int, int, int]] = _CASES) -> tuple[list[Row], dict[str, str]]:
+    """Time the cases in float32, each for so many seconds on each engine.
+
+    Returns
+    -------
+    rows : list of Row
+    missing : dict
+        By name of an engine that cannot run here, why.
+    """
+    rows, missing = [Row(*case) for case in cases], dict[str, str]()
+    # one engine after the other: BLAS threads wait busily for a while, and would take a core from the next engine
+    for name in _ENGINES:
+        with use_engines(name):
+            if reason := _refusal():
+                missing[name] = reason
+                continue
+            for row in rows:
+                row.seconds[name] = _median(_call(row), seconds)
+    return rows, missing
+
+
+def _refusal() -> str:
+    """Say why the engine in use does not run here; empty if it does."""
+    try:
+        LSTM(1, 1, rng=0)(np.zeros((1, 1, 1), np.float32))
+    except ArgumentError as error:
+        return str(error)
+    return ""
+
+
+def _median(call: Callable[[], object], seconds: float) -> float:
+    """Return the median over turns, after one call that does not count."""
+    call()
+    end = time.perf_counter() + seconds
+    turns = [_turn(call)]
+    while time.perf_counter() < end:
+        turns.append(_turn(call))
+    return statistics.median(turns)
+
+
+def _turn(call: Callable[[], object]) -> float:
+    """Return the mean of so many calls that the clock's own time does not matter."""
+    count, start = 0, time.perf_counter()
+    end = start
+    while count == 0 or end - start < _TURN:
+        call()
+        count, end = count + 1, time.perf_counter()
+    return (end - start) / count
+
+
+def _call(row: Row) -> Callable[[], object]:
+    """Return what is timed."""
+    lstm, rng = LSTM(row.H, row.H, rng=0), np.random.default_rng(0)
+    x = rng.standard_normal((row.T, row.B, row.H), dtype=np.float32)
+    if row.task == "step":
+        stream, x_t = lstm.stream(row.B), x[0]
+        return lambda: stream.step(x_t)
+    if row.task == "training":
+        return lambda: lstm.record(x).backward(x)
+    return lambda: lstm(x)
+
+
+def show(rows: Sequence[Row], missing: dict[str, str]) -> str:
+    """Return the table, and why an engine is not in it."""
+    names = list(rows[0].seconds)
+    lines = [f"{'':10}{'B':>4}{'H':>5}{'T':>5}" + "".join(f"{name:>13}" for name in names)]
+    for row in rows:
+        figures = "".join(f"{row.seconds[name] * 1e6:10,.1f} µs" for name in names)
+        lines.append(f"{row.task:10}{row.B:4}{row.H:5}{row.T:5}{figures}")
+    return "\n".join([*lines, *(f"not {name}: {reason}" for name, reason in missing.items())])

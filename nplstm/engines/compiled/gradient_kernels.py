@@ -1,0 +1,121 @@
+"""What is summed up over many rows of gradients, compiled; see ``kernels`` for the layout.
+
+No product here is NumPy's: its BLAS has threads of its own, which go on looking for work for a while after each
+call and would take cores from ours.
+"""
+
+from typing import Any
+
+from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.products import multiply_1, multiply_2, multiply_4
+from nplstm.engines.compiled.simd import TILE_ROWS, lanes, load, load_first, store
+
+__all__ = ["DEPTH", "input_gradient", "multiply_panels", "sum_products"]
+
+DEPTH = 256
+"""Rows that are summed over at a time: what is packed of them stays in the cache."""
+
+
+@njit(nogil=True)
+def multiply_panels(
+    c: Any, c_start: Any, c_row: Any, a: Any, a_start: Any, a_row: Any, w: Any, K: Any, rows: Any, first: Any, last: Any
+) -> None:
+    """Add the product of some rows with panels ``first`` to ``last`` of packed weights: (K, panels, V) by group."""
+    V, p = lanes(c), first
+    while p < last:
+        start, weights = c_start + p * V, p * K * V
+        if last - p >= 4:
+            multiply_4(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+            p += 4
+        elif last - p >= 2:
+            multiply_2(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+            p += 2
+        else:
+            multiply_1(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+            p += 1
+
+
+@njit(nogil=True)
+def _pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
+    """Pack rows (count, width) as weights: by group of panels (count, panels, V), zeros past the width."""
+    V, width = lanes(packed), values.shape[1]
+    stride, panels = values.strides[0] // values.itemsize, (width + V - 1) // V
+    for p in range(panels):
+        group = p // 4 * 4
+        size = 4 if panels - group >= 4 else (2 if panels - group >= 2 and p - group < 2 else 1)
+        begin = group if size == 4 else (group if size == 2 else p)
+        there = min(V, width - p * V)
+        for k in range(count):
+            place = begin * count * V + (k * size + p - begin) * V
+            start = (first + k) * stride + p * V
+            if there == V:
+                store(packed, place, load(values, start))
+            else:
+                store(packed, place, load_first(values, start, there))
+
+
+def sum_products(
+    grad_a: Any,
+    x: Any,
+    row: Any,
+    before: Any,
+    count: Any,
+    grad_weight_ih: Any,
+    grad_weight_hh: Any,
+    grad_bias: Any,
+    first: Any,
+    last: Any,
+    packed: Any,
+    tile: Any,
+) -> None:
+    """Add what ``count`` rows contribute to the gradients of some rows of W_ih, W_hh and b.
+
+    Parameters
+    ----------
+    grad_a : (rows, 4Hp)
+    x : (N, I)
+        Of which the rows from ``row`` on belong to ``grad_a``.
+    before : (rows, P)
+        h_{t-1}.
+    grad_weight_ih, grad_weight_hh : (4Hp, Ip), (4Hp, Pp)
+        I and P rounded up to whole panels.
+    grad_bias : (4Hp,)
+    first, last
+        Rows of the gradients of the weights, from ``first`` to ``last``.
+    packed, tile : flat
+        Work space: DEPTH * the larger of Ip and Pp, and DEPTH * TILE_ROWS.
+    """
+    V, G = lanes(tile), grad_a.shape[1]
+    for k0 in range(0, count, DEPTH):
+        depth = min(DEPTH, count - k0)
+        for which in range(2):
+            into = grad_weight_ih if which == 0 else grad_weight_hh
+            width = into.shape[1]
+            if which == 0:
+                _pack_rows(x, row + k0, depth, packed)
+            else:
+                _pack_rows(before, k0, depth, packed)
+            for r0 in range(first, last, TILE_ROWS):
+                rows = min(TILE_ROWS, last - r0)
+                for r in range(rows):
+                    total = tile[0] * 0.0
+                    for k in range(depth):
+                        value = grad_a[k0 + k, r0 + r]
+                        tile[r * depth + k] = value
+                        total += value
+                    if which == 0:
+                        grad_bias[r0 + r] += total
+                multiply_panels(into, r0 * width, width, tile, 0, depth, packed, depth, rows, 0, width // V)
+
+
+def input_gradient(grad_a: Any, weight: Any, grad_x: Any, row: Any, first: Any, last: Any) -> None:
+    """Write ``grad_a W_ih`` of the rows ``first`` to ``last`` of a block that begins at ``row`` of ``grad_x``.
+
+    ``weight`` is packed like that of W_hh for the way back; ``grad_x`` (N, Ip).
+    """
+    V, G, width = lanes(grad_x), grad_a.shape[1], grad_x.shape[1]
+    for r in range(row + first, row + last):
+        for p in range(width // V):
+            store(grad_x, r * width + p * V, 0.0)
+    start = (row + first) * width
+    multiply_panels(grad_x, start, width, grad_a, first * G, G, weight, G, last - first, 0, width // V)
