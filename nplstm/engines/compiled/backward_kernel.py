@@ -12,7 +12,7 @@ from nplstm.engines.compiled.waiting import wait
 __all__ = ["backward", "previous"]
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def _cell_backward(
     gates: Any,
     cells: Any,

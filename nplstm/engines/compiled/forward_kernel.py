@@ -50,7 +50,7 @@ def _block_from_input(
             _from_input(x, weight, bias, gates, row, rows, base, share)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def cell_forward(
     gates: Any,
     c: Any,
