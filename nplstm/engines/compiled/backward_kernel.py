@@ -27,15 +27,15 @@ def _cell_backward(
     place: Any,
 ) -> None:
     """Take one step of V cells of one sequence back: the equations of ``lstm_cell_backward``."""
-    Hp = grad_c.shape[1]
-    i_t, f_t = load(gates, g), load(gates, g + Hp)
-    g_t, o_t = load(gates, g + 2 * Hp), load(gates, g + 3 * Hp)
+    V = lanes(grad_c)
+    i_t, f_t = load(gates, g), load(gates, g + V)
+    g_t, o_t = load(gates, g + 2 * V), load(gates, g + 3 * V)
     tanh_c = tanh(load(cells, c))
     grad_c_t = fma(grad_h * o_t, 1.0 - tanh_c * tanh_c, load(grad_c, place))
     store(grad_a, a, grad_c_t * g_t * i_t * (1.0 - i_t))
-    store(grad_a, a + Hp, grad_c_t * load(before, b) * f_t * (1.0 - f_t))
-    store(grad_a, a + 2 * Hp, grad_c_t * i_t * (1.0 - g_t * g_t))
-    store(grad_a, a + 3 * Hp, grad_h * tanh_c * o_t * (1.0 - o_t))
+    store(grad_a, a + V, grad_c_t * load(before, b) * f_t * (1.0 - f_t))
+    store(grad_a, a + 2 * V, grad_c_t * i_t * (1.0 - g_t * g_t))
+    store(grad_a, a + 3 * V, grad_h * tanh_c * o_t * (1.0 - o_t))
     store(grad_c, place, grad_c_t * f_t)
 
 
@@ -89,7 +89,7 @@ def backward(
                     grad_h_t = load_first(grad_out, out, V - missing) + load(grad_h, place)
                 else:
                     grad_h_t = load(grad_out, out) + load(grad_h, place)
-                g, a = (row + r) * G + p * V, (row + r - base) * G + p * V
+                g, a = (row + r) * G + p * 4 * V, (row + r - base) * G + p * 4 * V
                 c = (row + r) * Hp + p * V
                 if r < began:
                     b = (before + r) * Hp + p * V

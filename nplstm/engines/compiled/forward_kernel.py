@@ -16,14 +16,14 @@ __all__ = ["cell_forward", "forward"]
 def _from_input(x: Any, weight: Any, bias: Any, gates: Any, row: Any, rows: Any, base: Any, share: Any) -> None:
     """Write ``x W_ih^T + b`` of some rows into the gates."""
     V, G, I = lanes(gates), gates.shape[1], x.shape[1]
-    Hp, stride = G // 4, x.strides[0] // x.itemsize
+    stride = x.strides[0] // x.itemsize
     for p in range(share.first_panel, share.last_panel):
-        start = (row - base) * G + p * V
+        start = (row - base) * G + p * 4 * V
         for k in range(4):
-            b = load(bias, k * Hp + p * V)
+            b = load(bias, (p * 4 + k) * V)
             for r in range(rows):
-                store(gates, start + r * G + k * Hp, b)
-        multiply_4(gates, start, G, Hp, x, row * stride, stride, weight, p * I * 4 * V, I, rows)
+                store(gates, start + r * G + k * V, b)
+        multiply_4(gates, start, G, V, x, row * stride, stride, weight, p * I * 4 * V, I, rows)
 
 
 @njit(nogil=True)
@@ -57,7 +57,6 @@ def cell_forward(
     cells: Any,
     out: Any,
     g: Any,
-    Hp: Any,
     place: Any,
     kept: Any,
     h: Any,
@@ -69,10 +68,11 @@ def cell_forward(
     ``g``, ``place``, ``kept`` and ``h`` are offsets in ``gates``, ``c``, ``cells`` and ``out``; the last ``missing``
     lanes are not there in ``out``.
     """
+    V = lanes(c)
     i_t = fma(tanh(load(gates, g)), 0.5, 0.5)
-    f_t = fma(tanh(load(gates, g + Hp)), 0.5, 0.5)
-    g_t = tanh(load(gates, g + 2 * Hp))
-    o_t = fma(tanh(load(gates, g + 3 * Hp)), 0.5, 0.5)
+    f_t = fma(tanh(load(gates, g + V)), 0.5, 0.5)
+    g_t = tanh(load(gates, g + 2 * V))
+    o_t = fma(tanh(load(gates, g + 3 * V)), 0.5, 0.5)
     c_t = fma(f_t, load(c, place), i_t * g_t)
     h_t = o_t * tanh(c_t)
     store(c, place, c_t)
@@ -82,9 +82,9 @@ def cell_forward(
         store(out, h, h_t)
     if keep:
         store(gates, g, i_t)
-        store(gates, g + Hp, f_t)
-        store(gates, g + 2 * Hp, g_t)
-        store(gates, g + 3 * Hp, o_t)
+        store(gates, g + V, f_t)
+        store(gates, g + 2 * V, g_t)
+        store(gates, g + 3 * V, o_t)
         store(cells, kept, c_t)
 
 
@@ -140,14 +140,14 @@ def forward(
             for panel in range(share.first_panel, share.last_panel):
                 # every other step in the other order: the weights read last are still in the cache
                 p = panel if s % 2 == 0 else share.first_panel + share.last_panel - 1 - panel
-                start, weight = (row - base) * G + p * V, p * P * 4 * V
-                multiply_4(gates, start, G, Hp, out, before * out_row, out_row, weight_hh, weight, P, began)
+                start, weight = (row - base) * G + p * 4 * V, p * P * 4 * V
+                multiply_4(gates, start, G, V, out, before * out_row, out_row, weight_hh, weight, P, began)
                 start, h = start + began * G, (share.first + began) * h_row
-                multiply_4(gates, start, G, Hp, h_0, h, h_row, weight_hh, weight, P, rows - began)
+                multiply_4(gates, start, G, V, h_0, h, h_row, weight_hh, weight, P, rows - began)
                 missing = max(0, (p + 1) * V - P)
                 for r in range(rows):
-                    g, kept = (row + r - base) * G + p * V, (row + r - base) * Hp + p * V
+                    g, kept = (row + r - base) * G + p * 4 * V, (row + r - base) * Hp + p * V
                     place, h = (share.first + r) * Hp + p * V, (row + r) * out_row + p * V
-                    cell_forward(gates, c, cells, out, g, Hp, place, kept, h, missing, span.keep)
+                    cell_forward(gates, c, cells, out, g, place, kept, h, missing, span.keep)
             if share.members > 1:
                 wait(progress, share.member, share.members, s + 1)

@@ -23,7 +23,7 @@ class Packed(NamedTuple):
 
     weight_ih: Array  # by panel of cells: (I, 4 gates, V)
     weight_hh: Array  # by panel of cells: (P, 4 gates, V)
-    bias: Array  # (4, Hp)
+    bias: Array  # by panel of cells: (4 gates, V)
 
 
 def pack(params: LSTMParams) -> Packed:
@@ -72,8 +72,9 @@ def padded_cells(values: Array) -> Array:
 
 def unpadded_gates(values: Array, H: int, width: int) -> Array:
     """Return (4Hp, >= width) as (4H, width), an array of its own."""
-    blocks = values.reshape(4, -1, values.shape[1])[:, :H, :width]
-    return np.array(blocks, order="C").reshape(4 * H, width)
+    V, columns = vector_length(values.itemsize), values.shape[1]
+    by_gate = values.reshape(-1, 4, V, columns).swapaxes(0, 1).reshape(4, -1, columns)
+    return np.array(by_gate[:, :H, :width], order="C").reshape(4 * H, width)
 
 
 def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
@@ -88,19 +89,19 @@ def _whole(H: int, itemsize: int) -> int:
 
 
 def _padded_gates(rows: Array) -> Array:
-    """Return a copy of (4H, K) as (4, Hp, K)."""
-    H, K = rows.shape[0] // 4, rows.shape[1]
+    """Return a copy of (4H, K) by panel of cells: (panels, 4, V, K)."""
+    (rows_in_all, K), V = rows.shape, vector_length(rows.itemsize)
+    H = rows_in_all // 4
     padded = np.zeros((4, _whole(H, rows.itemsize), K), rows.dtype)
     padded[:, :H] = rows.reshape(4, H, K)
-    return padded
+    return np.array(padded.reshape(4, -1, V, K).swapaxes(0, 1), order="C")
 
 
 def _halved(gates: Array) -> Array:
-    gates[[0, 1, 3]] *= 0.5  # exact
+    gates[:, [0, 1, 3]] *= 0.5  # exact
     return gates
 
 
 def _by_panel(weight: Array) -> Array:
     gates = _halved(_padded_gates(weight))
-    V, K = vector_length(weight.itemsize), weight.shape[1]
-    return np.array(gates.reshape(4, -1, V, K).transpose(1, 3, 0, 2), order="C").ravel()
+    return np.array(gates.transpose(0, 3, 1, 2), order="C").ravel()

@@ -56,20 +56,20 @@ def step(
         Hp = panels * V
         G, hh = 4 * Hp, w + I * 4 * Hp
         for p in range(panels * first // 64, panels * last // 64):
-            g = p * V
+            g = p * 4 * V
             for k in range(4):
-                bias = load(biases, b + k * Hp + p * V)
+                bias = load(biases, b + g + k * V)
                 for r in range(B):
-                    store(gates, g + r * G + k * Hp, bias)
+                    store(gates, g + r * G + k * V, bias)
             if layer == 0:
-                multiply_4(gates, g, G, Hp, x, 0, I, weights, w + p * I * 4 * V, I, B)
+                multiply_4(gates, g, G, V, x, 0, I, weights, w + p * I * 4 * V, I, B)
             else:
-                multiply_4(gates, g, G, Hp, new, below, I, weights, w + p * I * 4 * V, I, B)
-            multiply_4(gates, g, G, Hp, old, h_at, H, weights, hh + p * H * 4 * V, H, B)
+                multiply_4(gates, g, G, V, new, below, I, weights, w + p * I * 4 * V, I, B)
+            multiply_4(gates, g, G, V, old, h_at, H, weights, hh + p * H * 4 * V, H, B)
             missing = max(0, (p + 1) * V - H)
             for r in range(B):
                 place, h = c_at + r * Hp + p * V, h_at + r * H + p * V
-                cell_forward(gates, c, c, new, g + r * G, Hp, place, 0, h, missing, False)
+                cell_forward(gates, c, c, new, g + r * G, place, 0, h, missing, False)
         if members > 1:
             wait(progress, member, members, progress[member * LINE] + 1)
         w, b, below, h_at, c_at, I = hh + H * G, b + G, h_at, h_at + B * H, c_at + B * Hp, H
