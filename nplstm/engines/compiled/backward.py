@@ -9,6 +9,7 @@ from nplstm._typing import Array, DType
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.gradient_kernels import DEPTH
+from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
 from nplstm.engines.compiled.simd import TILE_ROWS
@@ -66,7 +67,7 @@ class _WayBack:
         tape, rows = self._tape, _rows(self._tape, first, last)
         count = rows.stop - rows.start
         if len(self._grad_a) < count:
-            self._grad_a = np.empty((count, self._G), tape.x.dtype)
+            self._grad_a = aligned_empty((count, self._G), tape.x.dtype)
             self._before = np.empty((count, self._P), tape.x.dtype)
         parts = shares(tape.steps, self._G // 4, self._grad_a.itemsize, threads, self.work)
         state = (self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0)
@@ -88,7 +89,7 @@ class _WayBack:
     def _sum(self, row: int, count: int, first: int, last: int, first_row: int, last_row: int) -> None:
         tape, compiled = self._tape, kernels(self._tape.x.dtype)
         widest = max(self._grad_weight_ih.shape[1], self._grad_weight_hh.shape[1])
-        packed, tile = (np.empty(DEPTH * n, tape.x.dtype) for n in (widest, TILE_ROWS))
+        packed, tile = (aligned_empty((DEPTH * n,), tape.x.dtype) for n in (widest, TILE_ROWS))
         into = (self._grad_weight_ih, self._grad_weight_hh, self._grad_bias)
         compiled.sum_products(self._grad_a, tape.x, row, self._before, count, *into, first, last, packed, tile)
         compiled.input_gradient(self._grad_a, self._packed.weight_ih, self._grad_x, row, first_row, last_row)

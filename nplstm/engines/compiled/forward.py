@@ -9,6 +9,7 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
 from nplstm.engines.compiled.rows import Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
@@ -65,7 +66,7 @@ class Walk(NamedTuple):
     def room(self, rows: int) -> tuple[Array, Array]:
         """Make room for the gates and cells of some rows."""
         dtype = self.c.dtype
-        return np.empty((rows, 4 * self.panels), dtype), np.empty((rows, self.panels), dtype)
+        return aligned_empty((rows, 4 * self.panels), dtype), aligned_empty((rows, self.panels), dtype)
 
     def tasks(self, reverse: bool, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
         """Cut the steps among threads; without room for the gates they are not kept."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
+from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.params import LSTMParams
 
@@ -59,13 +60,13 @@ def _by_column(weight: Array) -> Array:
         group = next(n for n in (GROUP, 2, 1) if n <= panels - first)
         parts.append(wide[:, first * V : (first + group) * V].ravel())
         first += group
-    return np.concatenate(parts)
+    return aligned_copy(np.concatenate(parts))
 
 
 def padded_cells(values: Array) -> Array:
     """Return a copy of (rows, H) with whole panels, (rows, Hp)."""
     H = values.shape[1]
-    padded = np.zeros((len(values), _whole(H, values.itemsize)), values.dtype)
+    padded = aligned_zeros((len(values), _whole(H, values.itemsize)), values.dtype)
     padded[:, :H] = values
     return padded
 
@@ -79,7 +80,7 @@ def unpadded_gates(values: Array, H: int, width: int) -> Array:
 
 def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
     """Return zeros with whole panels of columns."""
-    return np.zeros((rows, _whole(columns, dtype.itemsize)), dtype)
+    return aligned_zeros((rows, _whole(columns, dtype.itemsize)), dtype)
 
 
 def _whole(H: int, itemsize: int) -> int:
@@ -104,4 +105,4 @@ def _halved(gates: Array) -> Array:
 
 def _by_panel(weight: Array) -> Array:
     gates = _halved(_padded_gates(weight))
-    return np.array(gates.transpose(0, 3, 1, 2), order="C").ravel()
+    return aligned_copy(gates.transpose(0, 3, 1, 2)).ravel()

@@ -10,6 +10,7 @@ from nplstm._typing import Array
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled.forward import aligned_rows
 from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import Packed, pack
 from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of
@@ -47,7 +48,7 @@ class CompiledShortCall(ShortCall):
         (T, B, _), H, Hp, D, dtype = x.shape, self._H, self._Hp, len(self._directions), self._dtype
         offsets = Steps.equal(T, B).offsets
         block = max(1, _SCRATCH_ROWS // B)
-        gates = np.empty((min(block, T) * B, 4 * Hp), dtype)
+        gates = aligned_empty((min(block, T) * B, 4 * Hp), dtype)
         share = Share(0, B, 0, self._panels, 0, 1)
         states = len(self._packed) * D, B, H
         h_n, c_n = np.empty(states, dtype), np.empty(states, dtype)

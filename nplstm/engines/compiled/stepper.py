@@ -9,6 +9,7 @@ from nplstm._typing import Array
 from nplstm.engines.base import Stepper
 from nplstm.engines.compiled.forward import TEAM
 from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.packing import pack
 from nplstm.engines.compiled.shares import progress_of, step_shares
 from nplstm.engines.compiled.team import Task
@@ -28,13 +29,13 @@ class CompiledStepper(Stepper):
         widths = [p.weight_hh.shape[1] for p in params]
         padded = [p.bias.size // 4 for p in packed]
         super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, widths[-1]), dtype))
-        weights = np.concatenate([w for p in packed for w in (p.weight_ih, p.weight_hh)])
-        biases = np.concatenate([p.bias for p in packed])
+        weights = aligned_copy(np.concatenate([w for p in packed for w in (p.weight_ih, p.weight_hh)]))
+        biases = aligned_copy(np.concatenate([p.bias for p in packed]))
         sizes = np.array([I, *widths], np.int64)
         # h of the step before and of this one, which take turns
         both = [np.zeros(batch * sum(widths), dtype) for _ in range(2)]
-        c = np.zeros(batch * sum(padded), dtype)
-        gates = np.zeros((batch, 4 * max(padded)), dtype)
+        c = aligned_zeros((batch * sum(padded),), dtype)
+        gates = aligned_zeros((batch, 4 * max(padded)), dtype)
         self._h = [_by_layer(flat, batch, widths) for flat in both]
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
         self._now = 0

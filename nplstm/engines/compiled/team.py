@@ -13,43 +13,59 @@ from threading import Lock, Thread
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.waiting import LINE, wait_for
+from nplstm.engines.compiled.waiting import LINE, comes_soon, wait_for
 
 __all__ = ["Team"]
 
 Task = Callable[[], object]
 
 
+_LOOKS = 4000
+"""How often a worker looks for more work, for about a millisecond, before it goes to sleep: to be woken takes long."""
+
+
 class _Worker:
-    """A thread that runs what comes, in the order in which it comes."""
+    """A thread that runs one task after the other."""
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[Task] = SimpleQueue()
-        self._given = 0
+        self._task: Task | None = None
+        self._given: HostIndices = np.zeros(LINE, np.int64)
         self._done: HostIndices = np.zeros(LINE, np.int64)
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._asleep = False
         self._failure: BaseException | None = None
         Thread(target=self._work, daemon=True).start()
 
     def give(self, task: Task) -> None:
-        self._given += 1
-        self._tasks.put(task)
+        """Let it run a task; the one before is done."""
+        self._task = task
+        self._given[0] += 1
+        if self._asleep:
+            self._wake.put(None)
 
     def finish(self) -> None:
-        """Wait until all that was given is done, and raise what it raised."""
-        wait_for(self._done, 0, self._given)  # looks for it, which is sooner than being woken
+        """Wait until the task is done, and raise what it raised."""
+        wait_for(self._done, 0, int(self._given[0]))  # looks for it, which is sooner than being woken
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
     def _work(self) -> None:
         while True:
-            task = self._tasks.get()
+            following = int(self._done[0]) + 1
+            if not comes_soon(self._given, following, _LOOKS):
+                self._asleep = True  # from here on whoever gives a task says so
+                while self._given[0] < following:
+                    self._wake.get()
+                self._asleep = False
+            task, self._task = self._task, None
             try:
-                task()
+                if task is not None:
+                    task()
             except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
                 self._failure = error
             del task  # and what it holds
-            self._done[0] += 1
+            self._done[0] = following
 
 
 class Team:

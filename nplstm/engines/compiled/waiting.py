@@ -10,7 +10,7 @@ from typing import Any
 from nplstm.engines.compiled._numba import intrinsic, njit, types
 from nplstm.engines.compiled.simd import place_of
 
-__all__ = ["CAN_WAIT", "LINE", "wait", "wait_for"]
+__all__ = ["CAN_WAIT", "LINE", "comes_soon", "wait", "wait_for"]
 
 CAN_WAIT = hasattr(os, "sched_yield")
 """Whether there is a way to let others have the core."""
@@ -53,6 +53,17 @@ def wait_for(progress: Any, member: Any, count: Any) -> None:
         looks += 1
         if looks > _LOOKS:
             _yield()
+
+
+@njit("boolean(int64[::1], int64, int64)", nogil=True, cache=True)
+def comes_soon(progress: Any, count: Any, looks: Any) -> Any:
+    """Look so many times whether a count has come as far; tell whether it has."""
+    for look in range(looks):
+        if seen(progress, 0) >= count:
+            return True
+        if look > _LOOKS:
+            _yield()
+    return False
 
 
 @njit(nogil=True)
