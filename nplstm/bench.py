@@ -3,14 +3,12 @@
 The comparison with other libraries is in ``benchmarks/``.
 """
 
-import argparse
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from nplstm.engines.threads import get_num_threads
 from nplstm.errors import ArgumentError
 from nplstm.layers import LSTM
 
-__all__ = ["Row", "add_bench", "bench", "bench_command", "show"]
+__all__ = ["Row", "bench", "bench_command", "show"]
 
 _ENGINES = ("compiled", "numpy", "plain")
 
@@ -49,15 +47,6 @@ class Row:
     T: int
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     """By engine, the median of a call: a step, a sequence, or a sequence forward and back."""
-
-
-def add_bench(subparsers: Any) -> None:
-    """Add the command to the command line."""
-    help_text = "Time a streaming step, inference and training on this machine, for each engine."
-    parser: argparse.ArgumentParser = subparsers.add_parser("bench", help=help_text, description=help_text)
-    parser.set_defaults(run=bench_command)
-    parser.add_argument("--json", action="store_true", dest="as_json", help="print JSON instead of a table")
-    parser.add_argument("--seconds", type=float, default=0.3, metavar="X", help="for each figure (default: 0.3)")
 
 
 def bench_command(*, as_json: bool = False, seconds: float = 0.3) -> int:

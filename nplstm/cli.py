@@ -1,4 +1,4 @@
-"""The command line: ``nplstm train``, ``nplstm sample``, ``nplstm gradcheck``, ``nplstm doctor``.
+"""The command line: ``nplstm train``, ``sample``, ``gradcheck``, ``doctor`` and ``bench``.
 
 Exit status: 0 done; 1 a gradient is wrong; 2 bad arguments, bad files, something missing; 130 stopped by Ctrl-C
 (128 + the signal's number, for any signal); 141 the reader of the output has gone.
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sample(subparsers)
     _add_gradcheck(subparsers)
     _add_doctor(subparsers)
+    _add_bench(subparsers)
     return parser
 
 
@@ -162,3 +163,19 @@ def _doctor(*, as_json: bool) -> int:
     from nplstm.doctor.command import doctor  # what it takes to ask a machine, no other command needs
 
     return doctor(as_json=as_json)
+
+
+def _add_bench(subparsers: Any) -> None:
+    help_text = "Time a streaming step, inference and training on this machine, for each engine."
+    parser = subparsers.add_parser("bench", help=help_text, description=help_text)
+    parser.set_defaults(run=_bench)
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print one JSON object instead of a table"
+    )
+    parser.add_argument("--seconds", type=float, default=0.3, metavar="X", help="for each figure (default: 0.3)")
+
+
+def _bench(*, as_json: bool, seconds: float) -> int:
+    from nplstm.bench import bench_command  # no other command needs it
+
+    return bench_command(as_json=as_json, seconds=seconds)

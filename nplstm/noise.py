@@ -36,13 +36,11 @@ class Noise(NamedTuple):
 
     def of_rows(self, rows: slice) -> "Noise":
         """Return what some steps have of it."""
-        recurrent = (
-            self.recurrent[rows] if self.recurrent is not None and self.recurrent_by_step else self.recurrent
-        )
-        keep_h, keep_c = (
-            keep if isinstance(keep, float | None) else keep[rows] for keep in (self.keep_h, self.keep_c)
-        )
-        return self._replace(recurrent=recurrent, keep_h=keep_h, keep_c=keep_c)
+        recurrent = self.recurrent
+        if recurrent is not None and self.recurrent_by_step:
+            recurrent = recurrent[rows]
+        kept = [None if keep is None else self.rows(keep, rows) for keep in (self.keep_h, self.keep_c)]
+        return self._replace(recurrent=recurrent, keep_h=kept[0], keep_c=kept[1])
 
     def rows(self, keep: Array | float, rows: slice) -> Array | float:
         """Return what zoneout keeps at one step."""

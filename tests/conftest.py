@@ -70,7 +70,7 @@ def be(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def plain_engine() -> Iterator[None]:
-    """Run the plain time loop: for tests that break it on purpose, or compare to the bit with what shares its code."""
+    """Run the plain loop: for tests that break it on purpose, or that compare it to the bit with its kin."""
     with nplstm.use_engines("plain"):
         yield
 

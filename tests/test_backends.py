@@ -19,7 +19,7 @@ from nplstm.backends._base import Backend
 PACKAGE = Path(nplstm.__file__).parent
 
 # Index arithmetic, seeds and files are the host's business; everything else is shared by the backends.
-ON_THE_HOST = {"packing.py", "steps.py", "pieces.py", "params.py", "initialisers.py", "_typing.py"}
+ON_THE_HOST = {"bench.py", "packing.py", "steps.py", "pieces.py", "params.py", "initialisers.py", "_typing.py"}
 HOST_FOLDERS = {"backends", "io", "language_model", "doctor"}
 NUMPY_ENGINES = {"_numpy", "compiled"}
 
@@ -194,7 +194,18 @@ def test_no_cupy_is_told_from_no_gpu(monkeypatch):
         _cupy.load()
 
 
-OPTIONAL = ("torch", "cupy", "safetensors", "tqdm", "matplotlib", "sklearn", "hypothesis", "pytest", "scipy")
+OPTIONAL = (
+    "torch",
+    "cupy",
+    "numba",
+    "safetensors",
+    "tqdm",
+    "matplotlib",
+    "sklearn",
+    "hypothesis",
+    "pytest",
+    "scipy",
+)
 BLOCK = """
 import sys
 class Block:

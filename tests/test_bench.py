@@ -1,6 +1,5 @@
 """``nplstm bench``, and the benchmark beside the rivals: what they check, calculate and write."""
 
-import argparse
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from benchmarks.rivals.prepared import Prepared, Unavailable, choose
 from benchmarks.rivals.report import write_report
 from benchmarks.rivals.worker import REFERENCE, Worker, WorkerError
 from nplstm import bench
+from nplstm.cli import main
 from nplstm.engines.compiled import CompiledEngine
 
 # nplstm bench
@@ -33,10 +33,7 @@ def command(monkeypatch, capsys):
     monkeypatch.setattr(bench.bench, "__defaults__", (tiny,))
 
     def run(*given):
-        parser = argparse.ArgumentParser()
-        bench.add_bench(parser.add_subparsers())
-        arguments = vars(parser.parse_args(["bench", "--seconds", "0", *given]))
-        assert arguments.pop("run")(**arguments) == 0
+        assert main(["bench", "--seconds", "0", *given]) == 0
         return capsys.readouterr().out
 
     return run

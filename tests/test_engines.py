@@ -346,7 +346,7 @@ def test_importing_and_making_a_layer_loads_no_numba():
         ("nplstm.engines.compiled.backward", "unpadded_gates"),
         ("nplstm.engines.compiled.forward", "_last"),
     ],
-    ids=lambda slip: ".".join(slip),
+    ids=".".join,
 )
 def test_the_comparison_sees_a_slip(slip, monkeypatch):
     module, name = slip

@@ -220,7 +220,7 @@ def test_a_short_call_is_the_long_one_to_the_bit(engine, options, dtype, states,
     hx = {None: None, "both": (h_0, c_0), "h": (h_0, None), "c": (None, c_0)}[states]
     with nplstm.use_engines(engine):
         short = lstm(x, hx)
-        monkeypatch.setattr("nplstm.layers.lstm.run_short", lambda *arguments: None)
+        monkeypatch.setattr("nplstm.layers.recurrent.run_short", lambda *arguments: None)
         whole = lstm(x, hx)
     for found, expected in zip((short[0], *short[1]), (whole[0], *whole[1]), strict=True):
         assert np.array_equal(found, expected)
@@ -239,7 +239,7 @@ def test_short_calls_take_what_they_can_and_no_more(engine, monkeypatch):  # noq
         taken.append(result is not None)
         return result
 
-    monkeypatch.setattr("nplstm.layers.lstm.run_short", counted)
+    monkeypatch.setattr("nplstm.layers.recurrent.run_short", counted)
     x = draw(4, 2, I, dtype="float32")
     with nplstm.use_engines(engine, "plain"):
         lstm = nplstm.LSTM(I, 8, rng=0)

@@ -1,7 +1,7 @@
 """Which way to compute: the plain time loop, or a faster engine for what it claims.
 
-``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse, and tells
-why those before it did.
+``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse, and
+tells why those before it did.
 """
 
 import os
@@ -41,6 +41,14 @@ class EngineChoice(NamedTuple):
     """Which engine runs a call, and why no faster one does.
 
     ``str()`` of it says both in words.
+
+    Examples
+    --------
+    >>> import nplstm
+    >>> with nplstm.use_engines("numpy", "plain"):
+    ...     choice = nplstm.LSTM(2, 3, proj_size=1).engine_for()
+    >>> choice.name, choice.refused["numpy"]
+    ('plain', 'it runs the standard LSTM, and there is proj_size')
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Recording in less memory: keep the states of every so many steps, and compute what lies between again.
 
-An engine runs a span of steps as it runs a whole sequence, from the state before it; sequences that do not reach the
-span, or have ended before it, have length 0 there. So one recording of a span is in memory at a time, and the
+An engine runs a span of steps as it runs a whole sequence, from the state before it; sequences that do not reach
+the span, or have ended before it, have length 0 there. So one recording of a span is in memory at a time, and the
 forward pass is run twice.
 """
 
@@ -70,12 +70,14 @@ class Checkpointed(Engine):
             states = [_copied(lane.initial) for lane in together]
             starts: list[list[State]] = [[] for _ in together]
             for first in range(0, len(steps), self._every):
-                parts: list[Lane] = []
-                for lane, state, kept in zip(together, states, starts, strict=True):
-                    span = self._span(steps, first, reverse=lane.reverse)
+                spans = [self._span(steps, first, reverse=lane.reverse) for lane in together]
+                parts = [
+                    _part(lane, span.rows, state, lane.out[span.rows])
+                    for lane, span, state in zip(together, spans, states, strict=True)
+                ]
+                for state, kept in zip(states, starts, strict=True):
                     kept.append(state)
-                    parts.append(_part(lane, span.rows, state, lane.out[span.rows]))
-                found = self._engine.forward(parts, span.steps, record=False)
+                found = self._engine.forward(parts, spans[0].steps, record=False)
                 states = [state for state, _ in found]
             for lane, state, kept in zip(together, states, starts, strict=True):
                 tape = CheckpointTape(lane.x, lane.recurrence, lane.reverse, steps, kept)
@@ -91,21 +93,15 @@ class Checkpointed(Engine):
         for group in _together(list(range(len(tapes))), steps):
             sums = [_Sums(tapes[k], grad_final[k]) for k in group]
             for number in reversed(range(len(tapes[0].starts))):
-                parts: list[Lane] = []
-                grads: list[Array] = []
-                for k in group:
-                    tape = tapes[k]
-                    span = self._span(steps, number * self._every, reverse=tape.reverse)
-                    P, x = tape.starts[number].h.shape[1], tape.x
-                    out = namespace(x).empty((span.steps.total, P), dtype=x.dtype)
-                    lane = Lane(x, tape.starts[number], tape.recurrence, out, tape.reverse)
-                    parts.append(_part(lane, span.rows, tape.starts[number], out))
-                    if grad_outputs is not None:
-                        grads.append(grad_outputs[k][span.rows])
-                recorded = [tape for _, tape in self._engine.forward(parts, span.steps, record=True)]
-                back = self._engine.backward(grads or None, [total.state for total in sums], recorded)
-                for k, total, share in zip(group, sums, back, strict=True):
-                    total.add(share, self._span(steps, number * self._every, reverse=tapes[k].reverse).rows)
+                spans = [self._span(steps, number * self._every, reverse=tapes[k].reverse) for k in group]
+                parts = [_again(tapes[k], span, number) for k, span in zip(group, spans, strict=True)]
+                grads = None
+                if grad_outputs is not None:
+                    grads = [grad_outputs[k][span.rows] for k, span in zip(group, spans, strict=True)]
+                recorded = [tape for _, tape in self._engine.forward(parts, spans[0].steps, record=True)]
+                back = self._engine.backward(grads, [total.state for total in sums], recorded)
+                for total, span, share in zip(sums, spans, back, strict=True):
+                    total.add(share, span.rows)
             results += [total.gradients() for total in sums]
         return results
 
@@ -128,6 +124,13 @@ def _copied(state: State) -> State:
 def _part(lane: Lane, rows: slice, state: State, out: Array) -> Lane:
     """Return the lane as far as it has these rows."""
     return Lane(lane.x[rows], state, lane.recurrence.of_rows(rows), out, lane.reverse)
+
+
+def _again(tape: CheckpointTape, span: _Span, number: int) -> Lane:
+    """Return what is to be recorded of a span, into an output of its own."""
+    x, state = tape.x, tape.starts[number]
+    out = namespace(x).empty((span.steps.total, state.h.shape[1]), dtype=x.dtype)
+    return _part(Lane(x, state, tape.recurrence, out, tape.reverse), span.rows, state, out)
 
 
 def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:

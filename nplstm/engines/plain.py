@@ -1,4 +1,4 @@
-"""The plain engine: the time loop of ``sequence.py``, which runs everything and is what the others are tested against."""
+"""The plain engine: the time loop, which runs everything and is what the others are tested against."""
 
 from typing import Any
 

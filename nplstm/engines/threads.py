@@ -27,11 +27,27 @@ def set_num_threads(threads: int) -> None:
     ------
     ArgumentError
         If it is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> import nplstm
+    >>> before = nplstm.get_num_threads()
+    >>> nplstm.set_num_threads(1)
+    >>> nplstm.get_num_threads()
+    1
+    >>> nplstm.set_num_threads(before)
     """
     global _threads  # noqa: PLW0603  the one setting of the process, as in torch
     _threads = check_size("threads", threads)
 
 
 def get_num_threads() -> int:
-    """Return how many threads the compiled engine uses."""
+    """Return how many threads the compiled engine uses.
+
+    Examples
+    --------
+    >>> import nplstm
+    >>> nplstm.get_num_threads() >= 1
+    True
+    """
     return _threads

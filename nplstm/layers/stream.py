@@ -17,8 +17,8 @@ __all__ = ["Stream"]
 class Stream:
     """One step a call, with the state kept: made by ``LSTM.stream``.
 
-    Its buffers are made once. On NumPy a step of a standard LSTM allocates no arrays; other variants take the plain
-    step, which does. The results are those of the whole-sequence call, to the rounding of the element type.
+    Its buffers are made once. On NumPy a step of a standard LSTM allocates no arrays; other variants take the
+    plain step, which does. The results are those of the whole-sequence call, to the rounding of the element type.
 
     A stream has the parameters that the layer had when the stream was made, and belongs to one thread at a time.
 
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def state(self) -> tuple[Any, Any]:
-        """(h, c) after the last step, as ``LSTM`` takes and returns them; a copy. Assign to it to go on from another.
+        """(h, c) after the last step, as ``LSTM`` takes and returns them, copied; what is assigned goes on.
 
         Either of the two may be None for zeros when it is assigned.
         """

@@ -1,7 +1,8 @@
 """The NumPy engine: the standard LSTM in a few calls a step, in buffers that are made once.
 
-The plain loop asks what is on at each step and makes new arrays as it goes. Here nothing is asked: with the weights
-in the order of ``weights``, a step is nine calls forward and seven back, for both directions of a layer together.
+The plain loop asks what is on at each step and makes new arrays as it goes. Here nothing is asked: with the
+weights in the order of ``weights``, a step is nine calls forward and seven back, for both directions of a layer
+together.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """The way back of the NumPy engine.
 
 What does not depend on the gradient is computed for a block of steps in a few calls: the factors by which the
-gradient of c_t reaches i, f, g and that of h_t reaches o and c_t. A step is then seven calls, and the products that
-sum over steps follow for the block at once. Axes as in ``forward``; gates in the order o, i, f, g.
+gradient of c_t reaches i, f, g and that of h_t reaches o and c_t. A step is then seven calls, and the products
+that sum over steps follow for the block at once. Axes as in ``forward``; gates in the order o, i, f, g.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def numpy_backward(
     """Run the lanes back; see ``Engine.backward``."""
     steps, cells = tapes[0].steps, tapes[0].cells
     S, H = len(tapes), cells.shape[3]
-    grad_h, grad_c = (np.stack([final[k] for final in grad_final]) for k in range(2))
+    grad_h, grad_c = np.stack([final.h for final in grad_final]), np.stack([final.c for final in grad_final])
     weight_hh = np.stack([tape.recurrence.prepared("numpy backward", ordered_weight_hh) for tape in tapes])
     grad_out = None
     if grad_outputs is not None:
@@ -95,14 +95,15 @@ def _steps_back(
 ) -> None:
     """Run ``count`` steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
     S, n, H = grad_h.shape
-    of_h, h_to_c, forget, given = (
-        None if rows is None else rows.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
-        for rows in (factors.of_h, factors.h_to_c, factors.forget, grad_out)
-    )
+
+    def backwards(rows: Array) -> Array:
+        return rows.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
+
+    of_h, h_to_c, forget = (backwards(rows) for rows in (factors.of_h, factors.h_to_c, factors.forget))
+    given = [None] * count if grad_out is None else backwards(grad_out)
     of_c = factors.of_c.reshape(S, 3, count, n, H).transpose(2, 0, 1, 3, 4)[::-1]
     gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
     planes = gates.reshape(count, S, n, 4, H).transpose(0, 1, 3, 2, 4)
-    given = [None] * count if given is None else given
     h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)
     c = grad_c[:, None]
     matmul, add, multiply = np.matmul, np.add, np.multiply
@@ -147,9 +148,9 @@ class _Sums:
             # the biases are added up, so their gradients are equal; but each is an array of its own
             bias_ih = torch_order(self._grad_bias)
             bias_hh = bias_ih.copy()
-        weights = (torch_order(w) for w in (self._grad_weight_ih, self._grad_weight_hh))
+        weight_ih, weight_hh = torch_order(self._grad_weight_ih), torch_order(self._grad_weight_hh)
         grad_x = turned(self._grad_x, tape.steps, reverse=tape.reverse)
-        return SequenceGradients(grad_x, state, None, LSTMParams(*weights, bias_ih, bias_hh), {})
+        return SequenceGradients(grad_x, state, None, LSTMParams(weight_ih, weight_hh, bias_ih, bias_hh), {})
 
 
 def _previous(tape: NumpyTape) -> Array:

@@ -3,7 +3,8 @@
 All lanes run from their first row to their last: what runs in reverse has its sequences turned around before and
 after, so that the lanes have the same number of sequences at each step.
 
-Axes: S lanes, N rows, n sequences of a step, H cells. ``cells`` (S, 5, N, H) has planes for o, i, f, g and c_{t-1}.
+Axes: S lanes, N rows, n sequences of a step, H cells. ``cells`` (S, 5, N, H) has planes for o, i, f, g and
+c_{t-1}.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from nplstm.steps import Steps
 __all__ = ["NumpyTape", "numpy_forward", "segments", "turned"]
 
 _BLOCK_ROWS = 1024
-"""Rows of input that are transformed at once: enough for the product to be efficient, and a bound on the memory."""
+"""Rows of input that are transformed at once: enough for an efficient product, and a bound on the memory."""
 
 
 class NumpyTape(NamedTuple):
@@ -60,7 +61,7 @@ def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tupl
     params = [lane.recurrence.prepared("numpy", ordered) for lane in lanes]
     weights = _stacked([p.weight_hh for p in params]), _stacked([p.weight_row for p in params])
     xs = [turned(lane.x, steps, reverse=lane.reverse) for lane in lanes]
-    h, c = (np.stack([lane.initial[k] for lane in lanes]) for k in range(2))
+    h, c = np.stack([lane.initial.h for lane in lanes]), np.stack([lane.initial.c for lane in lanes])
     h_0 = h.copy() if record else h
     direct = len(lanes) == 1 and not lanes[0].reverse
     out = lanes[0].out[None] if direct else np.empty((len(lanes), steps.total, H), h.dtype)
@@ -105,7 +106,8 @@ def _steps(
 ) -> tuple[Array, Array]:
     """Run ``count`` steps of as many sequences each; return the state after them.
 
-    ``cells`` (S, 5, count * n, H) has the input's share, and receives o, i, f, g and c_{t-1}; ``out`` receives h_t.
+    ``cells`` (S, 5, count * n, H) has the input's share, and receives o, i, f, g and c_{t-1}; ``out`` receives
+    h_t.
     """
     S, n, H = h.shape
     by_step = cells.reshape(S, 5, count, n, H).transpose(2, 0, 1, 3, 4)

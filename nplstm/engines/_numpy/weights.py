@@ -1,8 +1,8 @@
 """Parameters in the order in which the NumPy engine reads them.
 
 Gates stand in the order o, i, f, g, with the cell state behind them: o, i, f are what takes a sigmoid; i, f lie
-beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient of
-c_t reaches. Those of o, i and f are halved: sigmoid(a) = 1/2 + tanh(a/2) / 2, so one tanh serves all four.
+beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient
+of c_t reaches. Those of o, i and f are halved: sigmoid(a) = 1/2 + tanh(a/2) / 2, so one tanh serves all four.
 
 Each gate is a plane of its own, (n, H) without gaps: NumPy's calls are fastest on long runs.
 """

@@ -7,8 +7,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array, DType
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
-from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.gradient_kernels import DEPTH
+from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
@@ -76,7 +76,7 @@ class _WayBack:
         return [partial(backward, *state, *rest, share, progress) for share in parts]
 
     def sums(self, first: int, last: int, threads: int) -> list[Task]:
-        """Cut the products that sum over the rows of some steps among threads: each takes some rows of the weights."""
+        """Cut the products that sum over the rows of some steps: each thread takes some rows of the weights."""
         tape, rows = self._tape, _rows(self._tape, first, last)
         count = rows.stop - rows.start
         compiled = kernels(tape.x.dtype)
@@ -106,14 +106,17 @@ class _WayBack:
         weight_ih = unpadded_gates(self._grad_weight_ih, H, I)
         weight_hh = unpadded_gates(self._grad_weight_hh, H, self._P)
         state = State(self._grad_h[:, : self._P], self._grad_c[:, :H])
-        return SequenceGradients(self._grad_x[:, :I], state, None, LSTMParams(weight_ih, weight_hh, bias_ih, bias_hh), {})
+        return SequenceGradients(
+            self._grad_x[:, :I], state, None, LSTMParams(weight_ih, weight_hh, bias_ih, bias_hh), {}
+        )
 
 
 def _runs(count: int, threads: int) -> list[tuple[int, int]]:
     """Cut ``count`` rows into runs of whole tiles."""
     tiles = -(-count // TILE_ROWS)
     return [
-        (tiles * k // threads * TILE_ROWS, min(count, tiles * (k + 1) // threads * TILE_ROWS)) for k in range(threads)
+        (tiles * k // threads * TILE_ROWS, min(count, tiles * (k + 1) // threads * TILE_ROWS))
+        for k in range(threads)
     ]
 
 

@@ -102,7 +102,17 @@ def backward(
             for p in range(share.first_panel, share.last_panel):
                 store(grad_h, r * Hp + p * V, 0.0)
         multiply_panels(
-            grad_h, share.first * Hp, Hp, grad_a, (row - base) * G, G, weight_hh, G, rows, share.first_panel, share.last_panel
+            grad_h,
+            share.first * Hp,
+            Hp,
+            grad_a,
+            (row - base) * G,
+            G,
+            weight_hh,
+            G,
+            rows,
+            share.first_panel,
+            share.last_panel,
         )
         if share.members > 1:
             wait(progress, share.member, share.members, count + 2)

@@ -65,8 +65,8 @@ def cell_forward(
 ) -> None:
     """Take one step of V cells of one sequence: the equations of ``lstm_cell_forward``.
 
-    ``g``, ``place``, ``kept`` and ``h`` are offsets in ``gates``, ``c``, ``cells`` and ``out``; the last ``missing``
-    lanes are not there in ``out``.
+    ``g``, ``place``, ``kept`` and ``h`` are offsets in ``gates``, ``c``, ``cells`` and ``out``; the last
+    ``missing`` lanes are not there in ``out``.
     """
     V = lanes(c)
     i_t = fma(tanh(load(gates, g)), 0.5, 0.5)

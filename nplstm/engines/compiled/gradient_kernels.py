@@ -18,9 +18,19 @@ DEPTH = 256
 
 @njit(nogil=True)
 def multiply_panels(
-    c: Any, c_start: Any, c_row: Any, a: Any, a_start: Any, a_row: Any, w: Any, K: Any, rows: Any, first: Any, last: Any
+    c: Any,
+    c_start: Any,
+    c_row: Any,
+    a: Any,
+    a_start: Any,
+    a_row: Any,
+    w: Any,
+    K: Any,
+    rows: Any,
+    first: Any,
+    last: Any,
 ) -> None:
-    """Add the product of some rows with panels ``first`` to ``last`` of packed weights: (K, panels, V) by group."""
+    """Add the product of some rows with panels of packed weights: by group of panels (K, panels, V)."""
     V, p = lanes(c), first
     while p < last:
         start, weights = c_start + p * V, p * K * V
@@ -85,7 +95,7 @@ def sum_products(
     packed, tile : flat
         Work space: DEPTH * the larger of Ip and Pp, and DEPTH * TILE_ROWS.
     """
-    V, G = lanes(tile), grad_a.shape[1]
+    V = lanes(tile)
     for k0 in range(0, count, DEPTH):
         depth = min(DEPTH, count - k0)
         for which in range(2):

@@ -5,9 +5,9 @@ the work, by sequences or by cells (see ``Share``): shares by sequences have not
 by cells wait for each other at each step. No sum depends on how the work is shared.
 
 Axes: T steps, N rows, B sequences, I input, H cells, P the width of h. Cells stand in panels of V, the lanes of a
-vector: Hp is H rounded up to whole panels. A row of gates has i, f, g, o of the first panel, then of the next: (Hp / V, 4, V).
-``packing.py`` has the layout of the weights, in which the rows of i, f and o are halved: sigmoid(a) = 1/2 +
-tanh(a/2) / 2, so that all four gates take a tanh.
+vector: Hp is H rounded up to whole panels. A row of gates has i, f, g, o of the first panel, then of the next: (Hp
+/ V, 4, V). ``packing.py`` has the layout of the weights, in which the rows of i, f and o are halved: sigmoid(a) =
+1/2 + tanh(a/2) / 2, so that all four gates take a tanh.
 """
 
 from functools import cache
@@ -70,7 +70,8 @@ def kernels(dtype: Any) -> Kernels:
         ),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
         _compiled(
-            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector, vector), sum_products
+            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector, vector),
+            sum_products,
         ),
         _compiled(none(matrix, vector, matrix, index, index, index), input_gradient),
         _compiled(

@@ -13,7 +13,16 @@ from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.params import LSTMParams
 
-__all__ = ["GROUP", "Packed", "PackedBack", "pack", "pack_backward", "padded_cells", "padded_zeros", "unpadded_gates"]
+__all__ = [
+    "GROUP",
+    "Packed",
+    "PackedBack",
+    "pack",
+    "pack_backward",
+    "padded_cells",
+    "padded_zeros",
+    "unpadded_gates",
+]
 
 GROUP = 4
 """Panels that the way back takes at once."""
@@ -38,7 +47,7 @@ def pack(params: LSTMParams) -> Packed:
 
 
 class PackedBack(NamedTuple):
-    """The weights of one layer and direction, for the way back: by group of panels of columns, (4Hp, panels, V)."""
+    """The weights for the way back: by group of panels of columns, (4Hp, panels, V)."""
 
     weight_ih: Array
     weight_hh: Array

@@ -47,7 +47,7 @@ def product(rows: int, vectors: int) -> Any:
             c_array, c_start, c_row, c_column, a_array, a_start, a_row, w_array, w_start, K = values
             pointer = kind.llvm.as_pointer()
             first = place_of(context, builder, c, c_array, c_start)
-            sums = {}
+            sums: dict[tuple[int, int], Any] = {}
             for r, v in tile:
                 offset = builder.add(builder.mul(c_row, INDEX(r)), builder.mul(c_column, INDEX(v)))
                 sums[r, v] = builder.bitcast(builder.gep(first, [offset]), pointer)
@@ -67,7 +67,7 @@ def product(rows: int, vectors: int) -> Any:
                 builder.load(builder.bitcast(builder.gep(place, [INDEX(v * kind.lanes)]), pointer), align=align)
                 for v in range(vectors)
             ]
-            after = {}
+            after: dict[tuple[int, int], Any] = {}
             for r in range(rows):
                 a_rk = broadcast(builder, builder.load(builder.gep(a_rows[r], [k])), kind)
                 for v in range(vectors):

@@ -1,7 +1,7 @@
 """Short calls on the compiled engine: where what surrounds a kernel would take longer than the kernel.
 
-One thread, equal lengths, inference: the kernels of ``forward.py`` with as little around them as can be. The results
-are the same to the bit.
+One thread, equal lengths, inference: the kernels of ``forward.py`` with as little around them as can be. The
+results are the same to the bit.
 """
 
 import numpy as np

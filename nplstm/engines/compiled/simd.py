@@ -119,7 +119,12 @@ def _arithmetic(emit: Any) -> Any:
     return function
 
 
-def _operator(python: Any, emit: Any) -> None:
+def _operator(python: Any, instruction: str) -> None:
+    """Give an operator of Python a meaning for vectors."""
+
+    def emit(builder: Any, kind: Vector, x: Any, y: Any) -> Any:
+        return getattr(builder, instruction)(x, y)
+
     function = _arithmetic(emit)
 
     @overload(python)
@@ -130,10 +135,10 @@ def _operator(python: Any, emit: Any) -> None:
         return on_vectors if isinstance(x, Vector) or isinstance(y, Vector) else None
 
 
-_operator(operator.add, lambda b, k, x, y: b.fadd(x, y))
-_operator(operator.sub, lambda b, k, x, y: b.fsub(x, y))
-_operator(operator.mul, lambda b, k, x, y: b.fmul(x, y))
-_operator(operator.truediv, lambda b, k, x, y: b.fdiv(x, y))
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+_operator(operator.truediv, "fdiv")
 
 
 def _select(b: Any, kind: Vector, x: Any, limit: Any) -> Any:
@@ -147,10 +152,14 @@ def call(builder: Any, name: str, kind: Vector, *arguments: Any) -> Any:
     return builder.call(function, arguments)
 
 
+def _copy_sign(builder: Any, kind: Vector, x: Any, y: Any) -> Any:
+    return call(builder, "copysign", kind, x, y)
+
+
 at_most = _arithmetic(_select)
 """``at_most(x, limit)``: the lesser; where x is NaN, NaN."""
 
-with_sign = _arithmetic(lambda b, k, x, y: call(b, "copysign", k, x, y))
+with_sign = _arithmetic(_copy_sign)
 """``with_sign(x, y)``: the absolute value of x with the sign of y."""
 
 
@@ -186,7 +195,11 @@ def bits_of_power(typing: Any, shifted: Any) -> Any:
 def lanes(typing: Any, array: Any) -> Any:
     """How many elements of this array a vector has."""
     count = Vector(array.dtype).lanes
-    return types.intp(array), lambda context, builder, signature, values: context.get_constant(types.intp, count)
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return context.get_constant(types.intp, count)
+
+    return types.intp(array), codegen
 
 
 def place_of(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:

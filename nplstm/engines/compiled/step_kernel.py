@@ -48,13 +48,14 @@ def step(
     member, members, progress
         As for ``forward``; ``progress`` goes on from step to step.
     """
-    V, B, I = lanes(c), x.shape[0], x.shape[1]
+    V, B, width = lanes(c), x.shape[0], x.shape[1]  # of what the layer reads
     w, b, h_at, below, c_at = 0, 0, 0, 0, 0
     for layer in range(len(sizes) - 1):
         H = sizes[layer + 1]
         panels = (H + V - 1) // V
         Hp = panels * V
-        G, hh = 4 * Hp, w + I * 4 * Hp
+        G = 4 * Hp
+        hh = w + width * G
         for p in range(panels * first // 64, panels * last // 64):
             g = p * 4 * V
             for k in range(4):
@@ -62,9 +63,9 @@ def step(
                 for r in range(B):
                     store(gates, g + r * G + k * V, bias)
             if layer == 0:
-                multiply_4(gates, g, G, V, x, 0, I, weights, w + p * I * 4 * V, I, B)
+                multiply_4(gates, g, G, V, x, 0, width, weights, w + p * width * 4 * V, width, B)
             else:
-                multiply_4(gates, g, G, V, new, below, I, weights, w + p * I * 4 * V, I, B)
+                multiply_4(gates, g, G, V, new, below, width, weights, w + p * width * 4 * V, width, B)
             multiply_4(gates, g, G, V, old, h_at, H, weights, hh + p * H * 4 * V, H, B)
             missing = max(0, (p + 1) * V - H)
             for r in range(B):
@@ -72,8 +73,8 @@ def step(
                 cell_forward(gates, c, c, new, g + r * G, place, 0, h, missing, False)
         if members > 1:
             wait(progress, member, members, progress[member * LINE] + 1)
-        w, b, below, h_at, c_at, I = hh + H * G, b + G, h_at, h_at + B * H, c_at + B * Hp, H
+        w, b, below, h_at, c_at, width = hh + H * G, b + G, h_at, h_at + B * H, c_at + B * Hp, H
     if member == 0:
         for r in range(B):
-            for k in range(I):
-                out[r, k] = new[below + r * I + k]
+            for k in range(width):
+                out[r, k] = new[below + r * width + k]

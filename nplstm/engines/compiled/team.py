@@ -21,7 +21,7 @@ Task = Callable[[], object]
 
 
 _LOOKS = 4000
-"""How often a worker looks for more work, for about a millisecond, before it goes to sleep: to be woken takes long."""
+"""How often a worker looks for more work, for about a millisecond, before it sleeps: to be woken takes long."""
 
 
 class _Worker:
