@@ -180,6 +180,27 @@ def test_checkpoints_of_variants(cell, layer, be):
         assert_close(found[1][name], value, 1e-12, name)
 
 
+@pytest.mark.parametrize("engine", [*FAST, "plain"], indirect=True)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("every", [None, 2])
+def test_nothing_to_run(engine, bidirectional, every):
+    """No sequence, no step that is not masked, or sequences of length 0 alone."""
+    D = 1 + bidirectional
+    lstm = nplstm.LSTM(2, 3, bidirectional=bidirectional, rng=0)
+    for batch, said in ((0, {}), (2, dict(lengths=[0, 0])), (2, dict(mask=np.zeros((4, 2), bool)))):
+        x, h_0 = np.ones((4, batch, 2), np.float32), np.ones((D, batch, 3), np.float32)
+        with nplstm.use_engines(engine):
+            tape = lstm.record(x, (h_0, h_0), **said, checkpoint_every=every)
+            assert np.array_equal(lstm(x, (h_0, h_0), **said)[1][0], h_0)
+            grads = tape.backward(np.ones_like(tape.output), (h_0, h_0))
+        assert np.array_equal(tape.h_n, h_0)
+        assert np.array_equal(tape.c_n, h_0)
+        assert not grads.input.any()
+        assert not any(grad.any() for grad in grads.parameters.values())
+        if "mask" not in said:  # what a masked step shows is h_0
+            assert np.array_equal(grads.h_0, h_0)
+
+
 def test_a_recurrent_input_cannot_be_checkpointed():
     lstm = nplstm.LSTM(2, 3, hidden_transform=nplstm.Projection(4), rng=0)
     x, r_0, c_0 = (np.zeros(shape, np.float32) for shape in ((5, 1, 2), (1, 1, 4), (1, 1, 3)))

@@ -43,7 +43,7 @@ def turned(rows: Array, steps: Steps, *, reverse: bool) -> Array:
     if not reverse:
         return rows
     if steps.total == len(steps) * steps.batch:
-        by_step = rows.reshape(len(steps), steps.batch, -1)
+        by_step = rows.reshape(len(steps), steps.batch, rows.shape[1])
         return by_step[::-1].reshape(rows.shape)
     return rows[steps.turned_rows()]
 
