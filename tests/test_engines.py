@@ -152,6 +152,28 @@ def test_an_engine_is_the_plain_loop_at_any_size(engine, problem):
         assert_close(found[name], value, 1e-12, name)
 
 
+@given(
+    L=st.integers(2, 5), B=st.integers(1, 4), H=st.integers(1, 9), T=st.integers(1, 9), reverse=st.booleans(),
+    block=st.integers(2, 5), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_layers_along_the_diagonal(L, B, H, T, reverse, block, seed):
+    rng = np.random.default_rng(seed)
+    lstm = nplstm.LSTM(3, H, L, reverse=reverse, dtype="float64", rng=seed)
+    x, h_0, c_0 = rng.standard_normal((T, B, 3)), rng.standard_normal((L, B, H)), rng.standard_normal((L, B, H))
+    cotangents = rng.standard_normal((T, B, H)), h_0, c_0
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nplstm.engines._numpy.diagonal._BLOCK_STEPS", block)
+        whole_diagonal = nplstm.engines._numpy.diagonal_forward
+        patch.setattr(
+            "nplstm.engines._numpy.diagonal_forward", lambda *a, **k: taken.append(1) or whole_diagonal(*a, **k)
+        )
+        found = whole("numpy", lstm, x, (h_0, c_0), cotangents, None)
+    assert bool(taken) == (T >= L)
+    for name, value in whole("plain", lstm, x, (h_0, c_0), cotangents, None).items():
+        assert_close(found[name], value, 1e-12, name)
+
+
 @pytest.mark.parametrize("name", [*FAST, "plain"])
 @given(problem=problems())
 def test_checkpoints_change_results_by_roundings(name, problem):

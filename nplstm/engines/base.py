@@ -106,6 +106,14 @@ class Engine(ABC):
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
 
+    def runs_together(self, widths: list[int], steps: Steps) -> bool:
+        """Tell whether ``forward_stack`` is faster for layers of these widths than one after the other."""
+        return False
+
+    def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+        """Run layers of which each reads the output of the one below: its ``x`` is that array."""
+        return [self.forward([lane], steps, record=record)[0] for lane in lanes]
+
     @abstractmethod
     def backward(
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]

@@ -9,6 +9,7 @@ from typing import Any
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.backward import numpy_backward
+from nplstm.engines._numpy.diagonal import diagonal_forward, worth_a_diagonal
 from nplstm.engines._numpy.forward import NumpyTape, numpy_forward
 from nplstm.engines._numpy.stepper import NumpyStepper
 from nplstm.engines.base import Engine, Lane, Request, Stepper
@@ -33,6 +34,14 @@ class NumpyEngine(Engine):
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes together."""
         return numpy_forward(lanes, steps, record=record)
+
+    def runs_together(self, widths: list[int], steps: Steps) -> bool:
+        """Tell whether the layers are small, of one size, and the sequences of one length."""
+        return worth_a_diagonal(widths, steps)
+
+    def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+        """Run layers along the diagonal, a few calls for all of them."""
+        return diagonal_forward(lanes, steps, record=record)
 
     def backward(
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[NumpyTape]

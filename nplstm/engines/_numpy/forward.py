@@ -34,8 +34,7 @@ class NumpyTape(NamedTuple):
     x: Array  # (N, I)
     h_0: Array  # (B, H)
     out: Array  # (N, H)  h_t
-    cells: Array  # (S, 5, N, H)  o, i, f, g, c_{t-1} of all lanes of the layer, in the order of processing
-    lane: int
+    cells: Array  # (S, 5, N, H)  o, i, f, g, c_{t-1} of all directions of the layer, in the order of processing
 
 
 def turned(rows: Array, steps: Steps, *, reverse: bool) -> Array:
@@ -83,7 +82,7 @@ def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tupl
     for k, lane in enumerate(lanes):
         if not direct:
             lane.out[...] = turned(out[k], steps, reverse=lane.reverse)
-        kept = (lane.x, h_0[k], lane.out, cells, k)
+        kept = (lane.x, h_0[k], lane.out, cells)
         tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
         results.append((State(final_h[k], final_c[k]), tape))
     return results

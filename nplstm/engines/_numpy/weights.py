@@ -14,7 +14,7 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.params import LSTMParams
 
-__all__ = ["Ordered", "ordered", "ordered_weight_hh", "ordered_weight_ih", "torch_order"]
+__all__ = ["Ordered", "ordered", "ordered_weight_hh", "ordered_weight_ih", "row_form", "torch_order"]
 
 _ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
 _BACK = (1, 2, 3, 0)
@@ -48,6 +48,11 @@ def ordered_weight_hh(params: LSTMParams) -> Array:
 def ordered_weight_ih(params: LSTMParams) -> Array:
     """Return W_ih for the way back, (4H, I)."""
     return _reordered(params.weight_ih)
+
+
+def row_form(weight: Array) -> Array:
+    """Return weights (4, K, H) of planes as those of one row, (K, 4H)."""
+    return weight.swapaxes(0, 1).reshape(weight.shape[1], -1)
 
 
 def torch_order(gates: Array) -> Array:
