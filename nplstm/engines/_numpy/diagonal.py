@@ -23,8 +23,8 @@ from nplstm.steps import Steps
 
 __all__ = ["diagonal_forward", "worth_a_diagonal"]
 
-_SMALL = 256
-"""Cells of a layer, in all sequences, up to which its calls cost more than what they compute."""
+_SMALL, _NARROW = 512, 128
+"""Cells of a layer, in all sequences and in one, up to which its calls cost more than what they compute."""
 
 _BLOCK_STEPS = 256
 """Steps at a time, without recording: a bound on the memory."""
@@ -86,7 +86,7 @@ def _weights(params: list[Ordered], *, row: bool) -> _Weights:
 
 def _from_input(x: Array, params: list[Ordered], cells: Array) -> None:
     """Write ``x W_ih^T + b`` of the first layer into its gates, and the bias of the others into theirs."""
-    T, n, _ = x.shape
+    T = len(x)
     for layer, p in enumerate(params):
         gates = cells[layer, :4, :T]
         if layer == 0:

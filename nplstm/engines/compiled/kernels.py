@@ -18,7 +18,7 @@ from nplstm.engines.compiled.backward_kernel import backward, previous
 from nplstm.engines.compiled.forward_kernel import forward
 from nplstm.engines.compiled.gradient_kernels import input_gradient, sum_products
 from nplstm.engines.compiled.rows import Share, Span
-from nplstm.engines.compiled.step_kernel import step
+from nplstm.engines.compiled.step_kernel import lead, serve
 
 __all__ = ["Kernels", "kernels"]
 
@@ -31,7 +31,8 @@ class Kernels(NamedTuple):
     previous: Any
     sum_products: Any
     input_gradient: Any
-    step: Any
+    lead: Any
+    serve: Any
 
 
 @cache
@@ -44,6 +45,7 @@ def kernels(dtype: Any) -> Kernels:
     span, share = typeof(Span(False, 0, False)), typeof(Share(0, 0, 0, 0, 0, 0))
     progress = types.Array(types.int64, 1, "C")
     none = types.void
+    stack, buffers = (read, vector, vector, offsets), (vector, vector, vector, matrix, matrix)
     return Kernels(
         _compiled(
             none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress),
@@ -74,25 +76,8 @@ def kernels(dtype: Any) -> Kernels:
             sum_products,
         ),
         _compiled(none(matrix, vector, matrix, index, index, index), input_gradient),
-        _compiled(
-            none(
-                read,
-                vector,
-                vector,
-                offsets,
-                vector,
-                vector,
-                vector,
-                matrix,
-                matrix,
-                index,
-                index,
-                index,
-                index,
-                progress,
-            ),
-            step,
-        ),
+        _compiled(types.boolean(*stack, *buffers, index, index, progress, progress, index), lead),
+        _compiled(none(*stack, *buffers, index, index, index, index, progress, progress, index), serve),
     )
 
 

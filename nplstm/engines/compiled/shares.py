@@ -11,7 +11,7 @@ from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
 from nplstm.steps import Steps
 
-__all__ = ["WORTH_A_THREAD", "progress_of", "shares", "step_shares"]
+__all__ = ["WORTH_A_THREAD", "progress_of", "shares", "step_ends"]
 
 WORTH_A_THREAD = 10_000_000
 """Multiplications below which waking another thread, some 20 microseconds, takes longer than it saves."""
@@ -21,6 +21,9 @@ _WORTH_WAITING = 50_000
 
 _STEP_WORTH_A_THREAD = 1_500_000
 """The same for a step in real time."""
+
+_STEP_THREADS = 8
+"""Threads of a stream at most."""
 
 PARTS = 64
 """In which a share of a step is told: layers may have different numbers of panels."""
@@ -53,10 +56,10 @@ def _balanced(steps: Steps, n: int) -> list[int]:
     return [0, *(int(np.searchsorted(ends, steps.total * k / n)) for k in range(1, n)), steps.batch]
 
 
-def step_shares(work: int, threads: int) -> list[tuple[int, int, int, int]]:
-    """Cut a step of so many multiplications by cells: 64ths of each layer's panels, the member, the members."""
-    n = min(threads, 8) if work >= _STEP_WORTH_A_THREAD and CAN_WAIT else 1
-    return [(PARTS * k // n, PARTS * (k + 1) // n, k, n) for k in range(n)]
+def step_ends(work: int, threads: int) -> list[int]:
+    """Cut a step of so many multiplications by cells: where each thread's panels end, in 64ths of each layer's."""
+    n = min(threads, _STEP_THREADS) if work >= _STEP_WORTH_A_THREAD and CAN_WAIT else 1
+    return [PARTS * k // n for k in range(1, n + 1)]
 
 
 def progress_of(members: int) -> HostIndices:

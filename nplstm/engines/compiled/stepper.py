@@ -7,12 +7,12 @@ import numpy as np
 
 from nplstm._typing import Array
 from nplstm.engines.base import Stepper
-from nplstm.engines.compiled.forward import TEAM
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.packing import pack
-from nplstm.engines.compiled.shares import progress_of, step_shares
-from nplstm.engines.compiled.team import Task
+from nplstm.engines.compiled.servers import Servers
+from nplstm.engines.compiled.shares import progress_of, step_ends
+from nplstm.engines.compiled.waiting import PATIENCE
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence
 
@@ -38,35 +38,34 @@ class CompiledStepper(Stepper):
         gates = aligned_zeros((batch, 4 * max(padded)), dtype)
         self._h = [_by_layer(flat, batch, widths) for flat in both]
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
-        self._now = 0
-        steps = kernels(dtype).step
-
-        def tasks(threads: int) -> list[list[Task]]:
-            parts = step_shares(weights.size * batch, threads)
-            progress = progress_of(len(parts))
-            arrays = (self.x, weights, biases, sizes)
-            rest = (c, gates, self.y)
-            return [
-                [partial(steps, *arrays, *hs, *rest, *share, progress) for share in parts]
-                for hs in (both, both[::-1])
-            ]
-
-        self._alone, self._together = tasks(1), tasks(get_num_threads())
+        self._count = 0  # of steps
+        ends = step_ends(weights.size * batch, get_num_threads())
+        members = len(ends)
+        progress, signals = progress_of(members), progress_of(2 * members)
+        stack, rest = (self.x, weights, biases, sizes), (c, gates, self.y)
+        compiled, shared = kernels(dtype), (members, progress, signals)
+        self._lead = [
+            partial(compiled.lead, *stack, old, new, *rest, ends[0], *shared) for old, new in (both[::-1], both)
+        ]
+        self._servers = Servers(
+            [
+                partial(compiled.serve, *stack, *both, *rest, first, last, member, *shared, PATIENCE)
+                for member, (first, last) in enumerate(pairwise(ends), 1)
+            ],
+            signals,
+        )
 
     def step(self) -> None:
         """Run the kernel, in several threads where the weights are large."""
-        tasks = self._together[self._now]
-        if len(tasks) == 1:
-            tasks[0]()
-        else:
-            with TEAM.take(len(tasks)) as threads:
-                TEAM.run(tasks if threads > 1 else self._alone[self._now])
-        self._now = 1 - self._now
+        count = self._count + 1
+        while self._lead[count % 2](count):
+            self._servers.wake()
+        self._count = count
 
     @property
     def h(self) -> list[Array]:
         """By layer, (B, H)."""
-        return self._h[self._now]
+        return self._h[self._count % 2]
 
     @property
     def c(self) -> list[Array]:

@@ -13,15 +13,11 @@ from threading import Lock, Thread
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.waiting import LINE, comes_soon, wait_for
+from nplstm.engines.compiled.waiting import LINE, PATIENCE, comes, wait_for
 
 __all__ = ["Team"]
 
 Task = Callable[[], object]
-
-
-_LOOKS = 4000
-"""How often a worker looks for more work, for about a millisecond, before it sleeps: to be woken takes long."""
 
 
 class _Worker:
@@ -53,7 +49,7 @@ class _Worker:
     def _work(self) -> None:
         while True:
             following = int(self._done[0]) + 1
-            if not comes_soon(self._given, following, _LOOKS):
+            if not comes(self._given, 0, following, PATIENCE):
                 self._asleep = True  # from here on whoever gives a task says so
                 while self._given[0] < following:
                     self._wake.get()

@@ -10,7 +10,7 @@ from typing import Any
 from nplstm.engines.compiled._numba import intrinsic, njit, types
 from nplstm.engines.compiled.simd import place_of
 
-__all__ = ["CAN_WAIT", "LINE", "comes_soon", "wait", "wait_for"]
+__all__ = ["CAN_WAIT", "LINE", "PATIENCE", "announce", "comes", "seen", "wait", "wait_for"]
 
 CAN_WAIT = hasattr(os, "sched_yield")
 """Whether there is a way to let others have the core."""
@@ -19,6 +19,9 @@ LINE = 8
 """Counts stand a cache line apart, in 64-bit integers."""
 
 _LOOKS = 2000
+
+PATIENCE = 4000
+"""Looks of a thread that has nothing to do, about a millisecond, before it sleeps: to be woken takes long."""
 
 _yield = types.ExternalFunction("sched_yield", types.int32())
 
@@ -29,7 +32,7 @@ def announce(typing: Any, progress: Any, place: Any, count: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         place = place_of(context, builder, progress, *values[:2])
-        builder.store_atomic(values[2], place, ordering="release", align=8)
+        builder.store_atomic(values[2], place, ordering="seq_cst", align=8)
         return context.get_dummy_value()
 
     return types.void(progress, types.intp, types.int64), codegen
@@ -40,7 +43,7 @@ def seen(typing: Any, progress: Any, place: Any) -> Any:
     """Return a count of another thread, after which all that it had written before is there."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load_atomic(place_of(context, builder, progress, *values), ordering="acquire", align=8)
+        return builder.load_atomic(place_of(context, builder, progress, *values), ordering="seq_cst", align=8)
 
     return types.int64(progress, types.intp), codegen
 
@@ -55,11 +58,11 @@ def wait_for(progress: Any, member: Any, count: Any) -> None:
             _yield()
 
 
-@njit("boolean(int64[::1], int64, int64)", nogil=True, cache=True)
-def comes_soon(progress: Any, count: Any, looks: Any) -> Any:
-    """Look so many times whether a count has come as far; tell whether it has."""
+@njit("boolean(int64[::1], int64, int64, int64)", nogil=True, cache=True)
+def comes(progress: Any, place: Any, count: Any, looks: Any) -> Any:
+    """Look so many times whether a count comes as far; tell whether it has."""
     for look in range(looks):
-        if seen(progress, 0) >= count:
+        if seen(progress, place) >= count:
             return True
         if look > _LOOKS:
             _yield()
