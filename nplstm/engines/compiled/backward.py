@@ -12,7 +12,7 @@ from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
-from nplstm.engines.compiled.simd import TILE_ROWS
+from nplstm.engines.compiled.simd import TILE_ROWS, vector_length
 from nplstm.engines.compiled.team import Task
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -20,8 +20,8 @@ from nplstm.sequence import SequenceGradients
 
 __all__ = ["compiled_backward"]
 
-_BLOCK_ROWS = 1024
-"""Rows of gradients at a time, at least one step: enough for the sums, and a bound on the memory."""
+_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 22
+"""Rows of gradients at a time, or as many as so many bytes hold: enough for the sums, and a bound on the memory."""
 
 
 def compiled_backward(
@@ -33,7 +33,8 @@ def compiled_backward(
         for k, (final, tape) in enumerate(zip(grad_final, tapes, strict=True))
     ]
     steps = tapes[0].steps
-    block = max(1, _BLOCK_ROWS // max(1, steps.batch))
+    rows = max(_BLOCK_ROWS, _BLOCK_BYTES // max(lane.row_bytes for lane in lanes))
+    block = max(1, rows // max(1, steps.batch))
     work = steps.total * sum(lane.work for lane in lanes)
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
@@ -62,6 +63,11 @@ class _WayBack:
         """Multiplications of one sequence in one step."""
         return self._G * self._G // 4
 
+    @property
+    def row_bytes(self) -> int:
+        """Of the gradients of one row's gates."""
+        return self._G * self._tape.x.itemsize
+
     def steps(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut some steps among threads."""
         tape, rows = self._tape, _rows(self._tape, first, last)
@@ -83,15 +89,19 @@ class _WayBack:
         compiled.previous(tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, self._before)
         return [
             partial(self._sum, rows.start, count, *columns, *some)
-            for columns, some in zip(_runs(self._G, threads), _runs(count, threads), strict=True)
+            for columns, some in zip(
+                _runs(self._G, threads, vector_length(tape.x.itemsize)),
+                _runs(count, threads, TILE_ROWS),
+                strict=True,
+            )
         ]
 
     def _sum(self, row: int, count: int, first: int, last: int, first_row: int, last_row: int) -> None:
         tape, compiled = self._tape, kernels(self._tape.x.dtype)
         widest = max(self._grad_weight_ih.shape[1], self._grad_weight_hh.shape[1])
-        packed, tile = (aligned_empty((DEPTH * n,), tape.x.dtype) for n in (widest, TILE_ROWS))
+        packed = aligned_empty((DEPTH * widest,), tape.x.dtype)
         into = (self._grad_weight_ih, self._grad_weight_hh, self._grad_bias)
-        compiled.sum_products(self._grad_a, tape.x, row, self._before, count, *into, first, last, packed, tile)
+        compiled.sum_products(self._grad_a, tape.x, row, self._before, count, *into, first, last, packed)
         compiled.input_gradient(self._grad_a, self._packed.weight_ih, self._grad_x, row, first_row, last_row)
 
     def gradients(self) -> SequenceGradients:
@@ -111,13 +121,10 @@ class _WayBack:
         )
 
 
-def _runs(count: int, threads: int) -> list[tuple[int, int]]:
-    """Cut ``count`` rows into runs of whole tiles."""
-    tiles = -(-count // TILE_ROWS)
-    return [
-        (tiles * k // threads * TILE_ROWS, min(count, tiles * (k + 1) // threads * TILE_ROWS))
-        for k in range(threads)
-    ]
+def _runs(count: int, threads: int, unit: int) -> list[tuple[int, int]]:
+    """Cut ``count`` rows into runs of whole units."""
+    units = -(-count // unit)
+    return [(units * k // threads * unit, min(count, units * (k + 1) // threads * unit)) for k in range(threads)]
 
 
 def _rows(tape: CompiledTape, first: int, last: int) -> slice:

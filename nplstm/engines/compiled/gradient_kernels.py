@@ -7,7 +7,14 @@ call and would take cores from ours.
 from typing import Any
 
 from nplstm.engines.compiled._numba import njit
-from nplstm.engines.compiled.products import multiply_1, multiply_2, multiply_4
+from nplstm.engines.compiled.products import (
+    multiply_1,
+    multiply_2,
+    multiply_4,
+    transposed_1,
+    transposed_2,
+    transposed_4,
+)
 from nplstm.engines.compiled.simd import TILE_ROWS, lanes, load, load_first, store
 
 __all__ = ["DEPTH", "input_gradient", "multiply_panels", "sum_products"]
@@ -16,33 +23,43 @@ DEPTH = 256
 """Rows that are summed over at a time: what is packed of them stays in the cache."""
 
 
-@njit(nogil=True)
-def multiply_panels(
-    c: Any,
-    c_start: Any,
-    c_row: Any,
-    a: Any,
-    a_start: Any,
-    a_row: Any,
-    w: Any,
-    K: Any,
-    rows: Any,
-    first: Any,
-    last: Any,
-) -> None:
-    """Add the product of some rows with panels of packed weights: by group of panels (K, panels, V)."""
-    V, p = lanes(c), first
-    while p < last:
-        start, weights = c_start + p * V, p * K * V
-        if last - p >= 4:
-            multiply_4(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
-            p += 4
-        elif last - p >= 2:
-            multiply_2(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
-            p += 2
-        else:
-            multiply_1(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
-            p += 1
+def _by_panels(four: Any, two: Any, one: Any) -> Any:
+    """Make the product with any number of panels out of those with a few."""
+
+    @njit(nogil=True)
+    def multiply(
+        c: Any,
+        c_start: Any,
+        c_row: Any,
+        a: Any,
+        a_start: Any,
+        a_row: Any,
+        w: Any,
+        K: Any,
+        rows: Any,
+        first: Any,
+        last: Any,
+    ) -> None:
+        V, p = lanes(c), first
+        while p < last:
+            start, weights = c_start + p * V, p * K * V
+            if last - p >= 4:
+                four(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+                p += 4
+            elif last - p >= 2:
+                two(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+                p += 2
+            else:
+                one(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
+                p += 1
+
+    return multiply
+
+
+multiply_panels = _by_panels(multiply_4, multiply_2, multiply_1)
+"""Adds the product of some rows with panels ``first`` to ``last`` of packed weights: by group (K, panels, V)."""
+
+_multiply_transposed = _by_panels(transposed_4, transposed_2, transposed_1)
 
 
 @njit(nogil=True)
@@ -76,7 +93,6 @@ def sum_products(
     first: Any,
     last: Any,
     packed: Any,
-    tile: Any,
 ) -> None:
     """Add what ``count`` rows contribute to the gradients of some rows of W_ih, W_hh and b.
 
@@ -91,11 +107,16 @@ def sum_products(
         I and P rounded up to whole panels.
     grad_bias : (4Hp,)
     first, last
-        Rows of the gradients of the weights, from ``first`` to ``last``.
-    packed, tile : flat
-        Work space: DEPTH * the larger of Ip and Pp, and DEPTH * TILE_ROWS.
+        Rows of the gradients of the weights, from ``first`` to ``last``: whole panels.
+    packed : flat
+        Work space: DEPTH * the larger of Ip and Pp.
     """
-    V = lanes(tile)
+    V, G = lanes(packed), grad_a.shape[1]
+    for p in range(first // V, last // V):
+        total = load(grad_bias, p * V)
+        for k in range(count):
+            total = total + load(grad_a, k * G + p * V)
+        store(grad_bias, p * V, total)
     for k0 in range(0, count, DEPTH):
         depth = min(DEPTH, count - k0)
         for which in range(2):
@@ -105,17 +126,9 @@ def sum_products(
                 _pack_rows(x, row + k0, depth, packed)
             else:
                 _pack_rows(before, k0, depth, packed)
-            for r0 in range(first, last, TILE_ROWS):
-                rows = min(TILE_ROWS, last - r0)
-                for r in range(rows):
-                    total = tile[0] * 0.0
-                    for k in range(depth):
-                        value = grad_a[k0 + k, r0 + r]
-                        tile[r * depth + k] = value
-                        total += value
-                    if which == 0:
-                        grad_bias[r0 + r] += total
-                multiply_panels(into, r0 * width, width, tile, 0, depth, packed, depth, rows, 0, width // V)
+            for r in range(first, last, TILE_ROWS):
+                rows, start = min(TILE_ROWS, last - r), k0 * G + r
+                _multiply_transposed(into, r * width, width, grad_a, start, G, packed, depth, rows, 0, width // V)
 
 
 def input_gradient(grad_a: Any, weight: Any, grad_x: Any, row: Any, first: Any, last: Any) -> None:

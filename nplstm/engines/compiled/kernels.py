@@ -72,7 +72,7 @@ def kernels(dtype: Any) -> Kernels:
         ),
         _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
         _compiled(
-            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector, vector),
+            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector),
             sum_products,
         ),
         _compiled(none(matrix, vector, matrix, index, index, index), input_gradient),

@@ -10,10 +10,10 @@ from typing import Any
 from nplstm.engines.compiled._numba import intrinsic, njit, types
 from nplstm.engines.compiled.simd import INDEX, TILE_ROWS, Vector, broadcast, call, place_of
 
-__all__ = ["multiply_1", "multiply_2", "multiply_4"]
+__all__ = ["multiply_1", "multiply_2", "multiply_4", "transposed_1", "transposed_2", "transposed_4"]
 
 
-def product(rows: int, vectors: int) -> Any:
+def product(rows: int, vectors: int, *, transposed: bool = False) -> Any:
     """Make the product of ``rows`` rows with ``vectors`` columns of vectors, its sums held in registers.
 
     ::
@@ -22,7 +22,8 @@ def product(rows: int, vectors: int) -> Any:
 
     The function made takes ``(c, c_start, c_row, c_column, a, a_start, a_row, w, w_start, K)``: three arrays with
     the offsets of their first elements, and how far apart the rows of ``c`` and ``a`` and the vectors of a row of
-    ``c`` stand. ``w`` is packed: for each k, ``vectors`` vectors side by side.
+    ``c`` stand. With ``transposed`` it is ``a[k, r]``, and ``a_row`` how far apart the k stand. ``w`` is packed:
+    for each k, ``vectors`` vectors side by side.
     """
 
     @intrinsic
@@ -53,7 +54,9 @@ def product(rows: int, vectors: int) -> Any:
                 sums[r, v] = builder.bitcast(builder.gep(first, [offset]), pointer)
             before = {key: builder.load(place, align=align) for key, place in sums.items()}
             row = place_of(context, builder, a, a_array, a_start)
-            a_rows = [builder.gep(row, [builder.mul(a_row, INDEX(r))]) for r in range(rows)]
+            a_rows = [
+                builder.gep(row, [INDEX(r) if transposed else builder.mul(a_row, INDEX(r))]) for r in range(rows)
+            ]
             weights = place_of(context, builder, w, w_array, w_start)
             entry = builder.block
             loop, done = builder.append_basic_block("product"), builder.append_basic_block("done")
@@ -67,9 +70,10 @@ def product(rows: int, vectors: int) -> Any:
                 builder.load(builder.bitcast(builder.gep(place, [INDEX(v * kind.lanes)]), pointer), align=align)
                 for v in range(vectors)
             ]
+            along = builder.mul(k, a_row) if transposed else k
             after: dict[tuple[int, int], Any] = {}
             for r in range(rows):
-                a_rk = broadcast(builder, builder.load(builder.gep(a_rows[r], [k])), kind)
+                a_rk = broadcast(builder, builder.load(builder.gep(a_rows[r], [along])), kind)
                 for v in range(vectors):
                     after[r, v] = call(builder, "fmuladd", kind, a_rk, w_k[v], running[r, v])
             following = builder.add(k, INDEX(1))
@@ -93,9 +97,9 @@ def product(rows: int, vectors: int) -> Any:
     return function
 
 
-def _by_rows(vectors: int) -> Any:
+def _by_rows(vectors: int, *, transposed: bool = False) -> Any:
     """Make the product of any number of rows: in tiles of nearly equal height."""
-    one, two, three, four, five, six = (product(rows, vectors) for rows in range(1, 7))
+    one, two, three, four, five, six = (product(rows, vectors, transposed=transposed) for rows in range(1, 7))
 
     @njit(nogil=True)
     def multiply(
@@ -128,9 +132,10 @@ def _by_rows(vectors: int) -> Any:
                 six(c, c_start, c_row, c_column, a, a_start, a_row, w, w_start, K)
             rows -= n
             c_start += n * c_row
-            a_start += n * a_row
+            a_start += n if transposed else n * a_row
 
     return multiply
 
 
 multiply_1, multiply_2, multiply_4 = _by_rows(1), _by_rows(2), _by_rows(4)
+transposed_1, transposed_2, transposed_4 = (_by_rows(vectors, transposed=True) for vectors in (1, 2, 4))

@@ -42,7 +42,7 @@ class Servers:
             wait_for(self._signals, member, 1)
 
     def forget(self) -> None:
-        """Be as before the first step that was shared, but for the steps taken: a child has none of the threads."""
+        """Be as if no step had been shared: a child process has none of the threads."""
         members = len(self._tasks) + 1
         self._queues = []
         self._signals[LINE : members * LINE : LINE] = 0
