@@ -23,12 +23,12 @@ _BLOCK_ROWS = 1024
 
 
 class _Factors(NamedTuple):
-    """By what the gradients of h_t and c_t are multiplied, for a block of rows."""
+    """By what the gradients of h_t and c_t are multiplied, for some steps of n sequences."""
 
-    of_h: Array  # (S, rows, H)  to o: tanh(c_t) o (1 - o)
-    of_c: Array  # (S, 3, rows, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
-    h_to_c: Array  # (S, rows, H)  o (1 - tanh(c_t)^2)
-    forget: Array  # (S, rows, H)  f
+    of_h: Array  # (S, steps, n, H)  to o: tanh(c_t) o (1 - o)
+    of_c: Array  # (S, steps, 3, n, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
+    h_to_c: Array  # (S, steps, n, H)  o (1 - tanh(c_t)^2)
+    forget: Array  # (S, steps, n, H)  f
 
 
 def numpy_backward(
@@ -36,7 +36,7 @@ def numpy_backward(
 ) -> list[SequenceGradients]:
     """Run the lanes back; see ``Engine.backward``."""
     steps, cells = tapes[0].steps, tapes[0].cells
-    S, H = len(tapes), cells.shape[3]
+    S, H = len(tapes), cells.shape[2]
     grad_h, grad_c = np.stack([final.h for final in grad_final]), np.stack([final.c for final in grad_final])
     weight_hh = np.stack([tape.recurrence.prepared("numpy backward", ordered_weight_hh) for tape in tapes])
     grad_out = None
@@ -48,14 +48,13 @@ def numpy_backward(
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.rows(block[0], block[-1])
-        factors = _factors(cells[:, :, rows])
         grad_a = np.empty((S, rows.stop - rows.start, 4 * H), cells.dtype)
         for first, last, n in reversed(list(segments(steps, block[0], block[-1] + 1))):
             part = steps.rows(first, last - 1)
             inner = slice(part.start - rows.start, part.stop - rows.start)
             given = None if grad_out is None else grad_out[:, part]
-            of_part = _Factors(*(factor[..., inner, :] for factor in factors))
-            _steps_back(given, of_part, grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh, last - first)
+            planes = cells[:, 5 * part.start : 5 * part.stop].reshape(S, last - first, 5, n, H)
+            _steps_back(given, _factors(planes), grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh)
         for lane, total in zip(grad_a, sums, strict=True):
             total.add(lane, rows)
     return [total.gradients(State(grad_h[k], grad_c[k])) for k, total in enumerate(sums)]
@@ -63,12 +62,12 @@ def numpy_backward(
 
 def _factors(cells: Array) -> _Factors:
     """Compute what does not depend on the gradient."""
-    o, i, f, g, c_prev = cells.swapaxes(0, 1)
+    o, i, f, g, c_prev = (cells[:, :, k] for k in range(5))
     tanh_c = i * g
     tanh_c += f * c_prev
     np.tanh(tanh_c, out=tanh_c)
-    of_c = np.empty((len(cells), 3, *o.shape[1:]), cells.dtype)
-    of_i, of_f, of_g = of_c.swapaxes(0, 1)
+    of_c = np.empty((*cells.shape[:2], 3, *cells.shape[3:]), cells.dtype)
+    of_i, of_f, of_g = (of_c[:, :, k] for k in range(3))
     np.multiply(i, 1 - i, out=of_i)
     of_i *= g
     np.multiply(f, 1 - f, out=of_f)
@@ -91,17 +90,13 @@ def _steps_back(
     grad_h: Array,
     grad_c: Array,
     weight_hh: Array,
-    count: int,
 ) -> None:
-    """Run ``count`` steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
-    S, n, H = grad_h.shape
-
-    def backwards(rows: Array) -> Array:
-        return rows.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
-
-    of_h, h_to_c, forget = (backwards(rows) for rows in (factors.of_h, factors.h_to_c, factors.forget))
-    given = [None] * count if grad_out is None else backwards(grad_out)
-    of_c = factors.of_c.reshape(S, 3, count, n, H).transpose(2, 0, 1, 3, 4)[::-1]
+    """Run some steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
+    S, count, n, H = factors.of_h.shape
+    of_h, of_c, h_to_c, forget = (factor.swapaxes(0, 1)[::-1] for factor in factors)
+    given = [None] * count
+    if grad_out is not None:
+        given = grad_out.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
     gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
     planes = gates.reshape(count, S, n, 4, H).transpose(0, 1, 3, 2, 4)
     h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)

@@ -5,7 +5,7 @@ are one set of calls: layer l at step t = d - l reads its own h and that of the 
 before. That is a matter of strides: seen with a step less for each layer up, a diagonal is an array like any
 other.
 
-Axes: L layers, T steps, n sequences of one length, H cells. ``cells`` (L, 5, T + 1, n, H) has planes for o, i, f,
+Axes: L layers, T steps, n sequences of one length, H cells. ``cells`` (L, T + 1, 5, n, H) has planes for o, i, f,
 g and c_{t-1}, ``hs`` (L, T + 1, n, H) has h_{t-1}, each at t.
 """
 
@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.forward import NumpyTape, turned
-from nplstm.engines._numpy.weights import Ordered, ordered, row_form
+from nplstm.engines._numpy.weights import Ordered, ordered
 from nplstm.engines.base import Lane
 from nplstm.recurrence import State
 from nplstm.steps import Steps
@@ -51,19 +51,19 @@ def diagonal_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
     block = T if record else min(T, _BLOCK_STEPS)
     for first in range(0, T, block):
         last = min(first + block, T)
-        cells = np.empty((L, 5, last - first + 1, n, H), dtype)
+        cells = np.empty((L, last - first + 1, 5, n, H), dtype)
         hs = np.empty((L, last - first + 1, n, H), dtype)
-        cells[:, 4, 0], hs[:, 0] = c, h
+        cells[:, 0, 4], hs[:, 0] = c, h
         _from_input(x[first:last], params, cells)
         _diagonals(cells, hs, weights)
         out[:, first:last] = hs[:, 1:]
-        h, c = hs[:, -1], cells[:, 4, -1]
+        h, c = hs[:, -1], cells[:, -1, 4]
     results: list[tuple[State, NumpyTape | None]] = []
     for k, lane in enumerate(lanes):
         lane.out[...] = turned(out[k].reshape(T * n, H), steps, reverse=reverse)
         tape = None
         if record:
-            own = cells[k : k + 1, :, :T].reshape(1, 5, T * n, H)
+            own = cells[k : k + 1, :T].reshape(1, 5 * T * n, H)
             tape = NumpyTape(lane.recurrence, steps, reverse, lane.x, h_0[k], lane.out, own)
         results.append((State(h[k].copy(), c[k].copy()), tape))
     return results
@@ -78,7 +78,7 @@ class _Weights(NamedTuple):
 
 def _weights(params: list[Ordered], *, row: bool) -> _Weights:
     if row:
-        hh, ih = [p.weight_row for p in params], [row_form(p.weight_ih) for p in params[1:]]
+        hh, ih = [p.weight_row for p in params], [p.input_row for p in params[1:]]
     else:
         hh, ih = [p.weight_hh for p in params], [p.weight_ih for p in params[1:]]
     return _Weights(np.stack(hh), np.stack(ih))
@@ -86,31 +86,26 @@ def _weights(params: list[Ordered], *, row: bool) -> _Weights:
 
 def _from_input(x: Array, params: list[Ordered], cells: Array) -> None:
     """Write ``x W_ih^T + b`` of the first layer into its gates, and the bias of the others into theirs."""
-    T = len(x)
-    for layer, p in enumerate(params):
-        gates = cells[layer, :4, :T]
-        if layer == 0:
-            for first in range(0, T, _BLOCK_STEPS):  # as without recording, whose results are the same to the bit
-                part = x[first : first + _BLOCK_STEPS].reshape(-1, x.shape[2])
-                into = gates[:, first : first + _BLOCK_STEPS].reshape(4, len(part), -1)
-                np.matmul(part, p.weight_ih, out=into)
-            gates += p.bias[:, None]
-        else:
-            gates[...] = p.bias[:, None]
+    T, n, I = x.shape
+    cells[1:, :T, :4] = np.stack([p.bias for p in params[1:]])[:, None]
+    for first in range(0, T, _BLOCK_STEPS):  # as without recording, whose results are the same to the bit
+        part = x[first : first + _BLOCK_STEPS]
+        planes = np.matmul(part.reshape(-1, I), params[0].weight_ih)
+        planes += params[0].bias
+        cells[0, first : first + len(part), :4] = planes.reshape(4, len(part), n, -1).swapaxes(0, 1)
 
 
-def _skewed(array: Array, axis: int) -> Array:
-    """Return (T + L, L, ...): at d, each layer's place d - l of an axis. Places outside it must not be read."""
-    by_time = np.moveaxis(array, axis, 1)
-    (L, T), (layer, time) = by_time.shape[:2], by_time.strides[:2]
-    shape, strides = (T + L, L, *by_time.shape[2:]), (time, layer - time, *by_time.strides[2:])
-    return as_strided(by_time, shape, strides)
+def _skewed(array: Array) -> Array:
+    """Return (T + L, L, ...) of (L, T, ...): at d, each layer's step d - l. What is outside must not be read."""
+    (L, T), (layer, time) = array.shape[:2], array.strides[:2]
+    shape, strides = (T + L, L, *array.shape[2:]), (time, layer - time, *array.strides[2:])
+    return as_strided(array, shape, strides)
 
 
 def _diagonals(cells: Array, hs: Array, weights: _Weights) -> None:
     """Run the layers, diagonal by diagonal: one more at each step at first, and at last one less."""
-    L, T = len(cells), cells.shape[2] - 1
-    cells, hs = _skewed(cells, 2), _skewed(hs, 1)
+    L, T = len(cells), cells.shape[1] - 1
+    cells, hs = _skewed(cells), _skewed(hs)
     d = 0
     while d < T + L - 1:
         end = T if d == L - 1 and d < T else d + 1  # of the diagonals that have the same layers

@@ -14,7 +14,7 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.params import LSTMParams
 
-__all__ = ["Ordered", "ordered", "ordered_weight_hh", "ordered_weight_ih", "row_form", "torch_order"]
+__all__ = ["Ordered", "ordered", "ordered_weight_hh", "ordered_weight_ih", "torch_order"]
 
 _ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
 _BACK = (1, 2, 3, 0)
@@ -25,7 +25,8 @@ class Ordered(NamedTuple):
 
     weight_ih: Array  # (4, I, H)
     weight_hh: Array  # (4, H, H)
-    weight_row: Array  # (H, 4H)  W_hh for a single sequence, whose planes are one row
+    input_row: Array  # (I, 4H)  the same for a single sequence, whose planes are one row
+    weight_row: Array  # (H, 4H)
     bias: Array  # (4, 1, H)
 
 
@@ -37,7 +38,8 @@ def ordered(params: LSTMParams) -> Ordered:
         bias = params.bias_ih + params.bias_hh
     weight_ih, weight_hh, bias = (_halved(_reordered(w)) for w in (params.weight_ih, params.weight_hh, bias))
     by_gate = (w.reshape(4, H, -1).swapaxes(1, 2).copy(order="C") for w in (weight_ih, weight_hh))
-    return Ordered(*by_gate, weight_hh.T.copy(order="C"), bias.reshape(4, 1, H))
+    rows = (w.T.copy(order="C") for w in (weight_ih, weight_hh))
+    return Ordered(*by_gate, *rows, bias.reshape(4, 1, H))
 
 
 def ordered_weight_hh(params: LSTMParams) -> Array:
@@ -48,11 +50,6 @@ def ordered_weight_hh(params: LSTMParams) -> Array:
 def ordered_weight_ih(params: LSTMParams) -> Array:
     """Return W_ih for the way back, (4H, I)."""
     return _reordered(params.weight_ih)
-
-
-def row_form(weight: Array) -> Array:
-    """Return weights (4, K, H) of planes as those of one row, (K, 4H)."""
-    return weight.swapaxes(0, 1).reshape(weight.shape[1], -1)
 
 
 def torch_order(gates: Array) -> Array:

@@ -21,7 +21,7 @@ from nplstm.sequence import SequenceGradients
 __all__ = ["compiled_backward"]
 
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 22
-"""Rows of gradients at a time, or as many as so many bytes hold: enough for the sums, and a bound on the memory."""
+"""Rows of gradients at a time, or what fills so many bytes: enough for the sums, and a bound on the memory."""
 
 
 def compiled_backward(
