@@ -260,17 +260,30 @@ def test_a_ragged_batch_keeps_no_more_than_its_own_steps():
     assert kept < own + 500 * 1500  # and some 1.2 kB of Python objects for each step
 
 
-def test_a_plain_call_needs_no_memory_that_grows_with_time_but_its_output():
+def peak_of_a_call(lstm, T, lengths):
     import tracemalloc
 
-    lstm = nplstm.LSTM(4, 64, rng=0)
-    x = np.zeros((40_000, 1, 4), np.float32)
+    x = np.zeros((T, 2, 4), np.float32)
     tracemalloc.start()
-    output, _ = lstm(x)
+    lstm(x, lengths=lengths)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    blocks = 1024 * 4 * 64 * 4 * 2
-    assert peak < output.nbytes + blocks + 40_000 * 80  # 80 bytes: the step's place, a Python integer
+    return peak
+
+
+@pytest.mark.parametrize("engine", ["compiled", "numpy", "plain"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_plain_call_needs_no_memory_that_grows_with_time_but_its_output(engine, bidirectional, ragged):
+    if engine == "compiled":
+        pytest.importorskip("numba")
+    lstm = nplstm.LSTM(4, 64, bidirectional=bidirectional, rng=0)
+    with nplstm.use_engines(engine):
+        peaks = [peak_of_a_call(lstm, T, [T, T // 2] if ragged else None) for T in (10_000, 10_000, 20_000)]
+    output = 10_000 * 2 * 64 * (1 + bidirectional) * 4
+    # with lengths the output is packed first, and packed input and the places of the rows are there; and the host
+    # has each step's place, in arrays and as a Python integer
+    assert peaks[2] - peaks[1] < output * (2 if ragged else 1) + 10_000 * (160 + ragged * 2 * (4 * 4 + 64))
 
 
 def test_a_packed_tape_refuses_to_be_written_to():

@@ -19,7 +19,7 @@ from nplstm.engines.base import Lane
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
-__all__ = ["NumpyTape", "numpy_forward", "segments", "turned"]
+__all__ = ["NumpyTape", "Turn", "numpy_forward", "segments", "turned"]
 
 _BLOCK_ROWS = 1024
 """Rows of input that are transformed at once: enough for an efficient product, and a bound on the memory."""
@@ -47,6 +47,39 @@ def turned(rows: Array, steps: Steps, *, reverse: bool) -> Array:
     return rows[steps.turned_rows()]
 
 
+class Turn:
+    """Where the rows of some steps of the processing are in packed data."""
+
+    def __init__(self, steps: Steps, *, reverse: bool) -> None:
+        self._steps = steps
+        self._reverse = reverse
+        self._equal = steps.total == len(steps) * steps.batch
+        self._places = steps.turned_rows() if reverse and not self._equal else None
+
+    def read(self, values: Array, first: int, last: int) -> Array:
+        """Return the rows of the steps ``first`` to ``last``; where they are turned around, a copy."""
+        if self._places is not None:
+            return values[self._places[self._steps.rows(first, last - 1)]]
+        rows = values[self._rows(first, last)]
+        return self._turned(rows, last - first) if self._reverse else rows
+
+    def write(self, into: Array, first: int, last: int, values: Array) -> None:
+        """Write the rows of these steps to their places."""
+        if self._places is not None:
+            into[self._places[self._steps.rows(first, last - 1)]] = values
+        else:
+            into[self._rows(first, last)] = self._turned(values, last - first) if self._reverse else values
+
+    def _rows(self, first: int, last: int) -> slice:
+        T = len(self._steps)
+        return self._steps.rows(T - last, T - first - 1) if self._reverse else self._steps.rows(first, last - 1)
+
+    @staticmethod
+    def _turned(rows: Array, count: int) -> Array:
+        """Turn steps of as many sequences each around."""
+        return rows.reshape(count, len(rows) // count, -1)[::-1].reshape(rows.shape)
+
+
 def segments(steps: Steps, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Cut steps into runs with the same number of sequences: (first step, last step, sequences)."""
     changes = np.flatnonzero(np.diff(steps.batch_sizes[first:last])) + 1
@@ -59,11 +92,10 @@ def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tupl
     """Run the lanes; see ``Engine.forward``."""
     H = lanes[0].initial.c.shape[1]
     params = [lane.recurrence.prepared("numpy", ordered) for lane in lanes]
-    xs = [turned(lane.x, steps, reverse=lane.reverse) for lane in lanes]
     h, c = np.stack([lane.initial.h for lane in lanes]), np.stack([lane.initial.c for lane in lanes])
     h_0 = h.copy() if record else h
     direct = len(lanes) == 1 and not lanes[0].reverse
-    out = lanes[0].out[None] if direct else np.empty((len(lanes), steps.total, H), h.dtype)
+    turns = [Turn(steps, reverse=lane.reverse) for lane in lanes]
     cells = np.empty((len(lanes), 5 * steps.total if record else 0, H), h.dtype)
     final_h, final_c = h.copy(), c.copy()
     for block in steps.blocks(_BLOCK_ROWS, reverse=False):
@@ -74,14 +106,16 @@ def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tupl
             planes = slice(5 * rows.start, 5 * rows.stop)
             kept = cells[:, planes] if record else np.empty((len(lanes), planes.stop - planes.start, H), h.dtype)
             by_step = kept.reshape(len(lanes), last - first, 5, n, H)
-            from_input = _from_input([x[rows] for x in xs], params, n)
-            h, c = _steps(by_step, from_input, h[:, :n], c[:, :n], params, out[:, rows])
+            xs = [turn.read(lane.x, first, last) for turn, lane in zip(turns, lanes, strict=True)]
+            out = lanes[0].out[None, rows] if direct else np.empty((len(lanes), len(xs[0]), H), h.dtype)
+            h, c = _steps(by_step, _from_input(xs, params, n), h[:, :n], c[:, :n], params, out)
+            if not direct:
+                for turn, lane, values in zip(turns, lanes, out, strict=True):
+                    turn.write(lane.out, first, last, values)
     n = h.shape[1]
     final_h[:, :n], final_c[:, :n] = h, c
     results: list[tuple[State, NumpyTape | None]] = []
     for k, lane in enumerate(lanes):
-        if not direct:
-            lane.out[...] = turned(out[k], steps, reverse=lane.reverse)
         kept = (lane.x, h_0[k], lane.out, cells)
         tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
         results.append((State(final_h[k], final_c[k]), tape))
@@ -98,14 +132,14 @@ def _from_input(xs: list[Array], params: list[Ordered], n: int) -> Array:
     count, H = len(xs[0]) // n, params[0].bias.shape[2]
     if n == 1:  # whose planes are one row
         rows = np.empty((len(xs), count, 4 * H), xs[0].dtype)
-        for x, p, gates in zip(xs, params, rows, strict=True):
-            np.matmul(x, p.input_row, out=gates)
-            gates += p.bias.ravel()
+        for k, (x, p) in enumerate(zip(xs, params, strict=True)):
+            np.matmul(x, p.input_row, out=rows[k])
+            rows[k] += p.bias.ravel()
         return rows.reshape(len(xs), count, 4, 1, H)
     planes = np.empty((len(xs), 4, count * n, H), xs[0].dtype)
-    for x, p, gates in zip(xs, params, planes, strict=True):
-        np.matmul(x, p.weight_ih, out=gates)
-        gates += p.bias
+    for k, (x, p) in enumerate(zip(xs, params, strict=True)):
+        np.matmul(x, p.weight_ih, out=planes[k])
+        planes[k] += p.bias
     return planes.reshape(len(xs), 4, count, n, H).swapaxes(1, 2)
 
 
