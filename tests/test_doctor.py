@@ -402,14 +402,14 @@ def test_a_processor_is_described_without_cpuinfo(monkeypatch, tmp_path):
 
 
 def test_the_environment_has_what_acts(monkeypatch):
-    for name in machine.VARIABLES:
+    for name in (*machine.VARIABLES, *(name for name in os.environ if name.startswith("NPLSTM_"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("NPLSTM_ENGINE", "")
+    monkeypatch.setenv("NPLSTM_ENGINES", "")
     monkeypatch.setenv("UNRELATED", "1")
     found = machine.find_environment()
-    assert found == {"OMP_NUM_THREADS": "3", "NPLSTM_ENGINE": ""}
-    assert "NPLSTM_ENGINE                 (empty)" in write_report(examined(environment=found))
+    assert found == {"OMP_NUM_THREADS": "3", "NPLSTM_ENGINES": ""}
+    assert "NPLSTM_ENGINES                (empty)" in write_report(examined(environment=found))
     assert "none set" in write_report(examined())
 
 
