@@ -60,7 +60,8 @@ class Steps:
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
         """Return ``steps`` steps of ``batch`` sequences, all of one length."""
-        return _equal(cls, steps, batch)
+        make = _equal if steps <= _SHORT else _equal.__wrapped__
+        return make(cls, steps, batch)
 
     @classmethod
     def from_sorted_lengths(cls, lengths: HostIndices) -> Self:
@@ -111,6 +112,10 @@ class Steps:
     def lengths(self) -> HostIndices:
         """Each sequence's length, in decreasing order."""
         return (self.batch_sizes[:, None] > np.arange(self.batch)).sum(axis=0)
+
+
+_SHORT = 1024
+"""Steps up to which what is made once is kept: for longer ones it is little beside the rest, and much to keep."""
 
 
 @lru_cache(maxsize=32)

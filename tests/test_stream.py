@@ -192,6 +192,11 @@ def test_a_wrong_state_is_refused(hx, error, match):
         stream.state = hx
     with pytest.raises(nplstm.ArgumentError, match="batch_size: expected an integer >= 1, got 0"):
         nplstm.LSTM(2, 3).stream(0)
+    stream.step(np.ones((1, 2), np.float32))
+    before = stream.state
+    with pytest.raises(error, match=match):
+        stream.reset(hx)
+    assert all(np.array_equal(a, b) for a, b in zip(before, stream.state, strict=True))
 
 
 # --- short calls -----------------------------------------------------------------------------------------------

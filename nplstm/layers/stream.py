@@ -92,10 +92,7 @@ class Stream:
 
     def reset(self, hx: Any = None) -> None:
         """Put the state back to zero, or to ``hx``, in the form in which ``state`` returns it."""
-        for array in [*self._stepper.h, *self._stepper.c]:
-            array[...] = 0
-        if hx is not None:
-            self.state = hx
+        self.state = (None, None) if hx is None else hx
 
     @property
     def state(self) -> tuple[Any, Any]:

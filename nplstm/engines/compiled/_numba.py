@@ -6,6 +6,7 @@ from typing import Any
 __all__ = [
     "binding",
     "cgutils",
+    "compiled",
     "from_dtype",
     "intrinsic",
     "ir",
@@ -33,3 +34,18 @@ intrinsic: Any = _extending.intrinsic
 models: Any = _extending.models
 overload: Any = _extending.overload
 register_model: Any = _extending.register_model
+
+
+def compiled(signature: Any) -> Any:
+    """Compile a function for these types as it is defined, or find what was compiled before; it needs no GIL."""
+
+    def decorate(function: Any) -> Any:
+        options = {"nogil": True, "error_model": "numpy"}
+        try:
+            return njit(signature, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return njit(signature, **options)(function)  # there is no place to keep what was compiled
+
+    return decorate

@@ -13,7 +13,7 @@ vector: Hp is H rounded up to whole panels. A row of gates has i, f, g, o of the
 from functools import cache
 from typing import Any, NamedTuple
 
-from nplstm.engines.compiled._numba import from_dtype, njit, typeof, types
+from nplstm.engines.compiled._numba import compiled, from_dtype, typeof, types
 from nplstm.engines.compiled.backward_kernel import backward, previous
 from nplstm.engines.compiled.forward_kernel import forward
 from nplstm.engines.compiled.gradient_kernels import input_gradient, sum_products
@@ -46,43 +46,16 @@ def kernels(dtype: Any) -> Kernels:
     progress = types.Array(types.int64, 1, "C")
     none = types.void
     stack, buffers = (read, vector, vector, offsets), (vector, vector, vector, matrix, matrix)
+    gradients = (read, vector, matrix, matrix, matrix, matrix, matrix, matrix)
+    ends = (index, index)
     return Kernels(
-        _compiled(
-            none(read, vector, vector, vector, read, matrix, rows, matrix, matrix, offsets, span, share, progress),
-            forward,
+        compiled(none(read, *[vector] * 3, read, matrix, rows, matrix, matrix, offsets, span, share, progress))(
+            forward
         ),
-        _compiled(
-            none(
-                read,
-                vector,
-                matrix,
-                matrix,
-                matrix,
-                matrix,
-                matrix,
-                matrix,
-                offsets,
-                types.boolean,
-                index,
-                index,
-                share,
-                progress,
-            ),
-            backward,
-        ),
-        _compiled(none(read, read, offsets, index, index, types.boolean, matrix), previous),
-        _compiled(
-            none(matrix, read, index, matrix, index, matrix, matrix, vector, index, index, vector),
-            sum_products,
-        ),
-        _compiled(none(matrix, vector, matrix, index, index, index), input_gradient),
-        _compiled(types.boolean(*stack, *buffers, index, index, progress, progress, index), lead),
-        _compiled(none(*stack, *buffers, index, index, index, index, progress, progress, index), serve),
+        compiled(none(*gradients, offsets, types.boolean, *ends, share, progress))(backward),
+        compiled(none(read, read, offsets, *ends, types.boolean, matrix))(previous),
+        compiled(none(matrix, read, index, matrix, index, matrix, matrix, vector, *ends, vector))(sum_products),
+        compiled(none(matrix, vector, matrix, index, *ends))(input_gradient),
+        compiled(types.boolean(*stack, *buffers, *ends, progress, progress, index))(lead),
+        compiled(none(*stack, *buffers, *ends, *ends, progress, progress, index))(serve),
     )
-
-
-def _compiled(signature: Any, function: Any) -> Any:
-    try:
-        return njit(signature, nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # there is no place to keep what was compiled
-        return njit(signature, nogil=True, error_model="numpy")(function)

@@ -7,7 +7,7 @@ busy machine makes progress.
 import os
 from typing import Any
 
-from nplstm.engines.compiled._numba import intrinsic, njit, types
+from nplstm.engines.compiled._numba import compiled, intrinsic, njit, types
 from nplstm.engines.compiled.simd import place_of
 
 __all__ = ["CAN_WAIT", "LINE", "PATIENCE", "announce", "comes", "seen", "wait", "wait_for"]
@@ -23,7 +23,13 @@ _LOOKS = 2000
 PATIENCE = 4000
 """Looks of a thread that has nothing to do, about a millisecond, before it sleeps: to be woken takes long."""
 
-_yield = types.ExternalFunction("sched_yield", types.int32())
+if CAN_WAIT:
+    _yield = types.ExternalFunction("sched_yield", types.int32())
+else:
+
+    @njit
+    def _yield() -> None:
+        """Go on looking: this system has no such call, and a reference to it would not link."""
 
 
 @intrinsic
@@ -48,7 +54,7 @@ def seen(typing: Any, progress: Any, place: Any) -> Any:
     return types.int64(progress, types.intp), codegen
 
 
-@njit("void(int64[::1], int64, int64)", nogil=True, cache=True)
+@compiled("void(int64[::1], int64, int64)")
 def wait_for(progress: Any, member: Any, count: Any) -> None:
     """Wait until a member has come as far as ``count``."""
     looks = 0
@@ -58,7 +64,7 @@ def wait_for(progress: Any, member: Any, count: Any) -> None:
             _yield()
 
 
-@njit("boolean(int64[::1], int64, int64, int64)", nogil=True, cache=True)
+@compiled("boolean(int64[::1], int64, int64, int64)")
 def comes(progress: Any, place: Any, count: Any, looks: Any) -> Any:
     """Look so many times whether a count comes as far; tell whether it has."""
     for look in range(looks):
