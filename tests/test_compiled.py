@@ -54,7 +54,7 @@ def run_python(code, tmp_path):
     ("features", "width", "dtype", "tolerance"), [({"avx": True}, 32, "float32", 1e-5), ({}, 16, "float64", 1e-12)]
 )
 def test_another_machine(features, width, dtype, tolerance, tmp_path):
-    """As on a CPU with other registers: narrower vectors, lower tiles; once on a system where no thread can yield."""
+    """As on a CPU with other registers: narrower vectors, lower tiles; and a system where no thread can yield."""
     code = f"""
 import os
 from types import SimpleNamespace
