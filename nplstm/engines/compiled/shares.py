@@ -52,8 +52,9 @@ def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> lis
 
 def _balanced(steps: Steps, n: int) -> list[int]:
     """Cut the sequences, longest first, into ``n`` runs of about as many rows."""
-    ends = np.cumsum(steps.lengths)
-    return [0, *(int(np.searchsorted(ends, steps.total * k / n)) for k in range(1, n)), steps.batch]
+    lengths = steps.lengths
+    middles = np.cumsum(lengths) - lengths / 2  # a sequence is on the side where more of it is
+    return [0, *np.searchsorted(middles, steps.total * np.arange(1, n) / n).tolist(), steps.batch]
 
 
 def step_ends(work: int, threads: int) -> list[int]:
