@@ -51,6 +51,16 @@ class LSTMParams(NamedTuple):
         }
         return cls(**found, transform=own or None)  # pyright: ignore[reportArgumentType]
 
+    @classmethod
+    def of_sum(cls, weight_ih: Array, weight_hh: Array, bias: Array | None) -> Self:
+        """Return gradients, given that of ``b_ih + b_hh``: each bias has it, in an array of its own."""
+        return cls(weight_ih, weight_hh, bias, None if bias is None else bias.copy())
+
+    @property
+    def bias(self) -> Array | None:
+        """``b_ih + b_hh``, (K,); None where there are none."""
+        return None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh
+
     def named(self, suffix: str = "") -> dict[str, Array]:
         """Return the ones that there are, by their names in a state dict: ``weight_ih`` + ``suffix``, ..."""
         arrays = {field: getattr(self, field) for field in self._fields if field != "transform"}

@@ -89,12 +89,10 @@ class Recurrence:
         self.transform = transform
         self.r_0 = r_0
         self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
-        self._prepared: dict[str, Any] = {}
+        self._prepared: dict[tuple[Any, ...], tuple[tuple[Recurrence, ...], Any]] = {}
         self._weight_hh = params.weight_hh if noise.weight is None else params.weight_hh * noise.weight
         self._weight_hh_t = self._weight_hh.T
-        self._bias = None
-        if params.bias_ih is not None and params.bias_hh is not None:
-            self._bias = params.bias_ih + params.bias_hh
+        self._bias = params.bias
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -103,11 +101,12 @@ class Recurrence:
         H = weight_hh.shape[0] // self.spec.gates
         return (H if weight_hr is None else weight_hr.shape[0]), H
 
-    def prepared(self, key: str, make: Callable[[LSTMParams], T]) -> T:
-        """Return what an engine made of the parameters, made once."""
-        if key not in self._prepared:
-            self._prepared[key] = make(self.params)
-        return self._prepared[key]
+    def prepared(self, make: Callable[..., T], *beside: "Recurrence") -> T:
+        """Return what an engine makes of the parameters, and of those of others beside them; made once."""
+        key = (make, *map(id, beside))
+        if key not in self._prepared:  # the others are kept, too: so nothing else can have their id
+            self._prepared[key] = (beside, make(self.params, *(other.params for other in beside)))
+        return self._prepared[key][1]
 
     def of_rows(self, rows: slice) -> "Recurrence":
         """Return the step for some rows of packed data alone."""

@@ -99,7 +99,7 @@ def sequence_forward(
     state = _first(initial, 0)  # of the sequences that are running
     block_rows = BLOCK_ROWS if recurrence.params.gain_ih is None else NORM_ROWS
     for block in steps.blocks(block_rows, reverse=reverse):
-        rows_of_block = steps.rows(min(block[0], block[-1]), max(block[0], block[-1]))
+        rows_of_block = steps.span(min(block[0], block[-1]), max(block[0], block[-1]) + 1)
         from_input, norm = recurrence.from_input(x[rows_of_block])
         if record and norm is not None:
             norms.append(norm)

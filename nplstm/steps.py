@@ -80,9 +80,20 @@ class Steps:
         """How many sequences take step ``t``."""
         return self.bounds[t + 1] - self.bounds[t]
 
-    def rows(self, first: int, last: int | None = None) -> slice:
-        """Rows of step ``first``, or of the steps ``first`` to ``last``, both included."""
-        return slice(self.bounds[first], self.bounds[(first if last is None else last) + 1])
+    @property
+    def ragged(self) -> bool:
+        """Whether a sequence ends before the last step."""
+        return self.total != len(self) * self.batch
+
+    def rows(self, t: int) -> slice:
+        """Rows of step ``t``."""
+        return slice(self.bounds[t], self.bounds[t + 1])
+
+    def span(self, first: int, last: int, *, reverse: bool = False) -> slice:
+        """Rows of the steps from ``first`` to before ``last``; with ``reverse`` counted from the last one back."""
+        if reverse:
+            first, last = len(self) - last, len(self) - first
+        return slice(self.bounds[first], self.bounds[last])
 
     def blocks(self, rows: int, *, reverse: bool) -> Iterator[range]:
         """Cut the steps, in the order of processing, into runs of at most ``rows`` rows (at least one step)."""

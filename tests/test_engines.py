@@ -383,7 +383,7 @@ def test_importing_and_making_a_layer_loads_no_numba():
 @pytest.mark.parametrize(
     "slip",
     [
-        ("nplstm.engines._numpy.forward", "_from_input"),
+        ("nplstm.engines._numpy.forward", "bias_planes"),
         ("nplstm.engines._numpy.backward", "_factors"),
         ("nplstm.engines._numpy.backward", "_previous"),
         ("nplstm.engines.compiled.backward", "unpadded_gates"),

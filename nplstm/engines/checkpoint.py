@@ -108,13 +108,13 @@ class Checkpointed(Engine):
     def _span(self, steps: Steps, first: int, *, reverse: bool) -> _Span:
         """Return the span that begins with the ``first`` step to be processed."""
         last = min(first + self._every, len(steps))
-        first, last = (len(steps) - last, len(steps) - first) if reverse else (first, last)
-        return _Span(steps.rows(first, last - 1), Steps(steps.batch, steps.batch_sizes[first:last]))
+        sizes = steps.batch_sizes[::-1][first:last][::-1] if reverse else steps.batch_sizes[first:last]
+        return _Span(steps.span(first, last, reverse=reverse), Steps(steps.batch, sizes))
 
 
 def _together(lanes: list[T], steps: Steps) -> list[list[T]]:
     """Return which lanes run side by side: those whose spans have the same numbers of sequences."""
-    return [lanes] if steps.total == len(steps) * steps.batch else [[lane] for lane in lanes]
+    return [[lane] for lane in lanes] if steps.ragged else [lanes]
 
 
 def _copied(state: State) -> State:

@@ -11,8 +11,9 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.backward import numpy_backward
 from nplstm.engines._numpy.diagonal import diagonal_forward, worth_a_diagonal
 from nplstm.engines._numpy.forward import NumpyTape, numpy_forward
+from nplstm.engines._numpy.short import NumpyShortCall
 from nplstm.engines._numpy.stepper import NumpyStepper
-from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
@@ -52,3 +53,7 @@ class NumpyEngine(Engine):
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return a few NumPy calls a step and layer."""
         return NumpyStepper(recurrences, batch)
+
+    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall:
+        """Return calls of one block with little around them."""
+        return NumpyShortCall(recurrences, directions)

@@ -10,25 +10,27 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.forward import NumpyTape, segments, turned
-from nplstm.engines._numpy.weights import ordered_weight_hh, ordered_weight_ih, torch_order
+from nplstm.engines._numpy.forward import NumpyTape, planes_of, segments
+from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.turn import Turn
+from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
 from nplstm.sequence import SequenceGradients
 
 __all__ = ["numpy_backward"]
 
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 512
 """Rows whose gradients are put together before the products that sum over them, at least."""
 
 
 class _Factors(NamedTuple):
     """By what the gradients of h_t and c_t are multiplied, for some steps of n sequences."""
 
-    of_h: Array  # (S, steps, n, H)  to o: tanh(c_t) o (1 - o)
-    of_c: Array  # (S, steps, 3, n, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
-    h_to_c: Array  # (S, steps, n, H)  o (1 - tanh(c_t)^2)
-    forget: Array  # (S, steps, n, H)  f
+    of_h: Array  # (steps, S, n, H)  to o: tanh(c_t) o (1 - o)
+    of_c: Array  # (steps, 3, S, n, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
+    h_to_c: Array  # (steps, S, n, H)  o (1 - tanh(c_t)^2)
+    forget: Array  # (steps, S, n, H)  f
 
 
 def numpy_backward(
@@ -36,55 +38,59 @@ def numpy_backward(
 ) -> list[SequenceGradients]:
     """Run the lanes back; see ``Engine.backward``."""
     steps, cells = tapes[0].steps, tapes[0].cells
-    S, H = len(tapes), cells.shape[2]
+    S, H = len(tapes), tapes[0].out.shape[1]
     grad_h, grad_c = np.stack([final.h for final in grad_final]), np.stack([final.c for final in grad_final])
-    weight_hh = np.stack([tape.recurrence.prepared("numpy backward", ordered_weight_hh) for tape in tapes])
-    grad_out = None
-    if grad_outputs is not None:
-        grad_out = np.stack(
-            [turned(g, steps, reverse=t.reverse) for g, t in zip(grad_outputs, tapes, strict=True)]
-        )
-    sums = [_Sums(tape) for tape in tapes]
+    first_recurrence, *others = (tape.recurrence for tape in tapes)
+    weight_hh = first_recurrence.prepared(back_hh, *others)
+    turns = [Turn(steps, reverse=tape.reverse) for tape in tapes]
+    sums = [_Sums(tape, turn) for tape, turn in zip(tapes, turns, strict=True)]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
+    room = aligned_empty((10 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
-        rows = steps.rows(block[0], block[-1])
-        grad_a = np.empty((S, rows.stop - rows.start, 4 * H), cells.dtype)
+        rows = steps.span(block[0], block[-1] + 1)
+        size = S * H * (rows.stop - rows.start)
+        grad_a = room[: 4 * size].reshape(S, rows.stop - rows.start, 4 * H)
         for first, last, n in reversed(list(segments(steps, block[0], block[-1] + 1))):
-            part = steps.rows(first, last - 1)
+            part = steps.span(first, last)
             inner = slice(part.start - rows.start, part.stop - rows.start)
-            given = None if grad_out is None else grad_out[:, part]
-            planes = cells[:, 5 * part.start : 5 * part.stop].reshape(S, last - first, 5, n, H)
-            _steps_back(given, _factors(planes), grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh)
+            given = None
+            if grad_outputs is not None:
+                given = [turn.read(grad, first, last) for turn, grad in zip(turns, grad_outputs, strict=True)]
+            factors = _factors(planes_of(cells, steps, first, last, S, H), room[4 * size :])
+            _steps_back(given, factors, grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh)
         for lane, total in zip(grad_a, sums, strict=True):
-            total.add(lane, rows)
+            total.add(lane, block[0], block[-1] + 1)
     return [total.gradients(State(grad_h[k], grad_c[k])) for k, total in enumerate(sums)]
 
 
-def _factors(cells: Array) -> _Factors:
-    """Compute what does not depend on the gradient."""
-    o, i, f, g, c_prev = (cells[:, :, k] for k in range(5))
-    tanh_c = i * g
-    tanh_c += f * c_prev
-    np.tanh(tanh_c, out=tanh_c)
-    of_c = np.empty((*cells.shape[:2], 3, *cells.shape[3:]), cells.dtype)
-    of_i, of_f, of_g = (of_c[:, :, k] for k in range(3))
-    np.multiply(i, 1 - i, out=of_i)
+def _factors(cells: Array, room: Array) -> _Factors:
+    """Compute what does not depend on the gradient; ``room`` is flat, for six times the cells."""
+    o, i, f, g, c_prev = (cells[:, k] for k in range(5))
+    of_h, h_to_c, spare = room[: 3 * o.size].reshape(3, *o.shape)
+    of_c = room[3 * o.size : 6 * o.size].reshape(len(cells), 3, *cells.shape[2:])
+    of_i, of_f, of_g = (of_c[:, k] for k in range(3))
+    np.subtract(1, i, out=of_i)
+    of_i *= i
     of_i *= g
-    np.multiply(f, 1 - f, out=of_f)
+    np.subtract(1, f, out=of_f)
+    of_f *= f
     of_f *= c_prev
     np.multiply(g, g, out=of_g)
     np.subtract(1, of_g, out=of_g)
     of_g *= i
-    h_to_c = tanh_c * tanh_c
+    tanh_c = np.multiply(i, g, out=of_h)
+    tanh_c += np.multiply(f, c_prev, out=spare)
+    np.tanh(tanh_c, out=tanh_c)
+    np.multiply(tanh_c, tanh_c, out=h_to_c)
     np.subtract(1, h_to_c, out=h_to_c)
     h_to_c *= o
-    tanh_c *= o
-    tanh_c *= 1 - o
-    return _Factors(tanh_c, of_c, h_to_c, f)
+    of_h *= o
+    of_h *= np.subtract(1, o, out=spare)
+    return _Factors(of_h, of_c, h_to_c, f)
 
 
 def _steps_back(
-    grad_out: Array | None,
+    grad_out: list[Array] | None,
     factors: _Factors,
     grad_a: Array,
     grad_h: Array,
@@ -92,24 +98,24 @@ def _steps_back(
     weight_hh: Array,
 ) -> None:
     """Run some steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
-    S, count, n, H = factors.of_h.shape
-    of_h, of_c, h_to_c, forget = (factor.swapaxes(0, 1)[::-1] for factor in factors)
+    count, S, n, H = factors.of_h.shape
+    of_h, of_c, h_to_c, forget = (factor[::-1] for factor in factors)
     given = [None] * count
     if grad_out is not None:
-        given = grad_out.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
+        together = grad_out[0][None] if S == 1 else np.stack(grad_out)
+        given = together.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
     gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
-    planes = gates.reshape(count, S, n, 4, H).transpose(0, 1, 3, 2, 4)
+    planes = gates.reshape(count, S, n, 4, H).transpose(0, 3, 1, 2, 4)
     h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)
-    c = grad_c[:, None]
     matmul, add, multiply = np.matmul, np.add, np.multiply
-    steps = zip(given, of_h, of_c, h_to_c, forget, gates, planes[:, :, 1:], planes[:, :, 0], strict=True)
+    steps = zip(given, of_h, of_c, h_to_c, forget, gates, planes[:, 1:], planes[:, 0], strict=True)
     for given_t, of_h_t, of_c_t, h_to_c_t, f_t, gates_t, i_f_g_t, o_t in steps:
         if given_t is not None:
             add(h, given_t, out=h)
         multiply(h, h_to_c_t, out=share)
         add(grad_c, share, out=grad_c)
         multiply(h, of_h_t, out=o_t)
-        multiply(c, of_c_t, out=i_f_g_t)
+        multiply(grad_c, of_c_t, out=i_f_g_t)
         multiply(grad_c, f_t, out=grad_c)
         matmul(gates_t, weight_hh, out=h)
     grad_h[...] = h
@@ -118,46 +124,47 @@ def _steps_back(
 class _Sums:
     """The gradients of one lane's input and parameters, which grow by a block of rows at a time."""
 
-    def __init__(self, tape: NumpyTape) -> None:
+    def __init__(self, tape: NumpyTape, turn: Turn) -> None:
         self._tape = tape
-        (N, I), H, dtype = tape.x.shape, tape.out.shape[1], tape.x.dtype
-        self._x = turned(tape.x, tape.steps, reverse=tape.reverse)
-        self._before = _previous(tape)
-        self._weight_ih = tape.recurrence.prepared("numpy input", ordered_weight_ih)
-        self._grad_x = np.empty((N, I), dtype)
+        self._turn = turn
+        I, H, dtype = tape.x.shape[1], tape.out.shape[1], tape.x.dtype
+        self._weight_ih = tape.recurrence.prepared(back_ih)
+        self._grad_x = np.empty(tape.x.shape, dtype)
         self._grad_weight_ih, self._grad_weight_hh = np.zeros((4 * H, I), dtype), np.zeros((4 * H, H), dtype)
         self._grad_bias = np.zeros(4 * H, dtype)
+        self._empty = True
 
-    def add(self, grad_a: Array, rows: slice) -> None:
-        """Add what some rows contribute."""
-        self._grad_weight_ih += grad_a.T @ self._x[rows]
-        self._grad_weight_hh += grad_a.T @ self._before[rows]
+    def add(self, grad_a: Array, first: int, last: int) -> None:
+        """Add what some steps contribute."""
+        tape, turn = self._tape, self._turn
+        x, before = turn.read(tape.x, first, last), _previous(tape, turn, first, last)
+        for sums, read in ((self._grad_weight_ih, x), (self._grad_weight_hh, before)):
+            if self._empty:
+                np.matmul(grad_a.T, read, out=sums)
+            else:
+                sums[...] += grad_a.T @ read
         self._grad_bias += grad_a.sum(axis=0)
-        np.matmul(grad_a, self._weight_ih, out=self._grad_x[rows])
+        self._empty = False
+        turn.write(self._grad_x, first, last, grad_a @ self._weight_ih)
 
     def gradients(self, state: State) -> SequenceGradients:
         """Return the sums in torch's order."""
-        tape = self._tape
-        bias_ih = bias_hh = None
-        if tape.recurrence.params.bias_ih is not None:
-            # the biases are added up, so their gradients are equal; but each is an array of its own
-            bias_ih = torch_order(self._grad_bias)
-            bias_hh = bias_ih.copy()
-        weight_ih, weight_hh = torch_order(self._grad_weight_ih), torch_order(self._grad_weight_hh)
-        grad_x = turned(self._grad_x, tape.steps, reverse=tape.reverse)
-        return SequenceGradients(grad_x, state, None, LSTMParams(weight_ih, weight_hh, bias_ih, bias_hh), {})
+        bias = None if self._tape.recurrence.params.bias_ih is None else torch_order(self._grad_bias)
+        grads = LSTMParams.of_sum(torch_order(self._grad_weight_ih), torch_order(self._grad_weight_hh), bias)
+        return SequenceGradients(self._grad_x, state, None, grads, {})
 
 
-def _previous(tape: NumpyTape) -> Array:
-    """Return h_{t-1} of all rows in the order of processing, (N, H)."""
-    steps, out = tape.steps, turned(tape.out, tape.steps, reverse=tape.reverse)
-    first = steps.size(0) if len(steps) else 0
-    before = np.empty(out.shape, out.dtype)
-    before[:first] = tape.h_0[:first]
-    if steps.total == len(steps) * steps.batch:
-        before[first:] = out[: steps.total - first]
-    else:
-        for t in range(1, len(steps)):
-            rows, start = steps.rows(t), steps.bounds[t - 1]
-            before[rows] = out[start : start + steps.size(t)]
+def _previous(tape: NumpyTape, turn: Turn, first: int, last: int) -> Array:
+    """Return h_{t-1} of the rows of some steps, in the order of processing."""
+    steps = tape.steps
+    if first > 0 and not steps.ragged:
+        return turn.read(tape.out, first - 1, last - 1)
+    began = max(first - 1, 0)
+    out, of_out, of_rows = turn.read(tape.out, began, last - 1), steps.bounds[began], steps.bounds[first]
+    before = np.empty((steps.bounds[last] - of_rows, out.shape[1]), out.dtype)
+    for t in range(first, last):
+        rows, n = steps.rows(t), steps.size(t)
+        start = steps.bounds[t - 1] - of_out
+        into = before[rows.start - of_rows : rows.stop - of_rows]
+        into[...] = tape.h_0[:n] if t == 0 else out[start : start + n]
     return before

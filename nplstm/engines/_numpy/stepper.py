@@ -3,7 +3,8 @@
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.weights import ordered
+from nplstm.engines._numpy.cell import Cell
+from nplstm.engines._numpy.weights import bias_planes, joint_planes, joint_rows
 from nplstm.engines.base import Stepper
 from nplstm.recurrence import Recurrence
 
@@ -14,23 +15,17 @@ class NumpyStepper(Stepper):
     """See ``Stepper``."""
 
     def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
-        dtype = recurrences[0].params.weight_ih.dtype
-        widths = [recurrence.params.weight_hh.shape[1] for recurrence in recurrences]
-        super().__init__(
-            np.zeros((batch, recurrences[0].params.weight_ih.shape[1]), dtype),
-            np.zeros((batch, widths[-1]), dtype),
-        )
-        self._layers: list[_Layer] = []
-        below = self.x
-        for recurrence, H in zip(recurrences, widths, strict=True):
-            last = recurrence is recurrences[-1]
-            self._layers.append(_Layer(recurrence, below, self.y if last else np.zeros((batch, H), dtype)))
-            below = self._layers[-1].h
+        self._layers = [_Layer(recurrence, batch) for recurrence in recurrences]
+        super().__init__(self._layers[0].x, self._layers[-1].h)
 
     def step(self) -> None:
         """Run the layers in turn."""
+        below = None
         for layer in self._layers:
+            if below is not None:
+                layer.x[...] = below
             layer.step()
+            below = layer.h
 
     @property
     def h(self) -> list[Array]:
@@ -40,33 +35,26 @@ class NumpyStepper(Stepper):
     @property
     def c(self) -> list[Array]:
         """By layer, (B, H)."""
-        return [layer.c for layer in self._layers]
+        return [layer.cell.c[0] for layer in self._layers]
 
 
 class _Layer:
-    """One layer, with all that a step needs cut out beforehand."""
+    """One layer: x and h stand side by side, so that one product serves both."""
 
-    def __init__(self, recurrence: Recurrence, x: Array, h: Array) -> None:
-        params = recurrence.prepared("numpy", ordered)
-        (B, H), dtype = h.shape, h.dtype
-        cells, product = np.zeros((5, B, H), dtype), np.zeros((4, B, H), dtype)
-        gates, sigmoids, pair, half = cells[:4], cells[:3], np.zeros((2, B, H), dtype), np.array(0.5, dtype)
-        self.h, self.c = h, cells[4]
-        self._calls = (
-            (np.matmul, (x, params.weight_ih, gates)),
-            (np.matmul, (h, params.weight_hh, product)),
-            (np.add, (gates, product, gates)),
-            (np.add, (gates, params.bias, gates)),
-            (np.tanh, (gates, gates)),
-            (np.multiply, (sigmoids, half, sigmoids)),
-            (np.add, (sigmoids, half, sigmoids)),
-            (np.multiply, (cells[1:3], cells[3:], pair)),
-            (np.add, (*pair, self.c)),
-            (np.tanh, (self.c, pair[0])),
-            (np.multiply, (cells[0], pair[0], h)),
-        )
+    def __init__(self, recurrence: Recurrence, batch: int) -> None:
+        (H4, I), dtype = recurrence.params.weight_ih.shape, recurrence.params.weight_ih.dtype
+        H = H4 // 4
+        self._joint = np.zeros((batch, I + H), dtype)
+        self.x, self.h = self._joint[:, :I], self._joint[:, I:]
+        self.cell = Cell(np.zeros((1, batch, H), dtype))
+        self._weight = recurrence.prepared(joint_rows if batch == 1 else joint_planes)
+        self._bias = recurrence.prepared(bias_planes)
+        self._h = self.h[None]
+        self._product = self.cell.gates.reshape(1, H4) if batch == 1 else self.cell.gates[:, 0]
 
     def step(self) -> None:
         """Make the calls."""
-        for function, arguments in self._calls:
-            function(*arguments)
+        gates = self.cell.gates
+        np.matmul(self._joint, self._weight, self._product)
+        np.add(gates, self._bias, gates)
+        self.cell.step(self._h)

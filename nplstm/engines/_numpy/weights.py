@@ -1,53 +1,81 @@
-"""Parameters in the order in which the NumPy engine reads them.
+"""Parameters in the order in which the NumPy engine reads them, of S lanes or layers together.
+
+Each function takes their parameters; ``Recurrence.prepared`` keeps what it returns.
 
 Gates stand in the order o, i, f, g, with the cell state behind them: o, i, f are what takes a sigmoid; i, f lie
 beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient
-of c_t reaches. Those of o, i and f are halved: sigmoid(a) = 1/2 + tanh(a/2) / 2, so one tanh serves all four.
+of c_t reaches. On the way forward those of o, i and f are halved: sigmoid(a) = 1/2 + tanh(a/2) / 2, so one tanh
+serves all four.
 
-Each gate is a plane of its own, (n, H) without gaps: NumPy's calls are fastest on long runs.
+Each gate is a plane of its own, without gaps: NumPy's calls are fastest on long runs. A single sequence's planes
+are one row, whose product is faster with all gates at once.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.engines._numpy.memory import aligned_copy
 from nplstm.params import LSTMParams
 
-__all__ = ["Ordered", "ordered", "ordered_weight_hh", "ordered_weight_ih", "torch_order"]
+__all__ = [
+    "back_hh",
+    "back_ih",
+    "bias_planes",
+    "hh_planes",
+    "hh_rows",
+    "ih_planes",
+    "ih_rows",
+    "joint_planes",
+    "joint_rows",
+    "torch_order",
+]
 
 _ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
 _BACK = (1, 2, 3, 0)
 
 
-class Ordered(NamedTuple):
-    """The parameters of one layer and direction, for the way forward."""
-
-    weight_ih: Array  # (4, I, H)
-    weight_hh: Array  # (4, H, H)
-    input_row: Array  # (I, 4H)  the same for a single sequence, whose planes are one row
-    weight_row: Array  # (H, 4H)
-    bias: Array  # (4, 1, H)
+def ih_planes(*params: LSTMParams) -> Array:
+    """Return W_ih, (4, S, I, H)."""
+    return _stacked([_planes(p.weight_ih) for p in params], axis=1)
 
 
-def ordered(params: LSTMParams) -> Ordered:
-    """Transpose, reorder and halve."""
-    H = params.weight_hh.shape[1]
-    bias = np.zeros(4 * H, params.weight_hh.dtype)
-    if params.bias_ih is not None and params.bias_hh is not None:
-        bias = params.bias_ih + params.bias_hh
-    weight_ih, weight_hh, bias = (_halved(_reordered(w)) for w in (params.weight_ih, params.weight_hh, bias))
-    by_gate = (w.reshape(4, H, -1).swapaxes(1, 2).copy(order="C") for w in (weight_ih, weight_hh))
-    rows = (w.T.copy(order="C") for w in (weight_ih, weight_hh))
-    return Ordered(*by_gate, *rows, bias.reshape(4, 1, H))
+def hh_planes(*params: LSTMParams) -> Array:
+    """Return W_hh, (4, S, H, H)."""
+    return _stacked([_planes(p.weight_hh) for p in params], axis=1)
 
 
-def ordered_weight_hh(params: LSTMParams) -> Array:
-    """Return W_hh for the way back, (4H, H)."""
-    return _reordered(params.weight_hh)
+def hh_rows(*params: LSTMParams) -> Array:
+    """Return W_hh for one sequence, (S, H, 4H)."""
+    return _stacked([_halved(p.weight_hh).T for p in params])
 
 
-def ordered_weight_ih(params: LSTMParams) -> Array:
+def ih_rows(*params: LSTMParams) -> Array:
+    """Return W_ih for one sequence, (S, I, 4H)."""
+    return _stacked([_halved(p.weight_ih).T for p in params])
+
+
+def joint_planes(params: LSTMParams) -> Array:
+    """Return W_ih above W_hh, (4, I + H, H)."""
+    return aligned_copy(np.concatenate([ih_planes(params)[:, 0], hh_planes(params)[:, 0]], axis=1))
+
+
+def joint_rows(params: LSTMParams) -> Array:
+    """Return W_ih above W_hh for one sequence, (I + H, 4H)."""
+    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0]]))
+
+
+def bias_planes(*params: LSTMParams) -> Array:
+    """Return the sums of the biases, (4, S, 1, H); zeros where there are none."""
+    biases = [np.zeros(len(p.weight_hh), p.weight_hh.dtype) if p.bias is None else p.bias for p in params]
+    return np.stack([_halved(bias).reshape(4, 1, -1) for bias in biases], axis=1)
+
+
+def back_hh(*params: LSTMParams) -> Array:
+    """Return W_hh for the way back, (S, 4H, H)."""
+    return np.stack([_reordered(p.weight_hh) for p in params])
+
+
+def back_ih(params: LSTMParams) -> Array:
     """Return W_ih for the way back, (4H, I)."""
     return _reordered(params.weight_ih)
 
@@ -65,5 +93,18 @@ def _reordered(gates: Array) -> Array:
 
 
 def _halved(gates: Array) -> Array:
+    """Return a copy in the order o, i, f, g, the first three halved."""
+    gates = _reordered(gates)
     gates[: len(gates) // 4 * 3] *= 0.5  # exact
     return gates
+
+
+def _stacked(arrays: list[Array], axis: int = 0) -> Array:
+    """Put them together, the last axis without gaps."""
+    return aligned_copy(np.stack(arrays, axis))
+
+
+def _planes(weight: Array) -> Array:
+    """Return (4H, K) as (4, K, H)."""
+    gates = _halved(weight)
+    return gates.reshape(4, -1, gates.shape[1]).swapaxes(1, 2)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array, DType
+from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
 from nplstm.engines.compiled.gradient_kernels import DEPTH
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
 from nplstm.engines.compiled.simd import TILE_ROWS, vector_length
@@ -52,7 +52,7 @@ class _WayBack:
         self._grad_out = _zeros(N, self._P, dtype) if grad_out is None else aligned_rows(grad_out)
         self._grad_h, self._grad_c = padded_cells(final.h), padded_cells(final.c)
         self._G = 4 * self._grad_c.shape[1]
-        self._packed = tape.recurrence.prepared("compiled backward", pack_backward)
+        self._packed = tape.recurrence.prepared(pack_backward)
         self._grad_a = self._before = np.empty((0, 0), dtype)
         self._grad_x = padded_zeros(N, I, dtype)
         self._grad_weight_ih, self._grad_weight_hh = (padded_zeros(self._G, w, dtype) for w in (I, self._P))
@@ -70,7 +70,8 @@ class _WayBack:
 
     def steps(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut some steps among threads."""
-        tape, rows = self._tape, _rows(self._tape, first, last)
+        tape = self._tape
+        rows = tape.steps.span(first, last, reverse=tape.reverse)
         count = rows.stop - rows.start
         if len(self._grad_a) < count:
             self._grad_a = aligned_empty((count, self._G), tape.x.dtype)
@@ -83,7 +84,8 @@ class _WayBack:
 
     def sums(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut the products that sum over the rows of some steps: each thread takes some rows of the weights."""
-        tape, rows = self._tape, _rows(self._tape, first, last)
+        tape = self._tape
+        rows = tape.steps.span(first, last, reverse=tape.reverse)
         count = rows.stop - rows.start
         compiled = kernels(tape.x.dtype)
         compiled.previous(tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, self._before)
@@ -108,30 +110,18 @@ class _WayBack:
         """Return what was summed up, without what fills up the last panels."""
         params, I = self._tape.recurrence.params, self._tape.x.shape[1]
         H = params.weight_hh.shape[0] // 4
-        bias_ih = bias_hh = None
-        if params.bias_ih is not None:
-            # the biases are added up, so their gradients are equal; but each is an array of its own
-            bias_ih = unpadded_gates(self._grad_bias[:, None], H, 1)[:, 0]
-            bias_hh = bias_ih.copy()
+        bias = None if params.bias_ih is None else unpadded_gates(self._grad_bias[:, None], H, 1)[:, 0]
         weight_ih = unpadded_gates(self._grad_weight_ih, H, I)
         weight_hh = unpadded_gates(self._grad_weight_hh, H, self._P)
         state = State(self._grad_h[:, : self._P], self._grad_c[:, :H])
-        return SequenceGradients(
-            self._grad_x[:, :I], state, None, LSTMParams(weight_ih, weight_hh, bias_ih, bias_hh), {}
-        )
+        grads = LSTMParams.of_sum(weight_ih, weight_hh, bias)
+        return SequenceGradients(self._grad_x[:, :I], state, None, grads, {})
 
 
 def _runs(count: int, threads: int, unit: int) -> list[tuple[int, int]]:
     """Cut ``count`` rows into runs of whole units."""
     units = -(-count // unit)
     return [(units * k // threads * unit, min(count, units * (k + 1) // threads * unit)) for k in range(threads)]
-
-
-def _rows(tape: CompiledTape, first: int, last: int) -> slice:
-    """Return the rows of some steps, given in the order of processing."""
-    T = len(tape.steps)
-    first, last = (T - last, T - first) if tape.reverse else (first, last)
-    return tape.steps.rows(first, last - 1)
 
 
 def _zeros(rows: int, columns: int, dtype: DType) -> Array:

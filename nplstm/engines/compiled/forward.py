@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
 from nplstm.engines.compiled.rows import Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
@@ -65,8 +65,9 @@ class Walk(NamedTuple):
 
     def room(self, rows: int) -> tuple[Array, Array]:
         """Make room for the gates and cells of some rows."""
-        dtype = self.c.dtype
-        return aligned_empty((rows, 4 * self.panels), dtype), aligned_empty((rows, self.panels), dtype)
+        # one piece of memory: of many large ones, the C library gives some back to the system after each call
+        both, gates = aligned_empty((rows * 5 * self.panels,), self.c.dtype), rows * 4 * self.panels
+        return both[:gates].reshape(rows, 4 * self.panels), both[gates:].reshape(rows, self.panels)
 
     def tasks(self, reverse: bool, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
         """Cut the steps among threads; without room for the gates they are not kept."""
@@ -77,7 +78,7 @@ class Walk(NamedTuple):
         block = min(max(1, block), len(self.steps))
         span = Span(reverse, block, gates is not None)
         if gates is None or cells is None:
-            gates, cells = self.room(block * B)[0], self.c
+            gates, cells = aligned_empty((block * B, 4 * self.panels), self.c.dtype), self.c
         arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets, span)
         forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
         return [partial(forward, *arrays, share, progress) for share in parts]
@@ -130,7 +131,7 @@ def aligned_rows(array: Array) -> Array:
 
 
 def _walk(lane: Lane, steps: Steps, *, record: bool) -> Walk:
-    packed = lane.recurrence.prepared("compiled", pack)
+    packed = lane.recurrence.prepared(pack)
     h_0 = lane.initial.h.copy() if record else aligned_rows(lane.initial.h)  # a tape shares nothing with the user
     return Walk(aligned_rows(lane.x), packed, h_0, padded_cells(lane.initial.c), lane.out, steps)
 

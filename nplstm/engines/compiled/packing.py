@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
-from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
+from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.params import LSTMParams
 
@@ -38,9 +38,7 @@ class Packed(NamedTuple):
 
 def pack(params: LSTMParams) -> Packed:
     """Pack for the way forward."""
-    bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype)
-    if params.bias_ih is not None and params.bias_hh is not None:
-        bias = params.bias_ih + params.bias_hh
+    bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
     return Packed(
         _by_panel(params.weight_ih), _by_panel(params.weight_hh), _halved(_padded_gates(bias[:, None])).ravel()
     )

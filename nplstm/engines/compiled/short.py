@@ -7,10 +7,10 @@ results are the same to the bit.
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled.forward import aligned_rows
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.memory import aligned_empty
 from nplstm.engines.compiled.packing import Packed, pack
 from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of
@@ -30,7 +30,7 @@ class CompiledShortCall(ShortCall):
         params = recurrences[0][0].params
         self._dtype = params.weight_ih.dtype
         self._directions = directions
-        self._packed: list[list[Packed]] = [[r.prepared("compiled", pack) for r in row] for row in recurrences]
+        self._packed: list[list[Packed]] = [[r.prepared(pack) for r in row] for row in recurrences]
         self._H = params.weight_hh.shape[1]
         V = vector_length(self._dtype.itemsize)
         self._panels = -(-self._H // V)

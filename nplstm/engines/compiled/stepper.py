@@ -6,9 +6,9 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
 from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.memory import aligned_copy, aligned_zeros
 from nplstm.engines.compiled.packing import pack
 from nplstm.engines.compiled.servers import Servers
 from nplstm.engines.compiled.shares import progress_of, step_ends
@@ -24,7 +24,7 @@ class CompiledStepper(Stepper):
 
     def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
         params = [recurrence.params for recurrence in recurrences]
-        packed = [recurrence.prepared("compiled", pack) for recurrence in recurrences]
+        packed = [recurrence.prepared(pack) for recurrence in recurrences]
         I, dtype = params[0].weight_ih.shape[1], params[0].weight_ih.dtype
         widths = [p.weight_hh.shape[1] for p in params]
         padded = [p.bias.size // 4 for p in packed]

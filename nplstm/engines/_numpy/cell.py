@@ -1,0 +1,76 @@
+"""The cell of the NumPy engine: seven calls from pre-activations to h_t, in buffers that are made once."""
+
+import numpy as np
+from numpy import add, copyto, multiply, tanh
+
+from nplstm._typing import Array
+from nplstm.engines._numpy.memory import aligned_empty
+
+__all__ = ["Cell", "Product"]
+
+
+class Cell:
+    """S lanes of n sequences, with all that a step reads and writes cut out beforehand.
+
+    Parameters
+    ----------
+    c : Array, shape (S, n, H)
+        The initial cell state; copied.
+
+    Attributes
+    ----------
+    gates : Array, shape (4, S, n, H)
+        Receives the pre-activations of o, i, f, g, those of o, i, f halved, ahead of a step.
+    c : Array, shape (S, n, H)
+        The cell state after the last step.
+    """
+
+    def __init__(self, c: Array) -> None:
+        self._planes = aligned_empty((5, *c.shape), c.dtype)  # o, i, f, g, c: one stretch of memory
+        self._pair = aligned_empty((2, *c.shape), c.dtype)
+        self.gates, self.c = self._planes[:4], self._planes[4]
+        self.c[...] = c
+        self._sigmoids, self._o = self._planes[:3], self._planes[0]
+        self._i_f, self._g_c = self._planes[1:3], self._planes[3:]
+        self._i_g, self._f_c = self._pair
+        self._tanh_c = self._pair[0]
+        self._half = np.array(0.5, c.dtype)  # a Python number would be converted at each call
+
+    @property
+    def n(self) -> int:
+        """How many sequences there are."""
+        return self.c.shape[1]
+
+    def step(self, h_t: Array, kept: Array | None = None) -> None:
+        """Take a step: write h_t (S, n, H), and o, i, f, g, c_{t-1} into ``kept`` (5, S, n, H)."""
+        gates, sigmoids, half, c, tanh_c = self.gates, self._sigmoids, self._half, self.c, self._tanh_c
+        tanh(gates, gates)
+        multiply(sigmoids, half, sigmoids)
+        add(sigmoids, half, sigmoids)
+        if kept is not None:
+            copyto(kept, self._planes)
+        multiply(self._i_f, self._g_c, self._pair)
+        add(self._i_g, self._f_c, c)
+        tanh(c, tanh_c)
+        multiply(self._o, tanh_c, h_t)
+
+
+class Product:
+    """The operands of ``matmul(h, weight, out)``, which is ``h W_hh^T`` of S lanes of n sequences, h (S, n, H).
+
+    Attributes
+    ----------
+    weight : Array, shape (4, S, H, H), or (S, H, 4H) for one sequence
+    out : Array, shape (4, S, n, H), or (S, 1, 4H)
+    planes : Array, shape (4, S, n, H)
+        ``out`` by gate.
+    """
+
+    def __init__(self, weight: Array, shape: tuple[int, ...]) -> None:
+        S, _, H = shape
+        self.weight = weight
+        if weight.ndim == 4:
+            self.out = self.planes = aligned_empty((4, *shape), weight.dtype)
+        else:
+            self.out = aligned_empty((S, 1, 4 * H), weight.dtype)
+            self.planes = self.out.reshape(S, 4, 1, H).swapaxes(0, 1)

@@ -1,0 +1,40 @@
+"""Sequences turned around: what runs in reverse is read and written in the order of processing."""
+
+from nplstm._typing import Array
+from nplstm.steps import Steps
+
+__all__ = ["Turn"]
+
+
+class Turn:
+    """Where the rows of some steps of the processing are in packed data."""
+
+    def __init__(self, steps: Steps, *, reverse: bool) -> None:
+        self._steps = steps
+        self._reverse = reverse
+        self._places = steps.turned_rows() if reverse and steps.ragged else None
+
+    def read(self, values: Array, first: int, last: int) -> Array:
+        """Return the rows of the steps from ``first`` to before ``last``; where they are turned around, a copy."""
+        if self._places is not None:
+            return values[self._places[self._steps.span(first, last)]]
+        rows = values[self._steps.span(first, last, reverse=self._reverse)]
+        return self._turned(rows, last - first) if self._reverse else rows
+
+    def write(self, into: Array, first: int, last: int, values: Array) -> None:
+        """Write the rows of these steps to their places."""
+        if self._places is not None:
+            into[self._places[self._steps.span(first, last)]] = values
+        else:
+            rows = self._turned(values, last - first) if self._reverse else values
+            into[self._steps.span(first, last, reverse=self._reverse)] = rows
+
+    def whole(self, values: Array) -> Array:
+        """Return all rows; turned around twice, they are what they were."""
+        return self.read(values, 0, len(self._steps)) if self._reverse else values
+
+    @staticmethod
+    def _turned(rows: Array, count: int) -> Array:
+        """Turn steps of as many sequences each around."""
+        by_step = rows.reshape(count, len(rows) // max(1, count), rows.shape[1])
+        return by_step[::-1].reshape(rows.shape)
