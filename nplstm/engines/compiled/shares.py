@@ -1,4 +1,4 @@
-"""How threads share a layer: by sequences where there are enough of them, else by cells."""
+"""How threads share a layer: by sequences where there are many, else by cells. The results are the same."""
 
 from itertools import pairwise
 
@@ -28,8 +28,9 @@ _STEP_THREADS = 8
 PARTS = 64
 """In which a share of a step is told: layers may have different numbers of panels."""
 
-_SEQUENCES = 4
-"""A share of fewer sequences would read the weights for too little."""
+_MANY, _FEW = 8, 4
+"""Sequences of a share: with so many, none has to wait for another; with so few, each reads all the weights for
+little, and a share of the cells is better, where there are enough of them. With fewer still it does not pay."""
 
 
 def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> list[Share]:
@@ -38,14 +39,14 @@ def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> lis
     whole = [Share(0, B, 0, panels, 0, 1)]
     if threads == 1 or work * steps.total < WORTH_A_THREAD:
         return whole
-    n = min(threads, B // _SEQUENCES)
-    if n > 1:
-        bounds = _balanced(steps, n)
-        return [Share(a, b, 0, panels, 0, 1) for a, b in pairwise(bounds)]
     groups = -(-panels // GROUP)
-    n = min(threads, groups)
-    if n == 1 or not CAN_WAIT or work * B < _WORTH_WAITING:
+    can_wait = CAN_WAIT and work * B >= _WORTH_WAITING
+    ways = {"many": B // _MANY, "cells": groups if can_wait else 1, "few": B // _FEW}
+    way, n = max(((name, min(threads, most)) for name, most in ways.items()), key=lambda found: found[1])
+    if n <= 1:
         return whole
+    if way != "cells":
+        return [Share(a, b, 0, panels, 0, 1) for a, b in pairwise(_balanced(steps, n))]
     bounds = [min(panels, groups * k // n * GROUP) for k in range(n + 1)]
     return [Share(0, B, a, b, k, n) for k, (a, b) in enumerate(pairwise(bounds))]
 
