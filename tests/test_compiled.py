@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,11 +81,13 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(monkeypatch):
             raise RuntimeError("cannot cache function 'double': no locator available for file")
         return njit(signature, **options)
 
-    monkeypatch.setattr(_numba, "njit", without_a_place)
+    monkeypatch.setattr(_numba, "_numba", SimpleNamespace(njit=without_a_place))
     double = compiled("int64(int64)")(lambda x: 2 * x)
     assert asked == [True, False]
     assert double(3) == 6
-    monkeypatch.setattr(_numba, "njit", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("another")))
+    monkeypatch.setattr(
+        _numba, "_numba", SimpleNamespace(njit=lambda *a, **k: (_ for _ in ()).throw(RuntimeError("another")))
+    )
     with pytest.raises(RuntimeError, match="another"):
         compiled("int64(int64)")(lambda x: x)
 

@@ -82,7 +82,7 @@ class Stepper(ABC):
 
 
 class ShortCall(ABC):
-    """A stack for calls so short that what surrounds the computation has to be short, too."""
+    """A stack for plain calls, with as little around the computation as can be."""
 
     @abstractmethod
     def takes(self, steps: int, batch: int) -> bool:

@@ -1,4 +1,4 @@
-"""Short calls: those of a plain stack about which nothing is said, past all that asks what else there is."""
+"""Short ways for a plain stack of which nothing else is said: past all that asks what else there is."""
 
 from typing import Any, cast
 

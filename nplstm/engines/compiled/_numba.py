@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "binding",
+    "cfunction",
     "cgutils",
     "compiled",
     "from_dtype",
@@ -38,14 +39,22 @@ register_model: Any = _extending.register_model
 
 def compiled(signature: Any) -> Any:
     """Compile a function for these types as it is defined, or find what was compiled before; it needs no GIL."""
+    return _cached(_numba.njit, signature, nogil=True)
 
+
+def cfunction(signature: Any) -> Any:
+    """Compile a function that is called by its ``address``."""
+    return _cached(_numba.cfunc, signature)
+
+
+def _cached(compiler: Any, signature: Any, **options: Any) -> Any:
     def decorate(function: Any) -> Any:
-        options = {"nogil": True, "error_model": "numpy"}
         try:
-            return njit(signature, cache=True, **options)(function)
+            return compiler(signature, cache=True, error_model="numpy", **options)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
-            return njit(signature, **options)(function)  # there is no place to keep what was compiled
+            # there is no place to keep what was compiled
+            return compiler(signature, error_model="numpy", **options)(function)
 
     return decorate

@@ -7,13 +7,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array, DType
 from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines.compiled.calls import Task
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
 from nplstm.engines.compiled.gradient_kernels import DEPTH
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
 from nplstm.engines.compiled.shares import progress_of, shares
 from nplstm.engines.compiled.simd import TILE_ROWS, vector_length
-from nplstm.engines.compiled.team import Task
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
 from nplstm.sequence import SequenceGradients
@@ -80,7 +80,7 @@ class _WayBack:
         state = (self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0)
         rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets, tape.reverse, first, last)
         backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))
-        return [partial(backward, *state, *rest, share, progress) for share in parts]
+        return [Task(backward, (*state, *rest, share, progress)) for share in parts]
 
     def sums(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut the products that sum over the rows of some steps: each thread takes some rows of the weights."""
@@ -89,22 +89,17 @@ class _WayBack:
         count = rows.stop - rows.start
         compiled = kernels(tape.x.dtype)
         compiled.previous(tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, self._before)
-        return [
-            partial(self._sum, rows.start, count, *columns, *some)
-            for columns, some in zip(
-                _runs(self._G, threads, vector_length(tape.x.itemsize)),
-                _runs(count, threads, TILE_ROWS),
-                strict=True,
-            )
-        ]
-
-    def _sum(self, row: int, count: int, first: int, last: int, first_row: int, last_row: int) -> None:
-        tape, compiled = self._tape, kernels(self._tape.x.dtype)
-        widest = max(self._grad_weight_ih.shape[1], self._grad_weight_hh.shape[1])
-        packed = aligned_empty((DEPTH * widest,), tape.x.dtype)
+        read = (self._grad_a, tape.x, rows.start, self._before, count)
         into = (self._grad_weight_ih, self._grad_weight_hh, self._grad_bias)
-        compiled.sum_products(self._grad_a, tape.x, row, self._before, count, *into, first, last, packed)
-        compiled.input_gradient(self._grad_a, self._packed.weight_ih, self._grad_x, row, first_row, last_row)
+        packed = DEPTH * max(self._grad_weight_ih.shape[1], self._grad_weight_hh.shape[1])
+        rest = (self._packed.weight_ih, self._grad_x)
+        parts = zip(
+            _runs(self._G, threads, vector_length(tape.x.itemsize)), _runs(count, threads, TILE_ROWS), strict=True
+        )
+        return [
+            Task(compiled.sums, (*read, *into, *some, aligned_empty((packed,), tape.x.dtype), *rest, *some_rows))
+            for some, some_rows in parts
+        ]
 
     def gradients(self) -> SequenceGradients:
         """Return what was summed up, without what fills up the last panels."""

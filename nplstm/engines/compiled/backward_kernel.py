@@ -3,6 +3,7 @@
 from typing import Any
 
 from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.gradient_kernels import multiply_panels
 from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
@@ -39,26 +40,11 @@ def _cell_backward(
     store(grad_c, place, grad_c_t * f_t)
 
 
-def backward(
-    grad_out: Any,
-    weight_hh: Any,
-    grad_h: Any,
-    grad_c: Any,
-    c_0: Any,
-    gates: Any,
-    cells: Any,
-    grad_a: Any,
-    offsets: Any,
-    reverse: Any,
-    first: Any,
-    last: Any,
-    share: Any,
-    progress: Any,
-) -> None:
-    """Run a share of the steps ``first`` to ``last``, in the order of processing, back from the last to the first.
+def backward(operands: Any) -> None:
+    """Run a share of some steps back, from the last to the first.
 
-    Parameters
-    ----------
+    The operands, in this order:
+
     grad_out : (N, P)
         d loss / d h_t, without what later steps add.
     weight_hh
@@ -71,9 +57,17 @@ def backward(
         What ``forward`` kept.
     grad_a : (rows, 4Hp)
         Receives the gradients of the pre-activations of these steps.
-    offsets, share, progress
+    offsets : (T + 1,)
+        As for ``forward``.
+    reverse : bool
+    first, last : int
+        The steps, in the order of processing.
+    share, progress
         As for ``forward``.
     """
+    given = withdraw(operands)
+    grad_out, weight_hh, grad_h, grad_c, c_0, gates, cells, grad_a = given[:8]
+    offsets, reverse, first, last, share, progress = given[8:]
     V, Hp, P = lanes(grad_c), grad_c.shape[1], grad_out.shape[1]
     G, out_row = 4 * Hp, grad_out.strides[0] // grad_out.itemsize
     base = first_row(offsets, first, last, reverse)

@@ -9,18 +9,17 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import Lane
+from nplstm.engines.compiled.calls import Task
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
 from nplstm.engines.compiled.rows import Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
-from nplstm.engines.compiled.team import Task, Team
+from nplstm.engines.compiled.team import TEAM
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
-__all__ = ["TEAM", "CompiledTape", "Walk", "aligned_rows", "compiled_forward", "run_lanes"]
-
-TEAM = Team()
+__all__ = ["CompiledTape", "Walk", "aligned_rows", "compiled_forward", "run_lanes"]
 
 _SCRATCH_BYTES = 1 << 18
 """Gates of a share at a time, without recording: what a core's own cache holds beside weights."""
@@ -81,7 +80,7 @@ class Walk(NamedTuple):
             gates, cells = aligned_empty((block * B, 4 * self.panels), self.c.dtype), self.c
         arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets, span)
         forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
-        return [partial(forward, *arrays, share, progress) for share in parts]
+        return [Task(forward, (*arrays, share, progress)) for share in parts]
 
     def final_c(self, H: int) -> Array:
         """Return c without the cells that fill up the last panel."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.products import multiply_4
 from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
@@ -88,25 +89,11 @@ def cell_forward(
         store(cells, kept, c_t)
 
 
-def forward(
-    x: Any,
-    weight_ih: Any,
-    weight_hh: Any,
-    bias: Any,
-    h_0: Any,
-    c: Any,
-    out: Any,
-    gates: Any,
-    cells: Any,
-    offsets: Any,
-    span: Any,
-    share: Any,
-    progress: Any,
-) -> None:
+def forward(operands: Any) -> None:
     """Run a share of a layer.
 
-    Parameters
-    ----------
+    The operands, in this order:
+
     x : (N, I)
     weight_ih, weight_hh, bias
         Packed.
@@ -126,6 +113,7 @@ def forward(
     progress : (members * LINE,)
         Zeros, for the threads to wait by.
     """
+    x, weight_ih, weight_hh, bias, h_0, c, out, gates, cells, offsets, span, share, progress = withdraw(operands)
     V, Hp, P = lanes(c), c.shape[1], out.shape[1]
     G, h_row, out_row = 4 * Hp, h_0.strides[0] // h_0.itemsize, out.strides[0] // out.itemsize
     reverse = span.reverse

@@ -7,6 +7,7 @@ call and would take cores from ours.
 from typing import Any
 
 from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.products import (
     multiply_1,
     multiply_2,
@@ -17,7 +18,7 @@ from nplstm.engines.compiled.products import (
 )
 from nplstm.engines.compiled.simd import TILE_ROWS, lanes, load, load_first, store
 
-__all__ = ["DEPTH", "input_gradient", "multiply_panels", "sum_products"]
+__all__ = ["DEPTH", "multiply_panels", "sums"]
 
 DEPTH = 256
 """Rows that are summed over at a time: what is packed of them stays in the cache."""
@@ -81,7 +82,8 @@ def _pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
                 store(packed, place, load_first(values, start, there))
 
 
-def sum_products(
+@njit(nogil=True)
+def _sum_products(
     grad_a: Any,
     x: Any,
     row: Any,
@@ -94,23 +96,7 @@ def sum_products(
     last: Any,
     packed: Any,
 ) -> None:
-    """Add what ``count`` rows contribute to the gradients of some rows of W_ih, W_hh and b.
-
-    Parameters
-    ----------
-    grad_a : (rows, 4Hp)
-    x : (N, I)
-        Of which the rows from ``row`` on belong to ``grad_a``.
-    before : (rows, P)
-        h_{t-1}.
-    grad_weight_ih, grad_weight_hh : (4Hp, Ip), (4Hp, Pp)
-        I and P rounded up to whole panels.
-    grad_bias : (4Hp,)
-    first, last
-        Rows of the gradients of the weights, from ``first`` to ``last``: whole panels.
-    packed : flat
-        Work space: DEPTH * the larger of Ip and Pp.
-    """
+    """Add what ``count`` rows contribute to the gradients of some rows of W_ih, W_hh and b."""
     V, G = lanes(packed), grad_a.shape[1]
     for p in range(first // V, last // V):
         total = load(grad_bias, p * V)
@@ -131,14 +117,47 @@ def sum_products(
                 _multiply_transposed(into, r * width, width, grad_a, start, G, packed, depth, rows, 0, width // V)
 
 
-def input_gradient(grad_a: Any, weight: Any, grad_x: Any, row: Any, first: Any, last: Any) -> None:
-    """Write ``grad_a W_ih`` of the rows ``first`` to ``last`` of a block that begins at ``row`` of ``grad_x``.
-
-    ``weight`` is packed like that of W_hh for the way back; ``grad_x`` (N, Ip).
-    """
+@njit(nogil=True)
+def _input_gradient(grad_a: Any, weight: Any, grad_x: Any, row: Any, first: Any, last: Any) -> None:
+    """Write ``grad_a W_ih`` of the rows ``first`` to ``last`` of a block that begins at ``row`` of ``grad_x``."""
     V, G, width = lanes(grad_x), grad_a.shape[1], grad_x.shape[1]
     for r in range(row + first, row + last):
         for p in range(width // V):
             store(grad_x, r * width + p * V, 0.0)
     start = (row + first) * width
     multiply_panels(grad_x, start, width, grad_a, first * G, G, weight, G, last - first, 0, width // V)
+
+
+def sums(operands: Any) -> None:
+    """Take a share of the sums over some rows of gradients, and of the input's gradient.
+
+    The operands, in this order:
+
+    grad_a : (rows, 4Hp)
+    x : (N, I)
+        Of which the rows from ``row`` on belong to ``grad_a``.
+    row : int
+    before : (rows, P)
+        h_{t-1}.
+    count : int
+        Of the rows.
+    grad_weight_ih, grad_weight_hh : (4Hp, Ip), (4Hp, Pp)
+        Summed up; I and P rounded up to whole panels.
+    grad_bias : (4Hp,)
+        Summed up.
+    first, last : int
+        The share's rows of the gradients of the weights: whole panels.
+    packed : flat
+        Work space: DEPTH * the larger of Ip and Pp.
+    weight_ih
+        Packed for the way back.
+    grad_x : (N, Ip)
+        Receives the input's gradient.
+    first_row, last_row : int
+        The share's rows of that, counted from ``row``.
+    """
+    given = withdraw(operands)
+    grad_a, x, row, before, count, grad_weight_ih, grad_weight_hh, grad_bias = given[:8]
+    first, last, packed, weight_ih, grad_x, first_row, last_row = given[8:]
+    _sum_products(grad_a, x, row, before, count, grad_weight_ih, grad_weight_hh, grad_bias, first, last, packed)
+    _input_gradient(grad_a, weight_ih, grad_x, row, first_row, last_row)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from nplstm.engines.compiled._numba import compiled, from_dtype, typeof, types
 from nplstm.engines.compiled.backward_kernel import backward, previous
+from nplstm.engines.compiled.calls import Kernel
 from nplstm.engines.compiled.forward_kernel import forward
-from nplstm.engines.compiled.gradient_kernels import input_gradient, sum_products
+from nplstm.engines.compiled.gradient_kernels import sums
 from nplstm.engines.compiled.rows import Share, Span
-from nplstm.engines.compiled.step_kernel import lead, serve
+from nplstm.engines.compiled.step_kernel import step
 
 __all__ = ["Kernels", "kernels"]
 
@@ -26,13 +27,11 @@ __all__ = ["Kernels", "kernels"]
 class Kernels(NamedTuple):
     """The kernels, compiled for one element type."""
 
-    forward: Any
-    backward: Any
+    forward: Kernel
+    backward: Kernel
+    sums: Kernel
+    step: Kernel
     previous: Any
-    sum_products: Any
-    input_gradient: Any
-    lead: Any
-    serve: Any
 
 
 @cache
@@ -44,18 +43,13 @@ def kernels(dtype: Any) -> Kernels:
     offsets, index = types.Array(types.int64, 1, "C", readonly=True), types.intp
     span, share = typeof(Span(False, 0, False)), typeof(Share(0, 0, 0, 0, 0, 0))
     progress = types.Array(types.int64, 1, "C")
-    none = types.void
-    stack, buffers = (read, vector, vector, offsets), (vector, vector, vector, matrix, matrix)
-    gradients = (read, vector, matrix, matrix, matrix, matrix, matrix, matrix)
-    ends = (index, index)
+    two = (index, index)
     return Kernels(
-        compiled(none(read, *[vector] * 3, read, matrix, rows, matrix, matrix, offsets, span, share, progress))(
-            forward
+        Kernel(forward, read, *[vector] * 3, read, matrix, rows, matrix, matrix, offsets, span, share, progress),
+        Kernel(backward, read, vector, *[matrix] * 6, offsets, types.boolean, *two, share, progress),
+        Kernel(
+            sums, matrix, read, index, *(matrix, index), *[matrix] * 2, vector, *two, vector, vector, matrix, *two
         ),
-        compiled(none(*gradients, offsets, types.boolean, *ends, share, progress))(backward),
-        compiled(none(read, read, offsets, *ends, types.boolean, matrix))(previous),
-        compiled(none(matrix, read, index, matrix, index, matrix, matrix, vector, *ends, vector))(sum_products),
-        compiled(none(matrix, vector, matrix, index, *ends))(input_gradient),
-        compiled(types.boolean(*stack, *buffers, *ends, progress, progress, index))(lead),
-        compiled(none(*stack, *buffers, *ends, *ends, progress, progress, index))(serve),
+        Kernel(step, read, vector, vector, offsets, *[vector] * 3, matrix, matrix, *two, *two, progress),
+        compiled(types.void(read, read, offsets, *two, types.boolean, matrix))(previous),
     )

@@ -8,13 +8,14 @@ from nplstm._typing import HostIndices
 from nplstm.engines.compiled.packing import GROUP
 from nplstm.engines.compiled.rows import Share
 from nplstm.engines.compiled.simd import vector_length
+from nplstm.engines.compiled.step_kernel import PARTS
 from nplstm.engines.compiled.waiting import CAN_WAIT, LINE
 from nplstm.steps import Steps
 
 __all__ = ["WORTH_A_THREAD", "progress_of", "shares", "step_ends"]
 
-WORTH_A_THREAD = 10_000_000
-"""Multiplications below which waking another thread, some 20 microseconds, takes longer than it saves."""
+WORTH_A_THREAD = 8_000_000
+"""Multiplications below which to share them, some 30 microseconds, takes longer than it saves."""
 
 _WORTH_WAITING = 50_000
 """Multiplications in a step below which waiting for each other takes longer than it saves."""
@@ -24,9 +25,6 @@ _STEP_WORTH_A_THREAD = 1_500_000
 
 _STEP_THREADS = 8
 """Threads of a stream at most."""
-
-PARTS = 64
-"""In which a share of a step is told: layers may have different numbers of panels."""
 
 _MANY, _FEW = 8, 4
 """Sequences of a share: with so many, none has to wait for another; with so few, each reads all the weights for
@@ -53,15 +51,17 @@ def shares(steps: Steps, Hp: int, itemsize: int, threads: int, work: int) -> lis
 
 def _balanced(steps: Steps, n: int) -> list[int]:
     """Cut the sequences, longest first, into ``n`` runs of about as many rows."""
+    if not steps.ragged:
+        return [steps.batch * k // n for k in range(n + 1)]
     lengths = steps.lengths
     middles = np.cumsum(lengths) - lengths / 2  # a sequence is on the side where more of it is
     return [0, *np.searchsorted(middles, steps.total * np.arange(1, n) / n).tolist(), steps.batch]
 
 
 def step_ends(work: int, threads: int) -> list[int]:
-    """Cut a step of so many multiplications by cells: where each thread's panels end, in 64ths of each layer's."""
+    """Cut a step of so many multiplications by cells: where each thread's panels begin and end, in parts."""
     n = min(threads, _STEP_THREADS) if work >= _STEP_WORTH_A_THREAD and CAN_WAIT else 1
-    return [PARTS * k // n for k in range(1, n + 1)]
+    return [PARTS * k // n for k in range(n + 1)]
 
 
 def progress_of(members: int) -> HostIndices:

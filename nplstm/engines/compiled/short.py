@@ -1,19 +1,21 @@
-"""Short calls on the compiled engine: where what surrounds a kernel would take longer than the kernel.
+"""Plain calls on the compiled engine, with as little around the kernels as can be: inference, equal lengths.
 
-One thread, equal lengths, inference: the kernels of ``forward.py`` with as little around them as can be. The
-results are the same to the bit.
+The kernels are those of ``forward.py``, and the results the same to the bit.
 """
+
+from functools import lru_cache, partial
 
 import numpy as np
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import ShortCall
-from nplstm.engines.compiled.forward import aligned_rows
+from nplstm.engines.compiled import forward
+from nplstm.engines.compiled.forward import Walk, aligned_rows, run_lanes
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.packing import Packed, pack
 from nplstm.engines.compiled.rows import Share, Span
-from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of
+from nplstm.engines.compiled.shares import progress_of
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.recurrence import Recurrence
 from nplstm.steps import Steps
@@ -28,45 +30,59 @@ class CompiledShortCall(ShortCall):
 
     def __init__(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> None:
         params = recurrences[0][0].params
-        self._dtype = params.weight_ih.dtype
         self._directions = directions
         self._packed: list[list[Packed]] = [[r.prepared(pack) for r in row] for row in recurrences]
         self._H = params.weight_hh.shape[1]
-        V = vector_length(self._dtype.itemsize)
-        self._panels = -(-self._H // V)
-        self._Hp = self._panels * V
+        self._panels = -(-self._H // vector_length(params.weight_hh.itemsize))
+        self._Hp = self._panels * vector_length(params.weight_hh.itemsize)
         self._work = sum(p.weight_ih.size + p.weight_hh.size for row in self._packed for p in row)
-        self._forward = kernels(self._dtype).forward
-        self._progress = progress_of(1)
+        self._forward = kernels(params.weight_hh.dtype).forward
+        self._nobody = progress_of(1)
 
     def takes(self, steps: int, batch: int) -> bool:
-        """Tell whether a call is short, which is where one thread is enough."""
-        return steps * batch * self._work < WORTH_A_THREAD
+        """Take calls of any size."""
+        return True
 
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""
-        (T, B, _), H, Hp, D, dtype = x.shape, self._H, self._Hp, len(self._directions), self._dtype
-        offsets = Steps.equal(T, B).offsets
-        block = max(1, _SCRATCH_ROWS // B)
-        gates = aligned_empty((min(block, T) * B, 4 * Hp), dtype)
-        share = Share(0, B, 0, self._panels, 0, 1)
-        states = len(self._packed) * D, B, H
+        (T, B, _), H, D, dtype = x.shape, self._H, len(self._directions), x.dtype
+        steps, states = Steps.equal(T, B), (len(self._packed) * D, B, H)
         h_n, c_n = np.empty(states, dtype), np.empty(states, dtype)
-        h_0 = np.zeros(states, dtype) if h_0 is None else h_0
-        rows, k = aligned_rows(x.reshape(T * B, -1)), 0
-        for layer in self._packed:
-            joined = np.empty((T * B, D * H), dtype)
-            for d, packed in enumerate(layer):
-                reverse, out = self._directions[d], joined[:, d * H : (d + 1) * H]
-                c = np.zeros((B, Hp), dtype)
-                if c_0 is not None:
-                    c[:, :H] = c_0[k]
-                span = Span(reverse, block, False)
-                self._forward(
-                    rows, *packed, aligned_rows(h_0[k]), c, out, gates, c, offsets, span, share, self._progress
-                )
-                h_n[k] = out[:B] if reverse else out[-B:]
-                c_n[k] = c[:, :H]
-                k += 1
+        h = np.zeros(states, dtype) if h_0 is None else h_0
+        c = np.zeros((len(h_n), B, self._Hp), dtype)
+        if c_0 is not None:
+            c[:, :, :H] = c_0
+        rows = aligned_rows(x.reshape(T * B, -1))
+        small = steps.total * self._work < forward.WORTH_A_THREAD
+        for layer, packed in enumerate(self._packed):
+            joined, first = np.empty((T * B, D * H), dtype), layer * D
+            walks = [
+                Walk(rows, p, aligned_rows(h[first + d]), c[first + d], joined[:, d * H : (d + 1) * H], steps)
+                for d, p in enumerate(packed)
+            ]
+            if small:
+                self._one_by_one(walks)
+            else:
+                lanes = zip(walks, self._directions, strict=True)
+                cuts = [partial(walk.tasks, reverse, None, None) for walk, reverse in lanes]
+                run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
+            for k, (walk, reverse) in enumerate(zip(walks, self._directions, strict=True), first):
+                h_n[k] = walk.out[:B] if reverse else walk.out[-B:]
             rows = joined
+        c_n[...] = c[:, :, :H]
         return rows.reshape(T, B, D * H), h_n, c_n
+
+    def _one_by_one(self, walks: list[Walk]) -> None:
+        """Run them here, without asking how they might be shared."""
+        steps = walks[0].steps
+        rows, spans, share = _whole(len(steps), steps.batch, self._panels, self._directions)
+        gates = aligned_empty((rows, 4 * self._Hp), walks[0].c.dtype)
+        for (x, packed, h_0, c, out, _), span in zip(walks, spans, strict=True):
+            self._forward(x, *packed, h_0, c, out, gates, c, steps.offsets, span, share, self._nobody)
+
+
+@lru_cache(maxsize=64)
+def _whole(T: int, B: int, panels: int, directions: tuple[bool, ...]) -> tuple[int, list[Span], Share]:
+    """Return rows of work space, and how the steps are walked, by one thread; made once for calls of one size."""
+    block = min(T, max(1, _SCRATCH_ROWS // B))
+    return block * B, [Span(reverse, block, False) for reverse in directions], Share(0, B, 0, panels, 0, 1)

@@ -1,41 +1,48 @@
 """One step through a stack of layers, compiled; see ``kernels`` for the layout.
 
-Several threads may share a step by cells. One leads; the others serve: they stay in compiled code from step to
-step and look for the next, for about a millisecond, since to be woken for each would take longer than the step.
-
-``signals`` is how they know of each other, a count a cache line: of the steps that were called for; for each other
-member whether it serves; and for each how many steps it has taken.
+Several threads may share a step by cells; they wait for each other after each layer.
 """
 
 from typing import Any
 
-from nplstm.engines.compiled._numba import njit
+from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.forward_kernel import cell_forward
 from nplstm.engines.compiled.products import multiply_4
 from nplstm.engines.compiled.simd import lanes, load, store
-from nplstm.engines.compiled.waiting import LINE, announce, comes, seen, wait
+from nplstm.engines.compiled.waiting import LINE, wait
 
-__all__ = ["lead", "serve"]
+__all__ = ["PARTS", "step"]
+
+PARTS = 64
+"""In which a share of a step is told: layers may have different numbers of panels."""
 
 
-@njit(nogil=True)
-def _step(
-    x: Any,
-    weights: Any,
-    biases: Any,
-    sizes: Any,
-    old: Any,
-    new: Any,
-    c: Any,
-    gates: Any,
-    out: Any,
-    first: Any,
-    last: Any,
-    member: Any,
-    members: Any,
-    progress: Any,
-) -> None:
-    """Take a share of one step: panels ``first`` to ``last``, in 64ths, of each layer."""
+def step(operands: Any) -> None:
+    """Take a share of one step.
+
+    The operands, in this order:
+
+    x : (B, I)
+    weights, biases
+        Packed, of one layer after the other: W_ih, W_hh; b.
+    sizes : (1 + layers,)
+        I, and H of each layer.
+    old, new : flat
+        h before and after the step, (B, H) of one layer after the other.
+    c : flat
+        (B, Hp) of one layer after the other; overwritten.
+    gates : (B, 4 * the largest Hp)
+        Work space.
+    out : (B, H)
+        Receives the last layer's h.
+    first, last : int
+        The share's panels, in parts of each layer's.
+    member, members : int
+        Which of the threads that share the step this is, and how many they are.
+    progress : (members * LINE,)
+        For them to wait by: how often each has waited.
+    """
+    x, weights, biases, sizes, old, new, c, gates, out, first, last, member, members, progress = withdraw(operands)
     V, B, width = lanes(c), x.shape[0], x.shape[1]  # of what the layer reads
     w, b, h_at, below, c_at = 0, 0, 0, 0, 0
     for layer in range(len(sizes) - 1):
@@ -44,7 +51,7 @@ def _step(
         Hp = panels * V
         G = 4 * Hp
         hh = w + width * G
-        for p in range(panels * first // 64, panels * last // 64):
+        for p in range(panels * first // PARTS, panels * last // PARTS):
             g = p * 4 * V
             for k in range(4):
                 bias = load(biases, b + g + k * V)
@@ -66,90 +73,3 @@ def _step(
         for r in range(B):
             for k in range(width):
                 out[r, k] = new[below + r * width + k]
-
-
-def lead(
-    x: Any,
-    weights: Any,
-    biases: Any,
-    sizes: Any,
-    old: Any,
-    new: Any,
-    c: Any,
-    gates: Any,
-    out: Any,
-    last: Any,
-    members: Any,
-    progress: Any,
-    signals: Any,
-    count: Any,
-) -> Any:
-    """Call for a step and take the first share of it; return whether someone has to be woken first.
-
-    Parameters
-    ----------
-    x : (B, I)
-    weights, biases
-        Packed, of one layer after the other: W_ih, W_hh; b.
-    sizes : (1 + layers,)
-        I, and H of each layer.
-    old, new : flat
-        h before and after the step, (B, H) of one layer after the other.
-    c : flat
-        (B, Hp) of one layer after the other; overwritten.
-    gates : (B, 4 * the largest Hp)
-        Work space.
-    out : (B, H)
-        Receives the last layer's h.
-    last
-        The share's panels end here, in 64ths of a layer's.
-    members, progress
-        How many threads share the step, and zeros for them to wait by.
-    signals : (2 * members * LINE,)
-        See above.
-    count
-        Of steps, this one included.
-    """
-    if members > 1:
-        announce(signals, 0, count)
-        for member in range(1, members):
-            if seen(signals, member * LINE) == 0:
-                return True
-    _step(x, weights, biases, sizes, old, new, c, gates, out, 0, last, 0, members, progress)
-    return False
-
-
-def serve(
-    x: Any,
-    weights: Any,
-    biases: Any,
-    sizes: Any,
-    even: Any,
-    odd: Any,
-    c: Any,
-    gates: Any,
-    out: Any,
-    first: Any,
-    last: Any,
-    member: Any,
-    members: Any,
-    progress: Any,
-    signals: Any,
-    looks: Any,
-) -> None:
-    """Take a share of each step that is called for, until none has come for some looks.
-
-    ``even`` and ``odd`` are what ``lead`` reads and writes, in turns, as ``old`` and ``new``.
-    """
-    taken = (members + member) * LINE
-    announce(signals, member * LINE, 1)
-    while True:
-        count = signals[taken] + 1
-        if not comes(signals, 0, count, looks):
-            announce(signals, member * LINE, 0)
-            if seen(signals, 0) < count:  # who calls from here on sees that no one serves
-                return
-            announce(signals, member * LINE, 1)
-        old, new = (even, odd) if count % 2 == 1 else (odd, even)
-        _step(x, weights, biases, sizes, old, new, c, gates, out, first, last, member, members, progress)
-        announce(signals, taken, count)

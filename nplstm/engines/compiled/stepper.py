@@ -1,18 +1,19 @@
 """Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
 
-from functools import partial
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
+from nplstm.engines.compiled.calls import Calls, Kernel, Task
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.packing import pack
-from nplstm.engines.compiled.servers import Servers
 from nplstm.engines.compiled.shares import progress_of, step_ends
-from nplstm.engines.compiled.waiting import PATIENCE
+from nplstm.engines.compiled.step_kernel import PARTS
+from nplstm.engines.compiled.team import TEAM
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence
 
@@ -40,27 +41,18 @@ class CompiledStepper(Stepper):
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
         self._count = 0  # of steps
         ends = step_ends(weights.size * batch, get_num_threads())
-        members = len(ends)
-        progress, signals = progress_of(members), progress_of(2 * members)
+        steps = kernels(dtype).step
         stack, rest = (self.x, weights, biases, sizes), (c, gates, self.y)
-        compiled, shared = kernels(dtype), (members, progress, signals)
-        self._lead = [
-            partial(compiled.lead, *stack, old, new, *rest, ends[0], *shared) for old, new in (both[::-1], both)
-        ]
-        self._servers = Servers(
-            [
-                partial(compiled.serve, *stack, *both, *rest, first, last, member, *shared, PATIENCE)
-                for member, (first, last) in enumerate(pairwise(ends), 1)
-            ],
-            signals,
-        )
+        orders = [(*stack, old, new, *rest) for old, new in (both, both[::-1])]
+        self._shared = [_cut(steps, order, ends) for order in orders] if len(ends) > 2 else []
+        self._alone = [_cut(steps, order, [0, PARTS]) for order in orders]
 
     def step(self) -> None:
-        """Run the kernel, in several threads where the weights are large."""
-        count = self._count + 1
-        while self._lead[count % 2](count):
-            self._servers.wake()
-        self._count = count
+        """Run the kernel, in several threads where the weights are large and no one else has these."""
+        turn = self._count % 2
+        if not self._shared or not TEAM.try_to_run(self._shared[turn]):
+            self._alone[turn].run()
+        self._count += 1
 
     @property
     def h(self) -> list[Array]:
@@ -71,6 +63,14 @@ class CompiledStepper(Stepper):
     def c(self) -> list[Array]:
         """By layer, (B, H)."""
         return self._c
+
+
+def _cut(kernel: Kernel, operands: tuple[Any, ...], ends: list[int]) -> Calls:
+    """Put the shares of a step down."""
+    members = len(ends) - 1
+    progress = progress_of(members)
+    shares = [(first, last, member, members, progress) for member, (first, last) in enumerate(pairwise(ends))]
+    return Calls([Task(kernel, (*operands, *share)) for share in shares])
 
 
 def _by_layer(flat: Array, batch: int, widths: list[int]) -> list[Array]:

@@ -1,11 +1,11 @@
-"""Threads that run compiled code together.
+"""Threads for one call at a time: they share what a layer computes, and then wait for the next.
 
-A call that needs several threads takes the whole team for as long as it runs; a call that comes meanwhile, from
-another Python thread, does its work alone. What is computed does not depend on how many threads do it.
+They wait in compiled code, where a call reaches them within a microsecond, for about as long as it takes to wake
+them; then they sleep.
 """
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -13,68 +13,47 @@ from threading import Lock, Thread
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.waiting import LINE, PATIENCE, comes, wait_for
+from nplstm.engines._numpy.memory import aligned_zeros
+from nplstm.engines.compiled.calls import Calls, Task
+from nplstm.engines.compiled.serving import LINES, awake, run_calls, serve
+from nplstm.engines.compiled.waiting import LINE, PATIENCE
 
-__all__ = ["Team"]
+__all__ = ["MOST_THREADS", "TEAM", "Team"]
 
-Task = Callable[[], object]
+MOST_THREADS = 128
+"""Of a team."""
 
 
 class _Worker:
-    """A thread that runs one task after the other."""
+    """A thread that serves whenever it is woken."""
 
-    def __init__(self) -> None:
-        self._task: Task | None = None
-        self._given: HostIndices = np.zeros(LINE, np.int64)
-        self._done: HostIndices = np.zeros(LINE, np.int64)
+    def __init__(self, mail: HostIndices, number: int) -> None:
         self._wake: SimpleQueue[None] = SimpleQueue()
-        self._asleep = False
-        self._failure: BaseException | None = None
-        Thread(target=self._work, daemon=True).start()
+        Thread(target=self._work, args=(mail, number), daemon=True).start()
 
-    def give(self, task: Task) -> None:
-        """Let it run a task; the one before is done."""
-        self._task = task
-        self._given[0] += 1
-        if self._asleep:
+    def wake(self) -> None:
+        """Let it serve for a while."""
+        if self._wake.empty():
             self._wake.put(None)
 
-    def finish(self) -> None:
-        """Wait until the task is done, and raise what it raised."""
-        wait_for(self._done, 0, int(self._given[0]))  # looks for it, which is sooner than being woken
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    def _work(self) -> None:
+    def _work(self, mail: HostIndices, number: int) -> None:
         while True:
-            following = int(self._done[0]) + 1
-            if not comes(self._given, 0, following, PATIENCE):
-                self._asleep = True  # from here on whoever gives a task says so
-                while self._given[0] < following:
-                    self._wake.get()
-                self._asleep = False
-            task, self._task = self._task, None
-            try:
-                if task is not None:
-                    task()
-            except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
-                self._failure = error
-            del task  # and what it holds
-            self._done[0] = following
+            self._wake.get()
+            serve(mail, number, PATIENCE)
 
 
 class Team:
-    """A few threads that wait for work; they are started when first needed, and end with the process."""
+    """A few threads, started when first needed; they end with the process."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._workers: list[_Worker] = []
+        self._reset()
         if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._lock, self._workers = Lock(), []
+        self._lock = Lock()
+        self._workers: list[_Worker] = []
+        self._mail: HostIndices = aligned_zeros((MOST_THREADS * LINES * LINE,), np.dtype(np.int64))
 
     @contextmanager
     def take(self, threads: int) -> Generator[int]:
@@ -83,22 +62,39 @@ class Team:
             yield 1
             return
         try:
-            while len(self._workers) < threads - 1:
-                self._workers.append(_Worker())
-            yield threads
+            yield min(threads, MOST_THREADS)
         finally:
             self._lock.release()
 
     def run(self, tasks: list[Task]) -> None:
         """Run all tasks at the same time, the first in the calling thread; for who has taken the team."""
         if len(tasks) == 1:
-            tasks[0]()
-            return
-        workers = self._workers[: len(tasks) - 1]
-        for worker, task in zip(workers, tasks[1:], strict=True):
-            worker.give(task)
+            tasks[0].kernel(*tasks[0].operands)
+        elif tasks:
+            self._run(Calls(tasks))
+
+    def try_to_run(self, calls: Calls) -> bool:
+        """Run calls at the same time, unless the team is busy; return whether they were."""
+        if not self._lock.acquire(blocking=False):
+            return False
         try:
-            tasks[0]()
+            self._run(calls)
         finally:
-            for worker in workers:
-                worker.finish()
+            self._lock.release()
+        return True
+
+    def _run(self, calls: Calls) -> None:
+        needed = range(len(calls.addresses) - 1)
+        while len(self._workers) < len(needed):
+            self._workers.append(_Worker(self._mail, len(self._workers)))
+        while not run_calls(self._mail, calls.addresses):
+            # whoever is awake may fall asleep while others wake up: nothing is certain until all are taken
+            for number in needed:
+                if not awake(self._mail, number, 1):
+                    self._workers[number].wake()
+            for number in needed:
+                awake(self._mail, number, PATIENCE)
+
+
+TEAM = Team()
+"""Of the process."""

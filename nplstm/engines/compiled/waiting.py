@@ -10,7 +10,7 @@ from typing import Any
 from nplstm.engines.compiled._numba import compiled, intrinsic, njit, types
 from nplstm.engines.compiled.simd import place_of
 
-__all__ = ["CAN_WAIT", "LINE", "PATIENCE", "announce", "comes", "seen", "wait", "wait_for"]
+__all__ = ["CAN_WAIT", "LINE", "PATIENCE", "announce", "comes", "exchange", "seen", "wait", "wait_for"]
 
 CAN_WAIT = hasattr(os, "sched_yield")
 """Whether there is a way to let others have the core."""
@@ -52,6 +52,18 @@ def seen(typing: Any, progress: Any, place: Any) -> Any:
         return builder.load_atomic(place_of(context, builder, progress, *values), ordering="seq_cst", align=8)
 
     return types.int64(progress, types.intp), codegen
+
+
+@intrinsic
+def exchange(typing: Any, progress: Any, place: Any, expected: Any, new: Any) -> Any:
+    """Put ``new`` in the place of ``expected``; tell whether it was that."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        place = place_of(context, builder, progress, *values[:2])
+        found = builder.cmpxchg(place, *values[2:], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(progress, types.intp, types.int64, types.int64), codegen
 
 
 @compiled("void(int64[::1], int64, int64)")
