@@ -78,9 +78,9 @@ class _WayBack:
             self._before = np.empty((count, self._P), tape.x.dtype)
         parts = shares(tape.steps, self._G // 4, self._grad_a.itemsize, threads, self.work)
         state = (self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0)
-        rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets, tape.reverse, first, last)
+        rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets)
         backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))
-        return [Task(backward, (*state, *rest, share, progress)) for share in parts]
+        return [Task(backward, (*state, *rest, progress, tape.reverse, first, last, *share)) for share in parts]
 
     def sums(self, first: int, last: int, threads: int) -> list[Task]:
         """Cut the products that sum over the rows of some steps: each thread takes some rows of the weights."""

@@ -6,7 +6,7 @@ from nplstm.engines.compiled._numba import njit
 from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.gradient_kernels import multiply_panels
-from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
+from nplstm.engines.compiled.rows import Share, first_row, rows_before, rows_of, time_of
 from nplstm.engines.compiled.simd import fma, lanes, load, load_first, store
 from nplstm.engines.compiled.waiting import wait
 
@@ -57,17 +57,17 @@ def backward(operands: Any) -> None:
         What ``forward`` kept.
     grad_a : (rows, 4Hp)
         Receives the gradients of the pre-activations of these steps.
-    offsets : (T + 1,)
+    offsets, progress
         As for ``forward``.
     reverse : bool
     first, last : int
         The steps, in the order of processing.
-    share, progress
-        As for ``forward``.
+    *share : Share
     """
     given = withdraw(operands)
     grad_out, weight_hh, grad_h, grad_c, c_0, gates, cells, grad_a = given[:8]
-    offsets, reverse, first, last, share, progress = given[8:]
+    offsets, progress, reverse, first, last = given[8:13]
+    share = Share(*given[13:])
     V, Hp, P = lanes(grad_c), grad_c.shape[1], grad_out.shape[1]
     G, out_row = 4 * Hp, grad_out.strides[0] // grad_out.itemsize
     base = first_row(offsets, first, last, reverse)

@@ -78,9 +78,9 @@ class Walk(NamedTuple):
         span = Span(reverse, block, gates is not None)
         if gates is None or cells is None:
             gates, cells = aligned_empty((block * B, 4 * self.panels), self.c.dtype), self.c
-        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets, span)
+        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets)
         forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
-        return [Task(forward, (*arrays, share, progress)) for share in parts]
+        return [Task(forward, (*arrays, progress, *span, *share)) for share in parts]
 
     def final_c(self, H: int) -> Array:
         """Return c without the cells that fill up the last panel."""

@@ -6,7 +6,7 @@ from nplstm.engines.compiled._numba import njit
 from nplstm.engines.compiled.calls import withdraw
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.products import multiply_4
-from nplstm.engines.compiled.rows import first_row, rows_before, rows_of, time_of
+from nplstm.engines.compiled.rows import Share, Span, first_row, rows_before, rows_of, time_of
 from nplstm.engines.compiled.simd import fma, lanes, load, store, store_first
 from nplstm.engines.compiled.waiting import wait
 
@@ -108,12 +108,14 @@ def forward(operands: Any) -> None:
         With ``span.keep`` receives c_t of all rows.
     offsets : (T + 1,)
         Of the rows of each step.
-    span : Span
-    share : Share
     progress : (members * LINE,)
         Zeros, for the threads to wait by.
+    *span : Span
+    *share : Share
     """
-    x, weight_ih, weight_hh, bias, h_0, c, out, gates, cells, offsets, span, share, progress = withdraw(operands)
+    given = withdraw(operands)
+    x, weight_ih, weight_hh, bias, h_0, c, out, gates, cells, offsets, progress = given[:11]
+    span, share = Span(*given[11:14]), Share(*given[14:])
     V, Hp, P = lanes(c), c.shape[1], out.shape[1]
     G, h_row, out_row = 4 * Hp, h_0.strides[0] // h_0.itemsize, out.strides[0] // out.itemsize
     reverse = span.reverse

@@ -13,12 +13,11 @@ vector: Hp is H rounded up to whole panels. A row of gates has i, f, g, o of the
 from functools import cache
 from typing import Any, NamedTuple
 
-from nplstm.engines.compiled._numba import compiled, from_dtype, typeof, types
+from nplstm.engines.compiled._numba import compiled, from_dtype, types
 from nplstm.engines.compiled.backward_kernel import backward, previous
 from nplstm.engines.compiled.calls import Kernel
 from nplstm.engines.compiled.forward_kernel import forward
 from nplstm.engines.compiled.gradient_kernels import sums
-from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.step_kernel import step
 
 __all__ = ["Kernels", "kernels"]
@@ -41,12 +40,12 @@ def kernels(dtype: Any) -> Kernels:
     read = types.Array(kind, 2, "A", readonly=True)
     rows, matrix, vector = types.Array(kind, 2, "A"), types.Array(kind, 2, "C"), types.Array(kind, 1, "C")
     offsets, index = types.Array(types.int64, 1, "C", readonly=True), types.intp
-    span, share = typeof(Span(False, 0, False)), typeof(Share(0, 0, 0, 0, 0, 0))
     progress = types.Array(types.int64, 1, "C")
-    two = (index, index)
+    # member by member: as a whole a named tuple takes Numba a microsecond to look at
+    span, share, two = (types.boolean, index, types.boolean), [index] * 6, (index, index)
     return Kernels(
-        Kernel(forward, read, *[vector] * 3, read, matrix, rows, matrix, matrix, offsets, span, share, progress),
-        Kernel(backward, read, vector, *[matrix] * 6, offsets, types.boolean, *two, share, progress),
+        Kernel(forward, read, *[vector] * 3, read, matrix, rows, matrix, matrix, offsets, progress, *span, *share),
+        Kernel(backward, read, vector, *[matrix] * 6, offsets, progress, types.boolean, *two, *share),
         Kernel(
             sums, matrix, read, index, *(matrix, index), *[matrix] * 2, vector, *two, vector, vector, matrix, *two
         ),

@@ -47,11 +47,11 @@ class CompiledShortCall(ShortCall):
         """Run all layers on ``x`` (T, B, I)."""
         (T, B, _), H, D, dtype = x.shape, self._H, len(self._directions), x.dtype
         steps, states = Steps.equal(T, B), (len(self._packed) * D, B, H)
-        h_n, c_n = np.empty(states, dtype), np.empty(states, dtype)
         h = np.zeros(states, dtype) if h_0 is None else h_0
-        c = np.zeros((len(h_n), B, self._Hp), dtype)
+        c = np.zeros((*states[:2], self._Hp), dtype)
         if c_0 is not None:
             c[:, :, :H] = c_0
+        h_n = np.empty(states, dtype)
         rows = aligned_rows(x.reshape(T * B, -1))
         small = steps.total * self._work < forward.WORTH_A_THREAD
         for layer, packed in enumerate(self._packed):
@@ -66,11 +66,10 @@ class CompiledShortCall(ShortCall):
                 lanes = zip(walks, self._directions, strict=True)
                 cuts = [partial(walk.tasks, reverse, None, None) for walk, reverse in lanes]
                 run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
-            for k, (walk, reverse) in enumerate(zip(walks, self._directions, strict=True), first):
-                h_n[k] = walk.out[:B] if reverse else walk.out[-B:]
+            for d, reverse in enumerate(self._directions):
+                h_n[first + d] = walks[d].out[:B] if reverse else walks[d].out[-B:]
             rows = joined
-        c_n[...] = c[:, :, :H]
-        return rows.reshape(T, B, D * H), h_n, c_n
+        return rows.reshape(T, B, D * H), h_n, c if self._Hp == H else c[:, :, :H].copy()
 
     def _one_by_one(self, walks: list[Walk]) -> None:
         """Run them here, without asking how they might be shared."""
@@ -78,7 +77,7 @@ class CompiledShortCall(ShortCall):
         rows, spans, share = _whole(len(steps), steps.batch, self._panels, self._directions)
         gates = aligned_empty((rows, 4 * self._Hp), walks[0].c.dtype)
         for (x, packed, h_0, c, out, _), span in zip(walks, spans, strict=True):
-            self._forward(x, *packed, h_0, c, out, gates, c, steps.offsets, span, share, self._nobody)
+            self._forward(x, *packed, h_0, c, out, gates, c, steps.offsets, self._nobody, *span, *share)
 
 
 @lru_cache(maxsize=64)
