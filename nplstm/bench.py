@@ -14,14 +14,11 @@ import numpy as np
 
 from nplstm import __version__
 from nplstm._shapes import check_number
-from nplstm.engines import use_engines
+from nplstm.engines import engine_refusals, use_engines
 from nplstm.engines.threads import get_num_threads
-from nplstm.errors import ArgumentError
 from nplstm.layers import LSTM
 
 __all__ = ["Row", "bench", "bench_command", "show"]
-
-_ENGINES = ("compiled", "numpy", "plain")
 
 _CASES = (
     *(("step", 1, H, 1) for H in (32, 128, 512)),
@@ -72,23 +69,14 @@ def bench(seconds: float, cases: Sequence[tuple[str, int, int, int]] = _CASES) -
     """
     rows, missing = [Row(*case) for case in cases], dict[str, str]()
     # one engine after the other: BLAS threads wait busily for a while, and would take a core from the next engine
-    for name in _ENGINES:
+    for name, refusal in engine_refusals().items():
+        if refusal:
+            missing[name] = refusal
+            continue
         with use_engines(name):
-            if reason := _refusal():
-                missing[name] = reason
-                continue
             for row in rows:
                 row.seconds[name] = _median(_call(row), seconds)
     return rows, missing
-
-
-def _refusal() -> str:
-    """Say why the engine in use does not run here; empty if it does."""
-    try:
-        LSTM(1, 1, rng=0)(np.zeros((1, 1, 1), np.float32))
-    except ArgumentError as error:
-        return str(error)
-    return ""
 
 
 def _median(call: Callable[[], object], seconds: float) -> float:

@@ -89,9 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+def _add_subparser(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help_text, description=help_text)
     parser.set_defaults(run=run)
+    return parser
+
+
+def _add_report(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+    parser = _add_subparser(subparsers, name, run, help_text)
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print one JSON object instead of text"
+    )
+    return parser
+
+
+def _add_command(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+    parser = _add_subparser(subparsers, name, run, help_text)
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="where to compute")
     return parser
 
@@ -152,11 +165,7 @@ def _add_gradcheck(subparsers: Any) -> None:
 
 def _add_doctor(subparsers: Any) -> None:
     help_text = "Tell whether NumPy is as fast as it could be on this machine, and what to do if not."
-    parser = subparsers.add_parser("doctor", help=help_text, description=help_text)
-    parser.set_defaults(run=_doctor)
-    parser.add_argument(
-        "--json", action="store_true", dest="as_json", help="print one JSON object instead of text"
-    )
+    _add_report(subparsers, "doctor", _doctor, help_text)
 
 
 def _doctor(*, as_json: bool) -> int:
@@ -167,11 +176,7 @@ def _doctor(*, as_json: bool) -> int:
 
 def _add_bench(subparsers: Any) -> None:
     help_text = "Time a streaming step, inference and training on this machine, for each engine."
-    parser = subparsers.add_parser("bench", help=help_text, description=help_text)
-    parser.set_defaults(run=_bench)
-    parser.add_argument(
-        "--json", action="store_true", dest="as_json", help="print one JSON object instead of a table"
-    )
+    parser = _add_report(subparsers, "bench", _bench, help_text)
     parser.add_argument("--seconds", type=float, default=0.3, metavar="X", help="for each figure (default: 0.3)")
 
 

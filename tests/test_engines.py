@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -26,7 +27,7 @@ RTOL = {"float64": 1e-13, "float32": 5e-6}  # sums of some hundred float32 numbe
 @pytest.fixture(scope="session")
 def engine(request):
     """The engine of that name, where it can run here."""
-    reason = _ENGINES[request.param].refusal(nplstm.engines.Request("numpy", np.dtype("f4"), nplstm.CellSpec()))
+    reason = _ENGINES[request.param].refusal(nplstm.engines.Request("numpy", nplstm.CellSpec()))
     if reason:
         require("numba", reason)
     return request.param
@@ -288,6 +289,59 @@ def test_calls_from_several_threads_at_once(engine, threads):
     for worker in workers:
         worker.join()
     assert not failures
+
+
+@pytest.mark.parametrize("patience", [1, 300])
+@pytest.mark.parametrize("engine", ["compiled"], indirect=True)
+def test_threads_that_have_fallen_asleep_are_woken(engine, patience, threads, eager_threads, monkeypatch):
+    """Calls come just as threads stop waiting for them, at every moment of that."""
+    from nplstm.engines.compiled import team
+
+    monkeypatch.setattr(team, "PATIENCE", patience)
+    monkeypatch.setattr(team.TEAM, "_workers", [])
+    monkeypatch.setattr(team.TEAM, "_mail", np.zeros_like(team.TEAM._mail))
+    threads(4)
+    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
+    with nplstm.use_engines(engine):
+        stream, expected = lstm.stream(2), lstm(x)[0]
+        for pause in np.random.default_rng(0).uniform(0, 1e-3, 300):
+            time.sleep(pause)
+            assert np.array_equal(lstm(x)[0], expected)
+            stream.reset()
+            assert_close(np.array([stream.step(x_t).copy() for x_t in x]), expected, 1e-6, "stream")
+
+
+def test_a_call_that_is_interrupted_leaves_no_one_waiting(threads, eager_threads, monkeypatch):
+    """Ctrl-C while threads are woken."""
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled import team
+
+    monkeypatch.setattr(team, "PATIENCE", 1)
+    threads(3)
+    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
+    with nplstm.use_engines("compiled"):
+        expected = lstm(x)[0]
+        for _ in range(20):
+            time.sleep(0.002)
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(team._Worker, "wake", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+                while True:
+                    lstm(x)
+            assert np.array_equal(lstm(x)[0], expected)
+
+
+def test_a_busy_team_lets_others_work_alone(threads, eager_threads):
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled.team import TEAM
+
+    threads(2)
+    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
+    with nplstm.use_engines("compiled"):
+        stream, expected = lstm.stream(2), lstm(x)[0]
+        with TEAM.take(2) as count:
+            assert count == 2
+            assert np.array_equal(lstm(x)[0], expected)
+            assert_close(np.array([stream.step(x_t).copy() for x_t in x]), expected, 1e-6, "stream")
 
 
 def test_the_number_of_threads_is_checked_and_read_from_the_environment(threads):

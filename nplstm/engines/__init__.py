@@ -114,7 +114,7 @@ def allowed_engines() -> tuple[str, ...]:
 
 def engine_refusals() -> dict[str, str]:
     """Return by name of each engine why it would not run a standard LSTM on NumPy here; empty where it would."""
-    standard = Request("numpy", "float32", CellSpec())
+    standard = Request("numpy", CellSpec())
     return {name: engine.refusal(standard) for name, engine in _ENGINES.items()}
 
 

@@ -7,7 +7,7 @@ and are tested against it. Stacking, dropout between layers and the user's layou
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
-from nplstm._typing import Array, DTypeLike
+from nplstm._typing import Array
 from nplstm.cells.spec import CellSpec
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
@@ -20,7 +20,6 @@ class Request(NamedTuple):
     """What is to be run, as far as it decides who can."""
 
     backend: str
-    dtype: DTypeLike
     cell: CellSpec
     transform: Any = None
     proj_size: int = 0

@@ -46,7 +46,6 @@ def request_of(definition: Layer, *, recurrent_given: bool, training: bool) -> R
     """Say what is to be run."""
     return Request(
         definition.backend.name,
-        definition.dtype,
         definition.cell,
         definition.transform,
         definition.structure.proj_size,

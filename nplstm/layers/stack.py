@@ -69,7 +69,10 @@ def stack_forward(
     widths = [directions[0].h.shape[1] for directions in initial]
     plain = len(wiring.directions) == 1 and not wiring.residual and all(m is None for row in masks for m in row)
     if plain and engine.runs_together(widths, steps):
-        return _run_together(x, initial, recurrences, steps, engine, wiring, masks, record=record)
+        lanes = _column(x, initial, recurrences, wiring)
+        results = engine.forward_stack(lanes, steps, record=record)
+        tape = StackTape(wiring, engine, [[tape] for _, tape in results], masks) if record else None
+        return StackOutput(lanes[-1].out, [lanes[-1].out], [[state] for state, _ in results], tape)
     inputs = [x]  # one for both directions, or one each
     joined, outputs = x, inputs
     final: list[list[State]] = []
@@ -95,25 +98,15 @@ def stack_forward(
     return StackOutput(joined, outputs, final, StackTape(wiring, engine, tapes, masks) if record else None)
 
 
-def _run_together(
-    x: Array,
-    initial: list[list[State]],
-    recurrences: list[list[Recurrence]],
-    steps: Steps,
-    engine: Engine,
-    wiring: Wiring,
-    masks: list[list[Array | None]],
-    *,
-    record: bool,
-) -> StackOutput:
-    """Run the layers of one direction, between which there is nothing, in the engine's own order."""
+def _column(
+    x: Array, initial: list[list[State]], recurrences: list[list[Recurrence]], wiring: Wiring
+) -> list[Lane]:
+    """Return the layers of one direction, between which there is nothing, each reading the output below."""
     lanes: list[Lane] = []
     for (state,), (recurrence,) in zip(initial, recurrences, strict=True):
         out, _ = _room_for_outputs(x, [state.h.shape[1]])
         lanes.append(Lane(lanes[-1].out if lanes else x, state, recurrence, out, wiring.directions[0]))
-    results = engine.forward_stack(lanes, steps, record=record)
-    tape = StackTape(wiring, engine, [[tape] for _, tape in results], masks) if record else None
-    return StackOutput(lanes[-1].out, [lanes[-1].out], [[state] for state, _ in results], tape)
+    return lanes
 
 
 def stack_backward(

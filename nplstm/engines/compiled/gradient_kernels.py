@@ -18,7 +18,10 @@ from nplstm.engines.compiled.products import (
 )
 from nplstm.engines.compiled.simd import TILE_ROWS, lanes, load, load_first, store
 
-__all__ = ["DEPTH", "multiply_panels", "sums"]
+__all__ = ["DEPTH", "GROUP", "multiply_panels", "pack_rows", "sums"]
+
+GROUP = 4
+"""Panels of columns that are multiplied at once."""
 
 DEPTH = 256
 """Rows that are summed over at a time: what is packed of them stays in the cache."""
@@ -58,20 +61,22 @@ def _by_panels(four: Any, two: Any, one: Any) -> Any:
 
 
 multiply_panels = _by_panels(multiply_4, multiply_2, multiply_1)
-"""Adds the product of some rows with panels ``first`` to ``last`` of packed weights: by group (K, panels, V)."""
+"""Adds the product of some rows with panels ``first`` to ``last`` of packed weights.
+
+They are packed by group of panels, (K, panels, V): of GROUP, and of 2 and 1 for what is left at the end.
+"""
 
 _multiply_transposed = _by_panels(transposed_4, transposed_2, transposed_1)
 
 
-@njit(nogil=True)
-def _pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
-    """Pack rows (count, width) as weights: by group of panels (count, panels, V), zeros past the width."""
+def pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
+    """Pack rows (count, width) as ``multiply_panels`` reads them, with zeros past the width."""
     V, width = lanes(packed), values.shape[1]
     stride, panels = values.strides[0] // values.itemsize, (width + V - 1) // V
     for p in range(panels):
-        group = p // 4 * 4
-        size = 4 if panels - group >= 4 else (2 if panels - group >= 2 and p - group < 2 else 1)
-        begin = group if size == 4 else (group if size == 2 else p)
+        begin, size = p // 4 * 4, 4
+        if panels - begin < 4:
+            begin, size = (begin, 2) if panels - begin >= 2 and p - begin < 2 else (p, 1)
         there = min(V, width - p * V)
         for k in range(count):
             place = begin * count * V + (k * size + p - begin) * V
@@ -80,6 +85,9 @@ def _pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
                 store(packed, place, load(values, start))
             else:
                 store(packed, place, load_first(values, start, there))
+
+
+_pack = njit(nogil=True)(pack_rows)
 
 
 @njit(nogil=True)
@@ -109,9 +117,9 @@ def _sum_products(
             into = grad_weight_ih if which == 0 else grad_weight_hh
             width = into.shape[1]
             if which == 0:
-                _pack_rows(x, row + k0, depth, packed)
+                _pack(x, row + k0, depth, packed)
             else:
-                _pack_rows(before, k0, depth, packed)
+                _pack(before, k0, depth, packed)
             for r in range(first, last, TILE_ROWS):
                 rows, start = min(TILE_ROWS, last - r), k0 * G + r
                 _multiply_transposed(into, r * width, width, grad_a, start, G, packed, depth, rows, 0, width // V)

@@ -17,7 +17,7 @@ from nplstm.engines.compiled._numba import compiled, from_dtype, types
 from nplstm.engines.compiled.backward_kernel import backward, previous
 from nplstm.engines.compiled.calls import Kernel
 from nplstm.engines.compiled.forward_kernel import forward
-from nplstm.engines.compiled.gradient_kernels import sums
+from nplstm.engines.compiled.gradient_kernels import pack_rows, sums
 from nplstm.engines.compiled.step_kernel import step
 
 __all__ = ["Kernels", "kernels"]
@@ -31,6 +31,7 @@ class Kernels(NamedTuple):
     sums: Kernel
     step: Kernel
     previous: Any
+    pack_rows: Any
 
 
 @cache
@@ -51,4 +52,5 @@ def kernels(dtype: Any) -> Kernels:
         ),
         Kernel(step, read, vector, vector, offsets, *[vector] * 3, matrix, matrix, *two, *two, progress),
         compiled(types.void(read, read, offsets, *two, types.boolean, matrix))(previous),
+        compiled(types.void(read, *two, vector))(pack_rows),
     )

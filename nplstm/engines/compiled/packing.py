@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
-from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
+from nplstm.engines._numpy.memory import aligned_copy, aligned_empty, aligned_zeros
+from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.params import LSTMParams
 
 __all__ = [
-    "GROUP",
     "Packed",
     "PackedBack",
     "pack",
@@ -23,9 +23,6 @@ __all__ = [
     "padded_zeros",
     "unpadded_gates",
 ]
-
-GROUP = 4
-"""Panels that the way back takes at once."""
 
 
 class Packed(NamedTuple):
@@ -45,7 +42,7 @@ def pack(params: LSTMParams) -> Packed:
 
 
 class PackedBack(NamedTuple):
-    """The weights for the way back: by group of panels of columns, (4Hp, panels, V)."""
+    """The weights for the way back, as ``multiply_panels`` reads them."""
 
     weight_ih: Array
     weight_hh: Array
@@ -58,16 +55,9 @@ def pack_backward(params: LSTMParams) -> PackedBack:
 
 def _by_column(weight: Array) -> Array:
     rows = _padded_gates(weight).reshape(-1, weight.shape[1])
-    wide = padded_cells(rows)
-    V = vector_length(rows.itemsize)
-    panels = wide.shape[1] // V
-    parts: list[Array] = []
-    first = 0
-    while first < panels:
-        group = next(n for n in (GROUP, 2, 1) if n <= panels - first)
-        parts.append(wide[:, first * V : (first + group) * V].ravel())
-        first += group
-    return aligned_copy(np.concatenate(parts))
+    packed = aligned_empty((len(rows) * _whole(rows.shape[1], rows.itemsize),), rows.dtype)
+    kernels(rows.dtype).pack_rows(rows, 0, len(rows), packed)
+    return packed
 
 
 def padded_cells(values: Array) -> Array:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from nplstm._typing import HostIndices
-from nplstm.engines.compiled.packing import GROUP
+from nplstm.engines.compiled.gradient_kernels import GROUP
 from nplstm.engines.compiled.rows import Share
 from nplstm.engines.compiled.simd import vector_length
 from nplstm.engines.compiled.step_kernel import PARTS

@@ -24,17 +24,22 @@ from nplstm.engines.compiled._numba import (
 )
 
 __all__ = [
+    "INDEX",
     "TILE_ROWS",
     "Vector",
     "at_most",
     "bits_of_power",
+    "broadcast",
+    "call",
     "fma",
     "lanes",
     "load",
     "load_first",
+    "place_of",
     "polynomial",
     "store",
     "store_first",
+    "vector_length",
     "with_sign",
 ]
 
@@ -208,7 +213,7 @@ def place_of(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> 
     return builder.gep(data, [offset])
 
 
-def vector_place_of(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
+def _vector_place_of(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
     return builder.bitcast(place_of(context, builder, kind, array, offset), Vector(kind.dtype).llvm.as_pointer())
 
 
@@ -217,7 +222,7 @@ def load(typing: Any, array: Any, offset: Any) -> Any:
     """Return the vector that begins at an element."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(vector_place_of(context, builder, array, *values), align=array.dtype.bitwidth // 8)
+        return builder.load(_vector_place_of(context, builder, array, *values), align=array.dtype.bitwidth // 8)
 
     return Vector(array.dtype)(array, types.intp), codegen
 
@@ -227,7 +232,7 @@ def store(typing: Any, array: Any, offset: Any, vector: Any) -> Any:
     """Write a vector from an element on."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = vector_place_of(context, builder, array, *values[:2])
+        place = _vector_place_of(context, builder, array, *values[:2])
         value = _as_vector(context, builder, values[2], vector, Vector(array.dtype))
         builder.store(value, place, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -259,7 +264,7 @@ def load_first(typing: Any, array: Any, offset: Any, count: Any) -> Any:
             ir.FunctionType(kind.llvm, [pointer, ir.IntType(32), mask.type, kind.llvm]),
             f"llvm.masked.load.{kind.suffix}.p0",
         )
-        place = vector_place_of(context, builder, array, *values[:2])
+        place = _vector_place_of(context, builder, array, *values[:2])
         align = ir.IntType(32)(array.dtype.bitwidth // 8)
         return builder.call(function, [place, align, mask, ir.Constant(kind.llvm, [0.0] * kind.lanes)])
 
@@ -278,7 +283,7 @@ def store_first(typing: Any, array: Any, offset: Any, count: Any, vector: Any) -
             ir.FunctionType(ir.VoidType(), [kind.llvm, kind.llvm.as_pointer(), ir.IntType(32), mask.type]),
             f"llvm.masked.store.{kind.suffix}.p0",
         )
-        place = vector_place_of(context, builder, array, *values[:2])
+        place = _vector_place_of(context, builder, array, *values[:2])
         builder.call(function, [values[3], place, ir.IntType(32)(array.dtype.bitwidth // 8), mask])
         return context.get_dummy_value()
 

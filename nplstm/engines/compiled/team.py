@@ -15,7 +15,7 @@ import numpy as np
 from nplstm._typing import HostIndices
 from nplstm.engines._numpy.memory import aligned_zeros
 from nplstm.engines.compiled.calls import Calls, Task
-from nplstm.engines.compiled.serving import LINES, awake, run_calls, serve
+from nplstm.engines.compiled.serving import LINES, has_to_be_woken, let_go, run_calls, serve
 from nplstm.engines.compiled.waiting import LINE, PATIENCE
 
 __all__ = ["MOST_THREADS", "TEAM", "Team"]
@@ -87,13 +87,15 @@ class Team:
         needed = range(len(calls.addresses) - 1)
         while len(self._workers) < len(needed):
             self._workers.append(_Worker(self._mail, len(self._workers)))
-        while not run_calls(self._mail, calls.addresses):
-            # whoever is awake may fall asleep while others wake up: nothing is certain until all are taken
-            for number in needed:
-                if not awake(self._mail, number, 1):
-                    self._workers[number].wake()
-            for number in needed:
-                awake(self._mail, number, PATIENCE)
+        try:
+            if not run_calls(self._mail, calls.addresses, False):
+                for number in needed:
+                    if has_to_be_woken(self._mail, number):
+                        self._workers[number].wake()
+                run_calls(self._mail, calls.addresses, True)
+        except BaseException:  # Ctrl-C, between the two: no one may be left waiting for a call
+            let_go(self._mail, len(needed))
+            raise
 
 
 TEAM = Team()
