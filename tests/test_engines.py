@@ -316,6 +316,13 @@ def test_a_call_that_is_interrupted_leaves_no_one_waiting(threads, eager_threads
     pytest.importorskip("numba")
     from nplstm.engines.compiled import team
 
+    def interrupt(worker):
+        raise KeyboardInterrupt
+
+    def call_until_interrupted(lstm, x):
+        while True:
+            lstm(x)
+
     monkeypatch.setattr(team, "PATIENCE", 1)
     threads(3)
     lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
@@ -323,10 +330,10 @@ def test_a_call_that_is_interrupted_leaves_no_one_waiting(threads, eager_threads
         expected = lstm(x)[0]
         for _ in range(20):
             time.sleep(0.002)
-            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(team._Worker, "wake", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-                while True:
-                    lstm(x)
+            with monkeypatch.context() as patch:
+                patch.setattr(team._Worker, "wake", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    call_until_interrupted(lstm, x)
             assert np.array_equal(lstm(x)[0], expected)
 
 
