@@ -298,8 +298,9 @@ def test_threads_that_have_fallen_asleep_are_woken(engine, patience, threads, ea
     from nplstm.engines.compiled import team
 
     monkeypatch.setattr(team, "PATIENCE", patience)
-    monkeypatch.setattr(team.TEAM, "_workers", [])
-    monkeypatch.setattr(team.TEAM, "_mail", np.zeros_like(team.TEAM._mail))
+    monkeypatch.setattr(team, "TEAM", team.Team())
+    for module in ("forward", "stepper"):
+        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.TEAM", team.TEAM)
     threads(4)
     lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
     with nplstm.use_engines(engine):
@@ -337,18 +338,57 @@ def test_a_call_that_is_interrupted_leaves_no_one_waiting(threads, eager_threads
             assert np.array_equal(lstm(x)[0], expected)
 
 
+def whole_and_steps(lstm, x):
+    with nplstm.use_engines("compiled"):
+        stream = lstm.stream(x.shape[1])
+        return lstm(x)[0], np.array([stream.step(x_t).copy() for x_t in x])
+
+
 def test_a_busy_team_lets_others_work_alone(threads, eager_threads):
     pytest.importorskip("numba")
     from nplstm.engines.compiled.team import TEAM
 
     threads(2)
     lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
-    with nplstm.use_engines("compiled"):
-        stream, expected = lstm.stream(2), lstm(x)[0]
-        with TEAM.take(2) as count:
-            assert count == 2
-            assert np.array_equal(lstm(x)[0], expected)
-            assert_close(np.array([stream.step(x_t).copy() for x_t in x]), expected, 1e-6, "stream")
+    expected = whole_and_steps(lstm, x)
+    try:
+        TEAM._mail[0] = -1  # as while another thread has it
+        found = whole_and_steps(lstm, x)
+    finally:
+        TEAM._mail[0] = 0
+    assert np.array_equal(found, expected)
+
+
+def test_where_no_thread_can_be_started_one_does_the_work(threads, eager_threads, monkeypatch):
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled import team
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    threads(2)
+    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
+    expected = whole_and_steps(lstm, x)
+    monkeypatch.setattr(team, "TEAM", team.Team())
+    for module in ("forward", "stepper"):
+        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.TEAM", team.TEAM)
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    assert np.array_equal(whole_and_steps(lstm, x), expected)
+
+
+@pytest.mark.parametrize("every", [None, 100])
+def test_threads_do_not_meet_where_sequences_end(every, threads):
+    """Shares of a ragged batch, in several blocks of steps, over which nobody waits for anybody."""
+    pytest.importorskip("numba")
+    lengths = np.linspace(20, 300, 16).astype(int).tolist()
+    options = dict(bidirectional=False, num_layers=1, bias=True, batch_first=False)
+    drawn = draw_problem((16, 8, 64, 300, lengths, options, None, 0), "float32")
+    threads(1)
+    expected = whole("compiled", *drawn, checkpoint_every=every)
+    threads(2)
+    for _ in range(5):
+        found = whole("compiled", *drawn, checkpoint_every=every)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_number_of_threads_is_checked_and_read_from_the_environment(threads):

@@ -125,6 +125,10 @@ class Task(NamedTuple):
     kernel: Kernel
     operands: tuple[Any, ...]
 
+    def run(self) -> None:
+        """Run it here and now."""
+        self.kernel(*self.operands)
+
 
 class Calls:
     """Tasks put down side by side, to be run once or again and again.

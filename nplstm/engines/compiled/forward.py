@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from nplstm.engines.base import Lane
 from nplstm.engines.compiled.calls import Task
 from nplstm.engines.compiled.kernels import kernels
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells
-from nplstm.engines.compiled.rows import Span
+from nplstm.engines.compiled.rows import Share, Span
 from nplstm.engines.compiled.shares import WORTH_A_THREAD, progress_of, shares
-from nplstm.engines.compiled.team import TEAM
+from nplstm.engines.compiled.team import MOST_THREADS, TEAM
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
@@ -42,6 +42,10 @@ class CompiledTape(NamedTuple):
     cells: Array  # (N, Hp)  c_t
 
 
+_Room: TypeAlias = tuple[Array, Array]
+"""For the gates (rows, 4Hp) and the cells (rows, Hp)."""
+
+
 class Walk(NamedTuple):
     """One layer in one direction on its way forward: what the kernel reads and writes."""
 
@@ -60,27 +64,32 @@ class Walk(NamedTuple):
     @property
     def work(self) -> int:
         """Multiplications of one sequence in one step."""
-        return 4 * self.panels * (self.x.shape[1] + self.panels)
+        return self.packed.weight_ih.size + self.packed.weight_hh.size
 
-    def room(self, rows: int) -> tuple[Array, Array]:
+    def room(self, rows: int) -> _Room:
         """Make room for the gates and cells of some rows."""
         # one piece of memory: of many large ones, the C library gives some back to the system after each call
         both, gates = aligned_empty((rows * 5 * self.panels,), self.c.dtype), rows * 4 * self.panels
         return both[:gates].reshape(rows, 4 * self.panels), both[gates:].reshape(rows, self.panels)
 
-    def tasks(self, reverse: bool, gates: Array | None, cells: Array | None, threads: int) -> list[Task]:
-        """Cut the steps among threads; without room for the gates they are not kept."""
+    def tasks(self, reverse: bool, room: _Room | None, threads: int) -> list[Task]:
+        """Cut the steps among threads; without room for the gates of all rows they are not kept."""
         B, Hp = self.c.shape
-        row_bytes = 4 * Hp * self.c.itemsize
         parts = shares(self.steps, Hp, self.c.itemsize, threads, self.work)
-        block = max(_BLOCK_ROWS, _SCRATCH_BYTES * len(parts) // row_bytes) // max(1, B)
+        block = max(_BLOCK_ROWS, _SCRATCH_BYTES * len(parts) // (4 * Hp * self.c.itemsize)) // max(1, B)
         block = min(max(1, block), len(self.steps))
-        span = Span(reverse, block, gates is not None)
-        if gates is None or cells is None:
-            gates, cells = aligned_empty((block * B, 4 * self.panels), self.c.dtype), self.c
-        arrays = (self.x, *self.packed, self.h_0, self.c, self.out, gates, cells, self.steps.offsets)
-        forward, progress = kernels(self.c.dtype).forward, progress_of(len(parts))
-        return [Task(forward, (*arrays, progress, *span, *share)) for share in parts]
+        rooms = self._work_spaces(parts, block) if room is None else [room] * len(parts)
+        span, progress = Span(reverse, block, room is not None), progress_of(len(parts))
+        arrays, rest = (self.x, *self.packed, self.h_0, self.c, self.out), (self.steps.offsets, progress, *span)
+        forward = kernels(self.c.dtype).forward
+        return [Task(forward, (*arrays, *own, *rest, *share)) for own, share in zip(rooms, parts, strict=True)]
+
+    def _work_spaces(self, parts: list[Share], block: int) -> list[_Room]:
+        """Make room for the gates of a block of steps: shares by sequences do not wait for each other."""
+        if parts[0].members > 1:
+            return [(aligned_empty((block * parts[0].last, 4 * self.panels), self.c.dtype), self.c)] * len(parts)
+        widths = [share.last - share.first for share in parts]
+        return [(aligned_empty((block * n, 4 * self.panels), self.c.dtype), self.c) for n in widths]
 
     def final_c(self, H: int) -> Array:
         """Return c without the cells that fill up the last panel."""
@@ -91,35 +100,31 @@ def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
     """Run the lanes; see ``Engine.forward``."""
     walks = [_walk(lane, steps, record=record) for lane in lanes]
     starts = [walk.c.copy() if record else walk.c for walk in walks]
-    rooms = [walk.room(steps.total) if record else (None, None) for walk in walks]
+    rooms = [walk.room(steps.total) if record else None for walk in walks]
     if steps.total:
-        cuts = [partial(w.tasks, lane.reverse, *r) for w, lane, r in zip(walks, lanes, rooms, strict=True)]
+        cuts = [partial(w.tasks, lane.reverse, r) for w, lane, r in zip(walks, lanes, rooms, strict=True)]
         run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
     results: list[tuple[State, CompiledTape | None]] = []
-    for lane, walk, (gates, cells), c_0 in zip(lanes, walks, rooms, starts, strict=True):
+    for lane, walk, room, c_0 in zip(lanes, walks, rooms, starts, strict=True):
         final = State(
             _last(walk.out, walk.h_0, steps, reverse=lane.reverse), walk.final_c(lane.initial.c.shape[1])
         )
         tape = None
-        if gates is not None and cells is not None:
-            kept = (walk.x, walk.out, walk.h_0, c_0, gates, cells)
-            tape = CompiledTape(lane.recurrence, steps, lane.reverse, *kept)
+        if room is not None:
+            tape = CompiledTape(lane.recurrence, steps, lane.reverse, walk.x, walk.out, walk.h_0, c_0, *room)
         results.append((final, tape))
     return results
 
 
 def run_lanes(lanes: list[Callable[[int], list[Task]]], work: int) -> None:
     """Run what each lane cuts its work into, side by side where that pays; ``work``: multiplications in all."""
-    if work < WORTH_A_THREAD:
-        for tasks in lanes:
-            TEAM.run(tasks(1))
-        return
-    with TEAM.take(get_num_threads()) as threads:
-        if len(lanes) > threads:
-            for tasks in lanes:
-                TEAM.run(tasks(threads))
-        else:
-            TEAM.run([task for tasks in lanes for task in tasks(threads // len(lanes))])
+    threads = min(get_num_threads(), MOST_THREADS) if work >= WORTH_A_THREAD else 1
+    for group in [lanes] if len(lanes) <= threads else [[lane] for lane in lanes]:
+        together = [task for cut in group for task in cut(threads // len(group))] if threads > 1 else []
+        if not (together and TEAM.run(together)):
+            for cut in group:
+                for task in cut(1):
+                    task.run()
 
 
 def aligned_rows(array: Array) -> Array:

@@ -50,7 +50,7 @@ def kernels(dtype: Any) -> Kernels:
         Kernel(
             sums, matrix, read, index, *(matrix, index), *[matrix] * 2, vector, *two, vector, vector, matrix, *two
         ),
-        Kernel(step, read, vector, vector, offsets, *[vector] * 3, matrix, matrix, *two, *two, progress),
+        Kernel(step, read, vector, vector, offsets, *[vector] * 3, matrix, matrix, *two, *two, progress, progress),
         compiled(types.void(read, read, offsets, *two, types.boolean, matrix))(previous),
         compiled(types.void(read, *two, vector))(pack_rows),
     )

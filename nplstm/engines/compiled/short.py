@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled import forward
 from nplstm.engines.compiled.forward import Walk, aligned_rows, run_lanes
@@ -48,7 +48,7 @@ class CompiledShortCall(ShortCall):
         (T, B, _), H, D, dtype = x.shape, self._H, len(self._directions), x.dtype
         steps, states = Steps.equal(T, B), (len(self._packed) * D, B, H)
         h = np.zeros(states, dtype) if h_0 is None else h_0
-        c = np.zeros((*states[:2], self._Hp), dtype)
+        c = aligned_zeros((*states[:2], self._Hp), dtype)
         if c_0 is not None:
             c[:, :, :H] = c_0
         h_n = np.empty(states, dtype)
@@ -64,7 +64,7 @@ class CompiledShortCall(ShortCall):
                 self._one_by_one(walks)
             else:
                 lanes = zip(walks, self._directions, strict=True)
-                cuts = [partial(walk.tasks, reverse, None, None) for walk, reverse in lanes]
+                cuts = [partial(walk.tasks, reverse, None) for walk, reverse in lanes]
                 run_lanes(cuts, steps.total * sum(walk.work for walk in walks))
             for d, reverse in enumerate(self._directions):
                 h_n[first + d] = walks[d].out[:B] if reverse else walks[d].out[-B:]

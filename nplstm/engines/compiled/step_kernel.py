@@ -41,8 +41,12 @@ def step(operands: Any) -> None:
         Which of the threads that share the step this is, and how many they are.
     progress : (members * LINE,)
         For them to wait by: how often each has waited.
+    taken : (1,)
+        Counts the steps. Who was interrupted finds a step taken, or not.
     """
-    x, weights, biases, sizes, old, new, c, gates, out, first, last, member, members, progress = withdraw(operands)
+    given = withdraw(operands)
+    x, weights, biases, sizes, old, new, c, gates, out = given[:9]
+    first, last, member, members, progress, taken = given[9:]
     V, B, width = lanes(c), x.shape[0], x.shape[1]  # of what the layer reads
     w, b, h_at, below, c_at = 0, 0, 0, 0, 0
     for layer in range(len(sizes) - 1):
@@ -73,3 +77,4 @@ def step(operands: Any) -> None:
         for r in range(B):
             for k in range(width):
                 out[r, k] = new[below + r * width + k]
+        taken[0] += 1

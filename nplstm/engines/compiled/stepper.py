@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nplstm._typing import Array
+from nplstm._typing import Array, HostIndices
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
 from nplstm.engines.compiled.calls import Calls, Kernel, Task
@@ -39,25 +39,29 @@ class CompiledStepper(Stepper):
         gates = aligned_zeros((batch, 4 * max(padded)), dtype)
         self._h = [_by_layer(flat, batch, widths) for flat in both]
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
-        self._count = 0  # of steps
+        self._taken = np.zeros(1, np.int64)
         ends = step_ends(weights.size * batch, get_num_threads())
         steps = kernels(dtype).step
         stack, rest = (self.x, weights, biases, sizes), (c, gates, self.y)
         orders = [(*stack, old, new, *rest) for old, new in (both, both[::-1])]
-        self._shared = [_cut(steps, order, ends) for order in orders] if len(ends) > 2 else []
-        self._alone = [_cut(steps, order, [0, PARTS]) for order in orders]
+        self._shared = [_cut(steps, order, self._taken, ends) for order in orders] if len(ends) > 2 else []
+        self._alone = [_cut(steps, order, self._taken, [0, PARTS]) for order in orders]
 
     def step(self) -> None:
         """Run the kernel, in several threads where the weights are large and no one else has these."""
-        turn = self._count % 2
-        if not self._shared or not TEAM.try_to_run(self._shared[turn]):
+        turn = self._turn
+        if not self._shared or not TEAM.run_calls(self._shared[turn]):
             self._alone[turn].run()
-        self._count += 1
+
+    @property
+    def _turn(self) -> int:
+        """Which of the two places h is in."""
+        return self._taken.item() % 2
 
     @property
     def h(self) -> list[Array]:
         """By layer, (B, H)."""
-        return self._h[self._count % 2]
+        return self._h[self._turn]
 
     @property
     def c(self) -> list[Array]:
@@ -65,11 +69,13 @@ class CompiledStepper(Stepper):
         return self._c
 
 
-def _cut(kernel: Kernel, operands: tuple[Any, ...], ends: list[int]) -> Calls:
+def _cut(kernel: Kernel, operands: tuple[Any, ...], taken: HostIndices, ends: list[int]) -> Calls:
     """Put the shares of a step down."""
     members = len(ends) - 1
     progress = progress_of(members)
-    shares = [(first, last, member, members, progress) for member, (first, last) in enumerate(pairwise(ends))]
+    shares = [
+        (first, last, member, members, progress, taken) for member, (first, last) in enumerate(pairwise(ends))
+    ]
     return Calls([Task(kernel, (*operands, *share)) for share in shares])
 
 

@@ -1,12 +1,11 @@
 """Threads for one call at a time: they share what a layer computes, and then wait for the next.
 
-They wait in compiled code, where a call reaches them within a microsecond, for about as long as it takes to wake
-them; then they sleep.
+They wait in compiled code, where a call reaches them within a microsecond; after a while without one they sleep.
 """
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import suppress
+from itertools import count
 from queue import SimpleQueue
 from threading import Lock, Thread
 
@@ -15,8 +14,8 @@ import numpy as np
 from nplstm._typing import HostIndices
 from nplstm.engines._numpy.memory import aligned_zeros
 from nplstm.engines.compiled.calls import Calls, Task
-from nplstm.engines.compiled.serving import LINES, has_to_be_woken, let_go, run_calls, serve
-from nplstm.engines.compiled.waiting import LINE, PATIENCE
+from nplstm.engines.compiled.serving import DONE, SOME_ASLEEP, has_to_be_woken, let_go, mail_size, run_calls, serve
+from nplstm.engines.compiled.waiting import PATIENCE
 
 __all__ = ["MOST_THREADS", "TEAM", "Team"]
 
@@ -51,51 +50,44 @@ class Team:
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._lock = Lock()
+        self._starting = Lock()
         self._workers: list[_Worker] = []
-        self._mail: HostIndices = aligned_zeros((MOST_THREADS * LINES * LINE,), np.dtype(np.int64))
+        self._mail: HostIndices = aligned_zeros((mail_size(MOST_THREADS),), np.dtype(np.int64))
+        self._tokens = count(1)
 
-    @contextmanager
-    def take(self, threads: int) -> Generator[int]:
-        """Have the team for as long as the context lasts: yields how many threads there are, 1 if it is busy."""
-        if threads == 1 or not self._lock.acquire(blocking=False):
-            yield 1
-            return
-        try:
-            yield min(threads, MOST_THREADS)
-        finally:
-            self._lock.release()
+    def run(self, tasks: list[Task]) -> bool:
+        """Run all tasks at the same time, the first in the calling thread.
 
-    def run(self, tasks: list[Task]) -> None:
-        """Run all tasks at the same time, the first in the calling thread; for who has taken the team."""
+        False, with nothing done, if someone else has the team, or there are too few threads.
+        """
         if len(tasks) == 1:
-            tasks[0].kernel(*tasks[0].operands)
-        elif tasks:
-            self._run(Calls(tasks))
+            tasks[0].run()
+            return True
+        return self.run_calls(Calls(tasks))
 
-    def try_to_run(self, calls: Calls) -> bool:
-        """Run calls at the same time, unless the team is busy; return whether they were."""
-        if not self._lock.acquire(blocking=False):
+    def run_calls(self, calls: Calls) -> bool:
+        """Do the same for tasks that were put down before."""
+        workers, token = len(calls.addresses) - 1, next(self._tokens)
+        if len(self._workers) < workers and not self._start(workers):
             return False
         try:
-            self._run(calls)
-        finally:
-            self._lock.release()
-        return True
-
-    def _run(self, calls: Calls) -> None:
-        needed = range(len(calls.addresses) - 1)
-        while len(self._workers) < len(needed):
-            self._workers.append(_Worker(self._mail, len(self._workers)))
-        try:
-            if not run_calls(self._mail, calls.addresses, False):
-                for number in needed:
+            outcome = run_calls(self._mail, calls.addresses, token, False)
+            if outcome == SOME_ASLEEP:
+                for number in range(workers):
                     if has_to_be_woken(self._mail, number):
                         self._workers[number].wake()
-                run_calls(self._mail, calls.addresses, True)
+                outcome = run_calls(self._mail, calls.addresses, token, True)
         except BaseException:  # Ctrl-C, between the two: no one may be left waiting for a call
-            let_go(self._mail, len(needed))
+            let_go(self._mail, workers, token)
             raise
+        return outcome == DONE
+
+    def _start(self, workers: int) -> bool:
+        """Start so many workers, or as many as the system lets; tell whether all are there."""
+        with self._starting, suppress(RuntimeError):
+            while len(self._workers) < workers:
+                self._workers.append(_Worker(self._mail, len(self._workers)))
+        return len(self._workers) >= workers
 
 
 TEAM = Team()

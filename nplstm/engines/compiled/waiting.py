@@ -21,7 +21,9 @@ LINE = 8
 _LOOKS = 2000
 
 PATIENCE = 4000
-"""Looks of a thread that has nothing to do, about a millisecond, before it sleeps: to be woken takes long."""
+"""Looks of a thread that has nothing to do before it sleeps, since to be woken takes long: about a millisecond,
+and more on a busy machine, where others have the core between two looks.
+"""
 
 if CAN_WAIT:
     _yield = types.ExternalFunction("sched_yield", types.int32())
