@@ -38,7 +38,11 @@ register_model: Any = _extending.register_model
 
 
 def compiled(signature: Any) -> Any:
-    """Compile a function for these types as it is defined, or find what was compiled before; it needs no GIL."""
+    """Compile a function for these types as it is defined, or find what was compiled before; it needs no GIL.
+
+    What was compiled before is found by the function's own file: after a change to what it calls in another,
+    ``__pycache__`` has to go.
+    """
     return _cached(_numba.njit, signature, nogil=True)
 
 

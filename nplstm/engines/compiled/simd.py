@@ -5,8 +5,6 @@ cannot be left to that: here a vector is a type of its own, so that the kernels 
 product keeps a tile of the result in registers. What LLVM gets is in the comments below each name.
 
 Arrays are C-contiguous; a place in one is a flat element offset, which is not checked.
-
-Numba's cache looks at the file of the function that it compiles: after a change here, clear ``__pycache__``.
 """
 
 import operator
