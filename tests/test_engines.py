@@ -376,6 +376,31 @@ def test_where_no_thread_can_be_started_one_does_the_work(threads, eager_threads
     assert np.array_equal(whole_and_steps(lstm, x), expected)
 
 
+def test_a_step_waits_for_no_thread_that_sleeps(threads, eager_threads, monkeypatch):
+    """It is taken alone, and threads are woken only where steps come one right after the other."""
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled import stepper, team
+
+    monkeypatch.setattr(stepper, "TEAM", team.Team())
+    woken = []
+    wake = team._Worker.wake
+    monkeypatch.setattr(team._Worker, "wake", lambda worker: (woken.append(worker), wake(worker)))
+    threads(2)
+    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((9, 2, 5), np.float32)
+    with nplstm.use_engines("compiled"):
+        stream, expected = lstm.stream(2), lstm(x)[0]
+        monkeypatch.setattr(stepper, "_SOON", 0)
+        woken.clear()  # who was woken for the call
+        alone = np.array([stream.step(x_t).copy() for x_t in x])
+        assert not woken
+        monkeypatch.setattr(stepper, "_SOON", 60)
+        stream.reset()
+        together = np.array([stream.step(x_t).copy() for x_t in x])
+    assert woken
+    assert np.array_equal(alone, together)
+    assert_close(alone, expected, 1e-6, "stream")
+
+
 @pytest.mark.parametrize("every", [None, 100])
 def test_threads_do_not_meet_where_sequences_end(every, threads):
     """Shares of a ragged batch, in several blocks of steps, over which nobody waits for anybody."""

@@ -21,9 +21,8 @@ def set_num_threads(threads: int) -> None:
     """Let the compiled engine use so many threads; results do not depend on it.
 
     NumPy's own threads, which its matrix products use, are the business of its BLAS: OPENBLAS_NUM_THREADS.
-    By default as many as the process has CPUs, or NPLSTM_NUM_THREADS. A stream keeps the number that there was when
-    it was made. Where other programs keep the CPUs busy, one thread may be faster than several that wait for each
-    other.
+    By default as many as the process has CPUs, or NPLSTM_NUM_THREADS. A stream keeps the number that there was
+    when it was made. Where other programs keep the CPUs busy, one thread may be faster than several.
 
     Raises
     ------

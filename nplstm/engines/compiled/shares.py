@@ -14,13 +14,13 @@ from nplstm.steps import Steps
 
 __all__ = ["WORTH_A_THREAD", "progress_of", "shares", "step_ends"]
 
-WORTH_A_THREAD = 8_000_000
+WORTH_A_THREAD = 2_500_000
 """Multiplications below which to share them, some 30 microseconds, takes longer than it saves."""
 
 _WORTH_WAITING = 50_000
 """Multiplications in a step below which waiting for each other takes longer than it saves."""
 
-_STEP_WORTH_A_THREAD = 1_500_000
+_STEP_WORTH_A_THREAD = 120_000
 """The same for a step in real time."""
 
 _STEP_THREADS = 8

@@ -4,11 +4,12 @@ The kernels are those of ``forward.py``, and the results the same to the bit.
 """
 
 from functools import lru_cache, partial
+from threading import local
 
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
+from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled import forward
 from nplstm.engines.compiled.forward import Walk, aligned_rows, run_lanes
@@ -36,7 +37,9 @@ class CompiledShortCall(ShortCall):
         self._panels = -(-self._H // vector_length(params.weight_hh.itemsize))
         self._Hp = self._panels * vector_length(params.weight_hh.itemsize)
         self._work = sum(p.weight_ih.size + p.weight_hh.size for row in self._packed for p in row)
-        self._forward = kernels(params.weight_hh.dtype).forward
+        self._dtype = params.weight_hh.dtype
+        self._own = local()
+        self._forward = kernels(self._dtype).forward
         self._nobody = progress_of(1)
 
     def takes(self, steps: int, batch: int) -> bool:
@@ -48,7 +51,7 @@ class CompiledShortCall(ShortCall):
         (T, B, _), H, D, dtype = x.shape, self._H, len(self._directions), x.dtype
         steps, states = Steps.equal(T, B), (len(self._packed) * D, B, H)
         h = np.zeros(states, dtype) if h_0 is None else h_0
-        c = aligned_zeros((*states[:2], self._Hp), dtype)
+        c = np.zeros((*states[:2], self._Hp), dtype)
         if c_0 is not None:
             c[:, :, :H] = c_0
         h_n = np.empty(states, dtype)
@@ -71,11 +74,18 @@ class CompiledShortCall(ShortCall):
             rows = joined
         return rows.reshape(T, B, D * H), h_n, c if self._Hp == H else c[:, :, :H].copy()
 
+    def _work_space(self, rows: int) -> Array:
+        """Return room for the gates of some rows: each thread's own, kept from call to call."""
+        room: Array | None = getattr(self._own, "gates", None)
+        if room is None or len(room) < rows:
+            room = self._own.gates = aligned_empty((rows, 4 * self._Hp), self._dtype)
+        return room
+
     def _one_by_one(self, walks: list[Walk]) -> None:
         """Run them here, without asking how they might be shared."""
         steps = walks[0].steps
         rows, spans, share = _whole(len(steps), steps.batch, self._panels, self._directions)
-        gates = aligned_empty((rows, 4 * self._Hp), walks[0].c.dtype)
+        gates = self._work_space(rows)
         for (x, packed, h_0, c, out, _), span in zip(walks, spans, strict=True):
             self._forward(x, *packed, h_0, c, out, gates, c, steps.offsets, self._nobody, *span, *share)
 

@@ -1,6 +1,7 @@
 """Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
 
 from itertools import accumulate, pairwise
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence
 
 __all__ = ["CompiledStepper"]
+
+_SOON = 1e-4
+"""Seconds between steps below which it pays to have threads wait for the next."""
 
 
 class CompiledStepper(Stepper):
@@ -40,6 +44,7 @@ class CompiledStepper(Stepper):
         self._h = [_by_layer(flat, batch, widths) for flat in both]
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
         self._taken = np.zeros(1, np.int64)
+        self._last = 0.0  # when the last step was over
         ends = step_ends(weights.size * batch, get_num_threads())
         steps = kernels(dtype).step
         stack, rest = (self.x, weights, biases, sizes), (c, gates, self.y)
@@ -50,8 +55,14 @@ class CompiledStepper(Stepper):
     def step(self) -> None:
         """Run the kernel, in several threads where the weights are large and no one else has these."""
         turn = self._turn
-        if not self._shared or not TEAM.run_calls(self._shared[turn]):
+        if not self._shared:
             self._alone[turn].run()
+            return
+        # in real time no step waits for a thread that has to be woken
+        soon = perf_counter() - self._last < _SOON
+        if not TEAM.run_if_awake(self._shared[turn], wake=soon):
+            self._alone[turn].run()
+        self._last = perf_counter()
 
     @property
     def _turn(self) -> int:

@@ -56,31 +56,52 @@ class Team:
         self._tokens = count(1)
 
     def run(self, tasks: list[Task]) -> bool:
-        """Run all tasks at the same time, the first in the calling thread.
+        """Run all tasks at the same time, the first in the calling thread; who sleeps is woken.
 
         False, with nothing done, if someone else has the team, or there are too few threads.
         """
         if len(tasks) == 1:
             tasks[0].run()
             return True
-        return self.run_calls(Calls(tasks))
-
-    def run_calls(self, calls: Calls) -> bool:
-        """Do the same for tasks that were put down before."""
-        workers, token = len(calls.addresses) - 1, next(self._tokens)
-        if len(self._workers) < workers and not self._start(workers):
+        calls = Calls(tasks)
+        workers, token = len(tasks) - 1, next(self._tokens)
+        if not self._are_there(workers):
             return False
         try:
             outcome = run_calls(self._mail, calls.addresses, token, False)
             if outcome == SOME_ASLEEP:
-                for number in range(workers):
-                    if has_to_be_woken(self._mail, number):
-                        self._workers[number].wake()
+                self._wake(self._asleep(workers))
                 outcome = run_calls(self._mail, calls.addresses, token, True)
         except BaseException:  # Ctrl-C, between the two: no one may be left waiting for a call
             let_go(self._mail, workers, token)
             raise
         return outcome == DONE
+
+    def run_if_awake(self, calls: Calls, *, wake: bool) -> bool:
+        """Run calls at the same time if all threads are awake; else, with ``wake``, have them so the next time."""
+        workers, token = len(calls.addresses) - 1, next(self._tokens)
+        if not self._are_there(workers):
+            return False
+        asleep: list[int] = []
+        try:
+            outcome = run_calls(self._mail, calls.addresses, token, False)
+            if outcome == SOME_ASLEEP:
+                asleep = self._asleep(workers)
+        finally:
+            let_go(self._mail, workers, token)
+        if wake:
+            self._wake(asleep)
+        return outcome == DONE
+
+    def _asleep(self, workers: int) -> list[int]:
+        return [number for number in range(workers) if has_to_be_woken(self._mail, number)]
+
+    def _wake(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._workers[number].wake()
+
+    def _are_there(self, workers: int) -> bool:
+        return len(self._workers) >= workers or self._start(workers)
 
     def _start(self, workers: int) -> bool:
         """Start so many workers, or as many as the system lets; tell whether all are there."""
