@@ -28,7 +28,7 @@ def describe() -> dict[str, Any]:
         "instructions": processor.instructions,
         "cpus": find_cpus().usable,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }

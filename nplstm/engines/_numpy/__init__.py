@@ -3,16 +3,13 @@
 The plain loop asks what is on at each step and makes new arrays as it goes. Here nothing is asked: with the
 weights in the order of ``weights``, a step is nine calls forward and seven back, for both directions of a layer
 together.
+
+What computes is imported when it is first needed: ``import nplstm`` is to be quick.
 """
 
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.backward import numpy_backward
-from nplstm.engines._numpy.diagonal import diagonal_forward, worth_a_diagonal
-from nplstm.engines._numpy.forward import NumpyTape, numpy_forward
-from nplstm.engines._numpy.short import NumpyShortCall
-from nplstm.engines._numpy.stepper import NumpyStepper
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
@@ -34,26 +31,38 @@ class NumpyEngine(Engine):
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes together."""
+        from nplstm.engines._numpy.forward import numpy_forward
+
         return numpy_forward(lanes, steps, record=record)
 
     def runs_together(self, widths: list[int], steps: Steps) -> bool:
         """Tell whether the layers are small, of one size, and the sequences of one length."""
+        from nplstm.engines._numpy.diagonal import worth_a_diagonal
+
         return worth_a_diagonal(widths, steps)
 
     def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run layers along the diagonal, a few calls for all of them."""
+        from nplstm.engines._numpy.diagonal import diagonal_forward
+
         return diagonal_forward(lanes, steps, record=record)
 
     def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[NumpyTape]
+        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
     ) -> list[SequenceGradients]:
         """Run the lanes back together."""
+        from nplstm.engines._numpy.backward import numpy_backward
+
         return numpy_backward(grad_outputs, grad_final, tapes)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return a few NumPy calls a step and layer."""
+        from nplstm.engines._numpy.stepper import NumpyStepper
+
         return NumpyStepper(recurrences, batch)
 
     def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall:
         """Return calls of one block with little around them."""
+        from nplstm.engines._numpy.short import NumpyShortCall
+
         return NumpyShortCall(recurrences, directions)
