@@ -403,6 +403,36 @@ def test_a_step_waits_for_no_thread_that_sleeps(threads, eager_threads, monkeypa
     assert_close(alone, expected, 1e-6, "stream")
 
 
+def test_a_stream_that_is_slower_in_company_goes_on_alone(threads, eager_threads, monkeypatch):
+    """As on a machine whose CPUs are busy: whoever shares a step has to wait for one."""
+    pytest.importorskip("numba")
+    from nplstm.engines.compiled import stepper
+
+    shared = []
+
+    class SlowTeam:
+        def run_if_awake(self, calls, *, wake):
+            shared.append(len(shared))
+            if len(shared) == 1:
+                return False  # asleep at first
+            time.sleep(0.05)
+            for task in calls._tasks:
+                task.run()
+            return True
+
+    monkeypatch.setattr(stepper, "TEAM", SlowTeam())
+    monkeypatch.setattr(stepper, "_PAUSE", 5)
+    threads(2)
+    lstm, x = nplstm.LSTM(5, 12, rng=0), np.ones((9, 2, 5), np.float32)
+    with nplstm.use_engines("compiled"):
+        stream = lstm.stream(2)
+        monkeypatch.setattr(stream._stepper, "_shared", stream._stepper._alone)
+        steps = np.array([stream.step(x_t).copy() for x_t in x])
+        expected = lstm(x)[0]
+    assert len(shared) == 3  # the first step, the second, and the one after five alone
+    assert_close(steps, expected, 1e-6, "stream")
+
+
 @pytest.mark.parametrize("every", [None, 100])
 def test_threads_do_not_meet_where_sequences_end(every, threads):
     """Shares of a ragged batch, in several blocks of steps, over which nobody waits for anybody."""

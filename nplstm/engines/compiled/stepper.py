@@ -1,6 +1,7 @@
 """Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
 
 from itertools import accumulate, pairwise
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,9 @@ __all__ = ["CompiledStepper"]
 
 _SOON = 1e-4
 """Seconds between steps below which it pays to have threads wait for the next."""
+
+_PAUSE = 256
+"""Steps taken alone after one that took longer in company."""
 
 
 class CompiledStepper(Stepper):
@@ -45,6 +49,8 @@ class CompiledStepper(Stepper):
         self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
         self._taken = np.zeros(1, np.int64)
         self._last = 0.0  # when the last step was over
+        self._fastest = inf  # of those that one thread took alone
+        self._pause = 1  # steps that are to be taken alone; the first, to know how long that takes
         ends = step_ends(weights.size * batch, get_num_threads())
         steps = kernels(dtype).step
         stack, rest = (self.x, weights, biases, sizes), (c, gates, self.y)
@@ -58,11 +64,21 @@ class CompiledStepper(Stepper):
         if not self._shared:
             self._alone[turn].run()
             return
+        start = perf_counter()
         # in real time no step waits for a thread that has to be woken
-        soon = perf_counter() - self._last < _SOON
-        if not TEAM.run_if_awake(self._shared[turn], wake=soon):
+        together = self._pause == 0 and TEAM.run_if_awake(self._shared[turn], wake=start - self._last < _SOON)
+        if not together:
             self._alone[turn].run()
         self._last = perf_counter()
+        self._judge(self._last - start, together=together)
+
+    def _judge(self, took: float, *, together: bool) -> None:
+        """Share no more for a while where it takes longer: on a busy machine others may have to wait for a CPU."""
+        if not together:
+            self._fastest = min(self._fastest, took)
+            self._pause = max(0, self._pause - 1)
+        elif took > 2 * self._fastest:
+            self._pause = _PAUSE
 
     @property
     def _turn(self) -> int:
