@@ -421,7 +421,7 @@ def test_a_stream_that_is_slower_in_company_goes_on_alone(threads, eager_threads
             return True
 
     monkeypatch.setattr(stepper, "TEAM", SlowTeam())
-    monkeypatch.setattr(stepper, "_PAUSE", 5)
+    monkeypatch.setattr(stepper, "_LONGEST_PAUSE", 5)
     threads(2)
     lstm, x = nplstm.LSTM(5, 12, rng=0), np.ones((9, 2, 5), np.float32)
     with nplstm.use_engines("compiled"):

@@ -24,8 +24,8 @@ __all__ = ["CompiledStepper"]
 _SOON = 1e-4
 """Seconds between steps below which it pays to have threads wait for the next."""
 
-_PAUSE = 256
-"""Steps taken alone after one that took longer in company."""
+_LONGEST_PAUSE = 1000
+"""Steps taken alone after one that took longer in company, at most."""
 
 
 class CompiledStepper(Stepper):
@@ -73,12 +73,15 @@ class CompiledStepper(Stepper):
         self._judge(self._last - start, together=together)
 
     def _judge(self, took: float, *, together: bool) -> None:
-        """Share no more for a while where it takes longer: on a busy machine others may have to wait for a CPU."""
+        """Share no more for a while where it took longer: on a busy machine others may have to wait for a CPU.
+
+        So many steps are taken alone that what was lost is a fifth of what they take.
+        """
         if not together:
             self._fastest = min(self._fastest, took)
             self._pause = max(0, self._pause - 1)
-        elif took > 2 * self._fastest:
-            self._pause = _PAUSE
+        elif took > self._fastest:
+            self._pause = min(_LONGEST_PAUSE, int(5 * (took - self._fastest) / self._fastest))
 
     @property
     def _turn(self) -> int:
