@@ -42,22 +42,26 @@ class CompiledEngine(Engine):
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes, several threads sharing the work."""
-        run: Any = import_module("nplstm.engines.compiled.forward").compiled_forward
-        return run(lanes, steps, record=record)
+        from nplstm.engines.compiled.forward import compiled_forward
+
+        return compiled_forward(lanes, steps, record=record)
 
     def backward(
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
     ) -> list[SequenceGradients]:
         """Run the lanes back."""
-        run: Any = import_module("nplstm.engines.compiled.backward").compiled_backward
-        return run(grad_outputs, grad_final, tapes)
+        from nplstm.engines.compiled.backward import compiled_backward
+
+        return compiled_backward(grad_outputs, grad_final, tapes)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return one kernel call a step for all layers."""
-        make: Any = import_module("nplstm.engines.compiled.stepper").CompiledStepper
-        return make(recurrences, batch)
+        from nplstm.engines.compiled.stepper import CompiledStepper
+
+        return CompiledStepper(recurrences, batch)
 
     def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall:
         """Return kernel calls with little around them."""
-        make: Any = import_module("nplstm.engines.compiled.short").CompiledShortCall
-        return make(recurrences, directions)
+        from nplstm.engines.compiled.short import CompiledShortCall
+
+        return CompiledShortCall(recurrences, directions)

@@ -47,9 +47,9 @@ def _by_panels(four: Any, two: Any, one: Any) -> Any:
         V, p = lanes(c), first
         while p < last:
             start, weights = c_start + p * V, p * K * V
-            if last - p >= 4:
+            if last - p >= GROUP:
                 four(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
-                p += 4
+                p += GROUP
             elif last - p >= 2:
                 two(c, start, c_row, V, a, a_start, a_row, w, weights, K, rows)
                 p += 2
@@ -74,8 +74,8 @@ def pack_rows(values: Any, first: Any, count: Any, packed: Any) -> None:
     V, width = lanes(packed), values.shape[1]
     stride, panels = values.strides[0] // values.itemsize, (width + V - 1) // V
     for p in range(panels):
-        begin, size = p // 4 * 4, 4
-        if panels - begin < 4:
+        begin, size = p // GROUP * GROUP, GROUP
+        if panels - begin < GROUP:
             begin, size = (begin, 2) if panels - begin >= 2 and p - begin < 2 else (p, 1)
         there = min(V, width - p * V)
         for k in range(count):

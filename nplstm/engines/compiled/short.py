@@ -34,8 +34,8 @@ class CompiledShortCall(ShortCall):
         self._directions = directions
         self._packed: list[list[Packed]] = [[r.prepared(pack) for r in row] for row in recurrences]
         self._H = params.weight_hh.shape[1]
-        self._panels = -(-self._H // vector_length(params.weight_hh.itemsize))
-        self._Hp = self._panels * vector_length(params.weight_hh.itemsize)
+        self._Hp = self._packed[0][0].bias.size // 4
+        self._panels = self._Hp // vector_length(params.weight_hh.itemsize)
         self._work = sum(p.weight_ih.size + p.weight_hh.size for row in self._packed for p in row)
         self._dtype = params.weight_hh.dtype
         self._own = local()
