@@ -7,7 +7,7 @@ leaves the old file as it was. No file that is read can run code.
 from nplstm.io._atomic import atomic_write
 from nplstm.io._layers import load, save
 from nplstm.io._tensors import read_header, read_tensors, write_tensors
-from nplstm.io.weight_layouts import from_layout, to_layout
+from nplstm.io.layouts import from_layout, to_layout
 
 __all__ = [
     "atomic_write",

@@ -10,9 +10,9 @@ from typing import Literal, overload
 from nplstm._shapes import check_flag, given
 from nplstm._typing import Array, Arrays
 from nplstm.errors import ArgumentError
-from nplstm.io import _layout_checks as checks
-from nplstm.io._flat_layouts import FLAT_LAYOUTS, pack, stack_names, unpack
-from nplstm.io._layer_layouts import LAYER_LAYOUTS, convert, torch_layout
+from nplstm.io.layouts import checks
+from nplstm.io.layouts.flat import FLAT_LAYOUTS, pack, stack_names, unpack
+from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
 
 __all__ = ["from_layout", "to_layout"]
 

@@ -8,8 +8,8 @@ from nplstm._shapes import check_flag, check_mapping, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype
 from nplstm.errors import ArgumentError, StateDictError
-from nplstm.io._flat_layouts import FLAT_LAYOUTS, FlatLayout, StackSizes
-from nplstm.io._layer_layouts import LAYER_LAYOUTS, LayerLayout, expand
+from nplstm.io.layouts.flat import FLAT_LAYOUTS, FlatLayout, StackSizes
+from nplstm.io.layouts.layer import LAYER_LAYOUTS, LayerLayout, expand
 
 _EXTRAS = {
     "weight_ch": "peepholes",

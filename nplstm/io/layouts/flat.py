@@ -9,7 +9,7 @@ from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, Arrays
 from nplstm.backends import namespace
 from nplstm.errors import ShapeError
-from nplstm.io._layer_layouts import TORCH_ORDER, check_matrix, reorder
+from nplstm.io.layouts.layer import TORCH_ORDER, check_matrix, reorder
 
 __all__ = ["FLAT_LAYOUTS", "FlatLayout", "StackSizes", "pack", "stack_names", "unpack"]
 
