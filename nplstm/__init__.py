@@ -26,7 +26,7 @@ from nplstm.errors import (
     StateDictError,
 )
 from nplstm.gradcheck import gradcheck
-from nplstm.io import load, save
+from nplstm.io import load, read_tensors, save
 from nplstm.layers import LSTM, LSTMCell, Stream
 from nplstm.ops.activations import Activation
 from nplstm.packing import (
@@ -100,6 +100,7 @@ __all__ = [
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
+    "read_tensors",
     "save",
     "set_num_threads",
     "use_engines",

@@ -11,7 +11,8 @@ from helpers import assert_close
 import nplstm
 from nplstm.backends import get_backend
 from nplstm.io import from_layout, to_layout
-from nplstm.io.layouts import flat, layer
+from nplstm.io.layouts import flat
+from nplstm.io.layouts import layer as layer_layouts
 
 L, D = 3, 2
 STACK = dict(input_size=I, hidden_size=H, num_layers=L, bidirectional=True)
@@ -205,11 +206,11 @@ def test_values_are_those_of_the_layouts_own_equations(layout, be):
 @pytest.mark.parametrize("layout", SHAPES)
 @pytest.mark.parametrize("swap", ["fi", "go"])
 def test_a_wrong_order_of_gates_is_seen(layout, swap, be, monkeypatch):
-    table = flat.FLAT_LAYOUTS if layout in FLAT else layer.LAYER_LAYOUTS
+    table = flat.FLAT_LAYOUTS if layout in FLAT else layer_layouts.LAYER_LAYOUTS
     wrong = table[layout].order.translate(str.maketrans(swap, swap[::-1]))
     monkeypatch.setitem(table, layout, table[layout]._replace(order=wrong))
     if layout == "separate":  # names tell its gates: what can be wrong is torch's order
-        monkeypatch.setattr(layer, "TORCH_ORDER", wrong)
+        monkeypatch.setattr(layer_layouts, "TORCH_ORDER", wrong)
     with pytest.raises(AssertionError, match=f"{layout}: differs"):
         check_values(layout, be)
 

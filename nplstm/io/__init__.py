@@ -5,15 +5,19 @@ leaves the old file as it was. No file that is read can run code.
 """
 
 from nplstm.io._atomic import atomic_write
-from nplstm.io._layers import load, save
-from nplstm.io._tensors import read_header, read_tensors, write_tensors
+from nplstm.io.door import open_file, read_tensors
+from nplstm.io.layer_files import load, save, write_tensors
 from nplstm.io.layouts import from_layout, to_layout
+from nplstm.io.model_file import FoundLayer, ModelFile, TensorInfo
 
 __all__ = [
+    "FoundLayer",
+    "ModelFile",
+    "TensorInfo",
     "atomic_write",
     "from_layout",
     "load",
-    "read_header",
+    "open_file",
     "read_tensors",
     "save",
     "to_layout",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nplstm.errors import ArgumentError, FileFormatError, NplstmError
-from nplstm.io import read_header
+from nplstm.io import open_file
 
 DAMAGE = (NplstmError, LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
 """What reading a file's metadata can end in where the file is not what ``save`` wrote."""
@@ -15,11 +15,12 @@ def read_header_of(
     path: str | os.PathLike[str], kind: str, name: str
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Read a file's header, and raise FileFormatError unless the file says that it is of this kind."""
-    shapes, metadata = read_header(path)
+    with open_file(path) as file:
+        shapes, metadata = {name: info.shape for name, info in file.tensors.items()}, file.metadata
     found = metadata.get("format", "not stated")
     if found != kind:
         raise FileFormatError(
-            f"{path}: a safetensors file, but not {name} of `nplstm train` (format {found!r}, expected {kind!r})"
+            f"{path}: a {file.format} file, but not {name} of `nplstm train` (format {found!r}, expected {kind!r})"
         )
     return shapes, metadata
 

@@ -223,7 +223,7 @@ class LanguageModel:
             vocabulary, config = Vocabulary(json.loads(metadata["vocabulary"])), json.loads(metadata["config"])
             check_sizes(shapes, config)
             model = cls(vocabulary, backend=backend, rng=0, **config)
-            model.load_state_dict(read_tensors(path)[0])
+            model.load_state_dict(read_tensors(path))
         except DAMAGE as error:
             raise FileFormatError(f"{path}: the model in this file is damaged: {describe(error)}") from error
         return model

@@ -199,7 +199,7 @@ class Trainer:
             raise ArgumentError(f"text: {path} was trained on {source}, and the text given is another")
         trainer = cls(corpus, settings, backend=backend, source=source)
         try:
-            trainer._restore(read_tensors(path)[0], progress, json.loads(metadata["generator"]))
+            trainer._restore(read_tensors(path), progress, json.loads(metadata["generator"]))
         except DAMAGE as error:
             raise FileFormatError(f"{path}: the checkpoint is damaged: {describe(error)}") from error
         return trainer

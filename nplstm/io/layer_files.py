@@ -1,0 +1,243 @@
+"""``save`` and ``load``: a layer in a file, of any format that can hold one."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from nplstm._shapes import check_choice, check_flag
+from nplstm._typing import Array, DType, DTypeLike
+from nplstm.backends import Backend, check_dtype, get_backend
+from nplstm.errors import ArgumentError, DTypeError, FileFormatError, StateDictError
+from nplstm.io.door import choose_layer, open_file
+from nplstm.io.model_file import MAX_BYTES, FoundLayer
+from nplstm.io.saved_layer import metadata_of
+from nplstm.layers import LSTM, LSTMCell
+from nplstm.layers.config import layer_of
+
+__all__ = ["FORMATS", "load", "save", "write_tensors"]
+
+FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".onnx": "onnx"}
+"""What is written to a file whose name ends so; any other name without a format of its own gets safetensors."""
+
+_READ_ONLY = {
+    ".pt": "PyTorch's own format; torch reads safetensors with safetensors.torch.load_file",
+    ".pth": "PyTorch's own format; torch reads safetensors with safetensors.torch.load_file",
+    ".keras": "Keras's own format; nplstm.io.keras_weights(layer) gives what layer.set_weights takes",
+    ".h5": "Keras's own format; nplstm.io.keras_weights(layer) gives what layer.set_weights takes",
+}
+
+
+def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | None = None) -> None:
+    """Write a layer, weights and options, to a file, wholly or not at all.
+
+    Parameters
+    ----------
+    layer : LSTM or LSTMCell
+        On either backend.
+    path : str or PathLike
+        Replaced where it exists.
+    format : {"safetensors", "npz", "onnx"}, optional
+        By default what the name ends in says (``.npz``, ``.onnx``), else safetensors. "safetensors" and "npz" have
+        torch's names for the weights, and the options, ``CellSpec`` and hidden transform included, beside them; npz
+        needs NumPy alone. "onnx" is a model that any ONNX runtime runs; see ``nplstm.onnx.export``, which has more
+        options.
+
+    Raises
+    ------
+    ArgumentError
+        If the layer has a hidden transform of the user's own, which no file can hold, or what ONNX cannot say; and
+        if the name ends in that of a format that is not written.
+    MissingDependencyError
+        If safetensors or onnx is needed and not installed.
+    OSError
+        If the file cannot be written; what was there is intact.
+
+    Examples
+    --------
+    >>> import nplstm, tempfile, pathlib
+    >>> lstm = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(peephole="diagonal"), rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nplstm.save(lstm, pathlib.Path(folder) / "lstm.safetensors")
+    ...     nplstm.load(pathlib.Path(folder) / "lstm.safetensors")
+    LSTM(2, 3, cell=CellSpec(peephole='diagonal'))
+    """
+    metadata = metadata_of(layer)
+    if _format_of(path, format) == "onnx":
+        from nplstm.io.onnx.export import export  # here, because it imports the library onnx
+
+        export(layer, path)
+    else:
+        write_tensors(path, layer.state_dict(), metadata, format=format)
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Array],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    format: str | None = None,
+) -> None:
+    """Write arrays and text to a safetensors or npz file, wholly or not at all.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Replaced where it exists.
+    tensors : mapping of name to Array
+        Of either backend.
+    metadata : mapping of str to str, optional
+    format : {"safetensors", "npz"}, optional
+        By default npz if the name ends in ``.npz``, else safetensors.
+
+    Raises
+    ------
+    ArgumentError
+        If the name ends in that of another format.
+    MissingDependencyError
+        If safetensors is needed and not installed.
+    OSError
+        If the file cannot be written; what was there is intact.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> from nplstm.io import read_tensors, write_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(pathlib.Path(folder) / "a.npz", {"a": np.arange(3)}, {"of": "an example"})
+    ...     read_tensors(pathlib.Path(folder) / "a.npz")
+    {'a': array([0, 1, 2])}
+    """
+    chosen = _format_of(path, format)
+    if chosen == "npz":
+        from nplstm.io.npz_file import write_npz as write
+    elif chosen == "safetensors":
+        from nplstm.io.safetensors_file import write_safetensors as write
+    else:
+        raise ArgumentError(f"format: {os.fspath(path)}: ONNX files hold layers; tensors go to safetensors or npz")
+    write(path, tensors, metadata or {})
+
+
+def _format_of(path: str | os.PathLike[str], format: str | None) -> str:
+    if format is not None:
+        check_choice("format", format, FORMATS.values())
+        return format
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122  pathlib takes its time to import
+    if suffix in _READ_ONLY:
+        raise ArgumentError(
+            f"path: {os.fspath(path)} ends in {suffix}, and that is read, not written: {_READ_ONLY[suffix]}; give "
+            f"the name another ending, of {', '.join(FORMATS)}, or say format="
+        )
+    return FORMATS.get(suffix, "safetensors")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    prefix: str | None = None,
+    layer: str | None = None,
+    backend: str = "numpy",
+    dtype: DTypeLike | None = None,
+    batch_first: bool | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> LSTM | LSTMCell:
+    """Make a layer of the LSTM in a file: PyTorch's, safetensors, npz, ONNX's or Keras's.
+
+    The content says which it is, not the name. Sizes, layers, directions, projection and bias come from what the file
+    says, or else from the names and shapes of its tensors. No file can run code, and no framework is needed.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        ``.pt`` and ``.pth`` (state dicts, whole checkpoints, TorchScript, files from before 1.6), ``.safetensors``,
+        ``.npz``, ``.onnx``, ``.keras``, ``.weights.h5``, ``.h5``.
+    prefix, layer : str, optional
+        Which LSTM, where there are several; either, for they mean the same: what stands before ``weight_ih_l0`` in the
+        tensors' names, ``"encoder.lstm."``, or the name of Keras's layer or ONNX's node. The end of a name, from a dot
+        or slash on, is enough if it fits one alone.
+    backend : {"numpy", "cupy"}
+        Where the layer is to live.
+    dtype : dtype, optional
+        Its element type; the weights are cast. By default the file's; float16 becomes float32 where the backend does
+        not compute with it, and bfloat16 always, exactly.
+    batch_first : bool, optional
+        Whether the layer takes (B, T, I). By default what the file says: Keras's layers do, PyTorch's files do not
+        say, and count as False.
+    max_bytes : int
+        How much memory reading may take.
+
+    Returns
+    -------
+    LSTM or LSTMCell
+        A cell where the names have no layer's number.
+
+    Raises
+    ------
+    ArgumentError
+        If the file holds several LSTMs and none was named, or none of that name; the message lists them.
+    FileFormatError
+        If the file is damaged, hostile or of no known kind, holds no LSTM, or one that cannot be had here; the message
+        names the reason.
+    BackendUnavailableError, DTypeError
+        If the backend is not there, or has no such element type.
+    MissingDependencyError
+        If the file's format needs a package that is not installed.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import nplstm, tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nplstm.save(nplstm.LSTM(2, 3, num_layers=2, rng=0), pathlib.Path(folder) / "lstm.npz")
+    ...     nplstm.load(pathlib.Path(folder) / "lstm.npz")
+    LSTM(2, 3, num_layers=2)
+    """
+    if prefix is not None and layer is not None:
+        raise ArgumentError(f"layer: means the same as prefix; give one of them, got {prefix!r} and {layer!r}")
+    target = get_backend(backend)
+    wanted = None if dtype is None else check_dtype(dtype, target)
+    with open_file(path, max_bytes=max_bytes) as file:
+        found = choose_layer(file, layer if prefix is None else prefix)
+        if found.problem is not None:
+            raise FileFormatError(f"{path}: {found.name or 'its layer'}: {found.problem}")
+        parameters = found.read()
+    return build(path, found, parameters, target, wanted, batch_first)
+
+
+def build(
+    path: str | os.PathLike[str],
+    found: FoundLayer,
+    parameters: Mapping[str, Array],
+    backend: Backend,
+    dtype: DType | None,
+    batch_first: bool | None,
+) -> LSTM | LSTMCell:
+    """Make the layer that was found, of its parameters."""
+    options: dict[str, Any] = dict(found.options)
+    if batch_first is not None:
+        check_flag("batch_first", batch_first)
+        if options.get("kind") == "LSTMCell":
+            raise ArgumentError("batch_first: the file holds an LSTMCell, whose input has no steps")
+        options["batch_first"] = batch_first
+    kind = _dtype_of(path, parameters, backend) if dtype is None else dtype
+    try:
+        return layer_of(options, parameters, backend=backend.name, dtype=kind)
+    except (ValueError, TypeError, OverflowError, RecursionError, StateDictError) as error:
+        name = f"{found.name!r}: " if found.name else ""
+        raise FileFormatError(f"{path}: {name}its weights and options are no layer's: {error}") from error
+
+
+def _dtype_of(path: str | os.PathLike[str], parameters: Mapping[str, Array], backend: Backend) -> DType:
+    """Return the element type of the weights, or float32 for float16 where the backend has none."""
+    dtypes = {array.dtype.name: array.dtype for array in parameters.values()}
+    if len(dtypes) != 1:
+        raise FileFormatError(
+            f"{path}: expected weights of one element type, got {', '.join(sorted(dtypes))}; dtype= casts them"
+        )
+    ((name, dtype),) = dtypes.items()
+    if name == "float16" and name not in backend.float_dtypes:
+        return check_dtype("float32", backend)
+    try:
+        return check_dtype(dtype, backend)
+    except DTypeError as error:
+        raise FileFormatError(f"{path}: has weights of {name}, which no layer has; dtype= casts them") from error

@@ -1,0 +1,185 @@
+"""What a file with a model in it can be asked, whatever its format: its tensors, and the LSTMs among them.
+
+Nothing is read before it is asked for, and no memory is taken before what a file declares has been checked.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.errors import ArgumentError, FileFormatError, NplstmError
+
+__all__ = [
+    "MAX_BYTES",
+    "WIDENED",
+    "Budget",
+    "FoundLayer",
+    "ModelFile",
+    "TensorInfo",
+    "damaged",
+    "describe",
+    "widen_bfloat16",
+]
+
+MAX_BYTES = 8 * 2**30
+"""How much memory the tensors of one file may take, unless the caller says otherwise."""
+
+WIDENED = {"bfloat16": "float32"}
+"""Element types that NumPy lacks, and the one that holds all their values exactly."""
+
+
+class TensorInfo(NamedTuple):
+    """What a file says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as the file has it: NumPy's name where NumPy has such a type, else the file's own
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes once it is read; of a type that cannot be read, 0."""
+        try:
+            return self.size * np.dtype(WIDENED.get(self.dtype, self.dtype)).itemsize
+        except TypeError:
+            return 0
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """An LSTM in a file: what it is called and what it is; its weights are read when asked for."""
+
+    name: str
+    """Prefix of its tensors, or the name of the node or layer; may be empty."""
+    options: Mapping[str, Any]
+    """As ``nplstm.layers.config.layer_of`` takes them, ``kind`` among them; those left out have their defaults."""
+    read: Callable[[], dict[str, Array]]
+    """Reads the parameters, by torch's names, as NumPy arrays of one element type."""
+    dtype: str
+    """Element type of the weights in the file; several, joined by a comma, where they differ."""
+    num_parameters: int = 0
+    problem: str | None = None
+    """Why no layer can be made of it; the options are then what could be found out."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know that the layer cannot hold, such as an initial state that the file fixes."""
+    parts: tuple["FoundLayer", ...] = field(default=(), repr=False)
+    """The layers in the file that this one is put together from; each can be asked for by its own name."""
+
+
+class Budget:
+    """The memory that reading one file may take."""
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> None:
+        self._path, self._max, self._left = path, max_bytes, max_bytes
+
+    def take(self, nbytes: int, what: str) -> None:
+        """Count memory that is about to be taken; raise if it is more than there is left.
+
+        Raises
+        ------
+        FileFormatError
+        """
+        if nbytes > self._left:
+            raise FileFormatError(
+                f"{self._path}: {what} takes {nbytes:,} bytes, and of max_bytes={self._max:,} only "
+                f"{self._left:,} are left; raise max_bytes if you trust the file"
+            )
+        self._left -= nbytes
+
+    def give_back(self, nbytes: int) -> None:
+        """Count memory that was let go."""
+        self._left += nbytes
+
+
+class ModelFile(ABC):
+    """A file open for reading; a context manager that closes it.
+
+    A reader sets ``tensors`` when it is made, and reads one at a time in ``_read``.
+
+    Attributes
+    ----------
+    path : str or PathLike
+    metadata : dict of str to str
+        Text that the file carries beside its tensors.
+    tensors : dict of str to TensorInfo
+    """
+
+    format: ClassVar[str]
+    """What the file is, in a word or two."""
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
+        self.path = path
+        self.budget = budget
+        self.metadata: dict[str, str] = {}
+        self.tensors: dict[str, TensorInfo] = {}
+
+    def read(self, name: str) -> Array:
+        """Return a tensor as a new NumPy array, contiguous and in this machine's byte order.
+
+        Raises
+        ------
+        ArgumentError
+            If there is none of that name.
+        FileFormatError
+            If it is damaged, of an element type that cannot be read, or takes more memory than is allowed.
+        """
+        if name not in self.tensors:
+            raise ArgumentError(f"name: {os.fspath(self.path)} has no tensor {name!r}")
+        self.budget.take(self.tensors[name].nbytes, f"the tensor {name!r}")
+        return self._read(name)
+
+    @abstractmethod
+    def _read(self, name: str) -> Array:
+        """Return a tensor that is there, and whose memory has been counted."""
+
+    @abstractmethod
+    def layers(self) -> list[FoundLayer]:
+        """Return the LSTMs that are in the file."""
+
+    def close(self) -> None:  # noqa: B027  not every reader keeps its file open
+        """Let the file go."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's text; for one that has none to speak of, its kind too."""
+    text = " ".join(str(error).split())
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
+
+
+@contextmanager
+def damaged(path: str | os.PathLike[str], what: str, *errors: type[Exception]) -> Generator[None]:
+    """Turn these errors of a library, or of ours on what a file says, into ``{path}: {what}: ...``.
+
+    Errors of our tree go through as they are.
+    """
+    try:
+        yield
+    except NplstmError:
+        raise
+    except errors as error:
+        raise FileFormatError(f"{os.fspath(path)}: {what}: {describe(error)}") from error
+
+
+def widen_bfloat16(data: "bytes | bytearray | memoryview", shape: tuple[int, ...], order: str = "<") -> Array:
+    """Return bfloat16 numbers, given as bytes, as the same numbers in float32, whose upper half a bfloat16 is."""
+    halves = np.frombuffer(data, dtype=f"{order}u2")
+    return np.left_shift(halves.astype(np.uint32), 16).view(np.float32).reshape(shape)

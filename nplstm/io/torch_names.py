@@ -1,0 +1,115 @@
+"""LSTMs found by the names and shapes of tensors, where torch's names are used and nothing else is said.
+
+A file of named tensors does not say what its layers are. Their names and shapes do: ``weight_hh_l0`` of shape
+(4H, P), whether there is a ``_reverse``, how many numbers follow ``_l``. GRUs and plain RNNs have the same names,
+and other shapes.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nplstm._typing import Array
+from nplstm.io.model_file import FoundLayer, TensorInfo
+
+__all__ = ["layers_by_name"]
+
+_FIELDS = "weight_ih|weight_hh|bias_ih|bias_hh|weight_hr|weight_ch|gain_ih|gain_hh|gain_c|bias_c"
+_NAME = re.compile(
+    rf"(?P<prefix>.*?)(?P<field>{_FIELDS})(_l(?P<layer>0|[1-9]\d*)(?P<reverse>_reverse)?)?", re.DOTALL
+)
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def layers_by_name(tensors: Mapping[str, TensorInfo], read: Callable[[str], Array]) -> list[FoundLayer]:
+    """Return the LSTMs among tensors with torch's names, each called by the prefix of its tensors' names.
+
+    Parameters
+    ----------
+    tensors : mapping of name to TensorInfo
+    read : callable
+        Reads a tensor by its full name.
+    """
+    groups: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
+    for name, info in tensors.items():
+        found = _NAME.fullmatch(name)
+        if found:
+            group = groups.setdefault((found["prefix"], found["layer"] is None), {})
+            group[name.removeprefix(found["prefix"])] = info
+    return [
+        _layer(prefix, group, read, cell=cell)
+        for (prefix, cell), group in groups.items()
+        if _is_lstm(group, "" if cell else "_l0")
+    ]
+
+
+def _is_lstm(group: Mapping[str, TensorInfo], suffix: str) -> bool:
+    """Tell an LSTM from a GRU or a plain RNN, which have the same names, by the rows of ``weight_hh``."""
+    needed = [f"weight_ih{suffix}", f"weight_hh{suffix}"]
+    if not all(name in group and len(group[name].shape) == 2 for name in needed):
+        return False
+    rows, width = group[needed[1]].shape
+    projected = f"weight_hr{suffix}" in group
+    return rows > 0 and rows % 4 == 0 and (projected or rows not in {width, 3 * width})
+
+
+def _layer(
+    prefix: str, group: Mapping[str, TensorInfo], read: Callable[[str], Array], *, cell: bool
+) -> FoundLayer:
+    shapes = {name: info.shape for name, info in group.items()}
+    names = list(group)
+    options, problem = _cell_options(shapes) if cell else _stack_options(shapes)
+    return FoundLayer(
+        name=prefix,
+        options=options,
+        read=lambda: {name: read(prefix + name) for name in names},
+        dtype=", ".join(sorted({info.dtype for info in group.values()})),
+        num_parameters=sum(info.size for info in group.values()),
+        problem=problem,
+    )
+
+
+def _cell_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
+    options: dict[str, Any] = {"kind": "LSTMCell", "bias": "bias_ih" in shapes}
+    options |= {"input_size": shapes["weight_ih"][1], "hidden_size": shapes["weight_hh"][0] // 4}
+    if "weight_hr" in shapes:
+        return options, "weight_hr: an LSTMCell has no projection"
+    if shapes["weight_hh"][1] != options["hidden_size"]:
+        options["recurrent_size"] = shapes["weight_hh"][1]
+    cell, problem = _spec(shapes, "", options["hidden_size"])
+    return options | cell, problem
+
+
+def _stack_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
+    layers = len({name for name in shapes if re.fullmatch(r"weight_hh_l\d+", name)})
+    bidirectional = any(name.endswith("_reverse") for name in shapes)
+    if "weight_hh_l0" not in shapes or f"weight_hh_l{layers - 1}" not in shapes:
+        return {"kind": "LSTM"}, "the numbers of its layers have gaps"
+    sizes = [shapes[f"weight_hh_l{layer}"][0] // 4 for layer in range(layers)]
+    options: dict[str, Any] = {
+        "kind": "LSTM",
+        "input_size": shapes["weight_ih_l0"][-1],
+        "hidden_size": sizes[0] if len(set(sizes)) == 1 else tuple(sizes),
+        "num_layers": layers,
+        "bias": "bias_ih_l0" in shapes,
+        "bidirectional": bidirectional,
+        "proj_size": shapes["weight_hr_l0"][0] if shapes.get("weight_hr_l0") else 0,
+    }
+    width = options["proj_size"] or sizes[0]
+    if shapes["weight_hh_l0"][1] != width:
+        options["recurrent_size"] = shapes["weight_hh_l0"][1]
+    if bidirectional and layers > 1 and shapes.get("weight_ih_l1", ())[-1:] == (width,):
+        options["stacking"] = "independent"  # a layer reads one direction of the layer below, not both
+    cell, problem = _spec(shapes, "_l0", sizes[0])
+    return options | cell, problem
+
+
+def _spec(shapes: Shapes, suffix: str, H: int) -> tuple[dict[str, Any], str | None]:
+    """Return what the weights say of the cell, and what they leave open."""
+    if any(name.startswith("gain_") for name in shapes):
+        return {}, "its layer normalisation is one of two kinds, and the weights do not say which"
+    peepholes = shapes.get("weight_ch" + suffix)
+    if peepholes is None:
+        return {}, None
+    return {"cell": {"peephole": "diagonal" if len(peepholes) == 1 else "full"}}, None
