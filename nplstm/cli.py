@@ -1,7 +1,7 @@
-"""The command line: ``nplstm train``, ``sample``, ``gradcheck``, ``doctor`` and ``bench``.
+"""The command line: files with models in them, a language model to train, a look at the machine.
 
-Exit status: 0 done; 1 a gradient is wrong; 2 bad arguments, bad files, something missing; 130 stopped by Ctrl-C
-(128 + the signal's number, for any signal); 141 the reader of the output has gone.
+Exit status: 0 done; 1 a gradient is wrong, or two layers are not the same; 2 bad arguments, bad files, something
+missing; 130 stopped by Ctrl-C (128 + the signal's number, for any signal); 141 the reader of the output has gone.
 """
 
 import argparse
@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nplstm", description="The LSTM without the framework.")
     parser.add_argument("--version", action="version", version=f"nplstm {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(subparsers)
+    _add_convert(subparsers)
+    _add_run(subparsers)
+    _add_verify(subparsers)
     _add_train(subparsers)
     _add_sample(subparsers)
     _add_gradcheck(subparsers)
@@ -107,6 +111,88 @@ def _add_command(subparsers: Any, name: str, run: Any, help_text: str) -> argpar
     parser = _add_subparser(subparsers, name, run, help_text)
     parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="where to compute")
     return parser
+
+
+def _add_inspect(subparsers: Any) -> None:
+    help_text = "Tell what is in a model file: its LSTMs with their sizes and options, its tensors."
+    parser = _add_report(subparsers, "inspect", _inspect, help_text)
+    _add_model(parser, "path", "FILE")
+
+
+def _inspect(**arguments: Any) -> int:
+    from nplstm.model_files.inspect import inspect  # here and below: what one command needs, no other one imports
+
+    return inspect(**arguments)
+
+
+def _add_convert(subparsers: Any) -> None:
+    help_text = "Carry a trained LSTM from one file format to another."
+    parser = _add_subparser(subparsers, "convert", _convert, help_text)
+    _add_model(parser, "source", "IN")
+    parser.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors, .npz or .onnx")
+    _add_choice_of_layer(parser)
+    parser.add_argument("--format", choices=("safetensors", "npz", "onnx"), help="whatever OUT ends in")
+    parser.add_argument("--tensors", action="store_true", help="convert every tensor as it is, not one LSTM")
+
+
+def _convert(**arguments: Any) -> int:
+    from nplstm.model_files.convert import convert
+
+    return convert(**arguments)
+
+
+def _add_run(subparsers: Any) -> None:
+    parser = _add_command(subparsers, "run", _run, "Run a trained LSTM over an array, which may be large.")
+    _add_model(parser, "model", "MODEL")
+    parser.add_argument(
+        "--input", type=Path, required=True, metavar="X.npy", help="(T, B, I), (B, T, I) or (T, I)"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="replaced where it exists")
+    parser.add_argument("--lengths", metavar="N,N,...", help="of each sequence; or an .npy file")
+    parser.add_argument(
+        "--initial", type=Path, metavar="FILE", help="initial states, as --states writes final ones"
+    )
+    parser.add_argument("--states", type=Path, metavar="FILE", help="where h_n and c_n go; .npz or .safetensors")
+    _add_choice_of_layer(parser)
+
+
+def _run(**arguments: Any) -> int:
+    from nplstm.model_files.run import run
+
+    return run(**arguments)
+
+
+def _add_verify(subparsers: Any) -> None:
+    help_text = "Compare the LSTMs of two files: their parameters, and their outputs on random input."
+    parser = _add_report(subparsers, "verify", _verify, help_text)
+    _add_model(parser, "first", "A")
+    _add_model(parser, "second", "B")
+    parser.add_argument("--layer", metavar="NAME", help="which LSTM, where there are several")
+    parser.add_argument("--second-layer", metavar="NAME", help="in B, where its name is another")
+    parser.add_argument("--tolerance", type=float, metavar="X", help="default: 1e-6, in float64 1e-12")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the input (default: 0)")
+
+
+def _verify(**arguments: Any) -> int:
+    from nplstm.model_files.verify import verify
+
+    return verify(**arguments)
+
+
+def _add_model(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
+    parser.add_argument(
+        name, type=Path, metavar=metavar, help="a file of PyTorch, safetensors, npz, ONNX or Keras"
+    )
+
+
+def _add_choice_of_layer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layer", metavar="NAME", help="which LSTM, where there are several")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="element type; by default the file's")
+    parser.add_argument(
+        "--batch-first",
+        action=argparse.BooleanOptionalAction,
+        help="whether the layer takes (B, T, I); by default what the file says",
+    )
 
 
 def _add_text(parser: argparse.ArgumentParser, default: str) -> None:

@@ -20,7 +20,7 @@ PACKAGE = Path(nplstm.__file__).parent
 
 # Index arithmetic, seeds and files are the host's business; everything else is shared by the backends.
 ON_THE_HOST = {"bench.py", "packing.py", "steps.py", "pieces.py", "params.py", "initialisers.py", "_typing.py"}
-HOST_FOLDERS = {"backends", "io", "language_model", "doctor"}
+HOST_FOLDERS = {"backends", "io", "language_model", "model_files", "doctor"}
 NUMPY_ENGINES = {"_numpy", "compiled"}
 
 

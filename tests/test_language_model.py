@@ -17,7 +17,7 @@ import pytest
 
 import nplstm
 from nplstm.cli import main
-from nplstm.io import read_tensors, write_tensors
+from nplstm.io import open_file, read_tensors, write_tensors
 from nplstm.language_model import (
     Corpus,
     LanguageModel,
@@ -32,6 +32,11 @@ from nplstm.language_model.text import PYDOC, streams
 
 TEXT = "The quick brown fox jumps over the lazy dog; süß, 字!\n" * 60
 SMALL = ["--embedding-size", "4", "--hidden-size", "8", "--batch-size", "3", "--window", "16"]
+
+
+def metadata_of(path):
+    with open_file(path) as file:
+        return file.metadata
 
 
 @pytest.fixture
@@ -49,7 +54,7 @@ def digest(path):
     """Of a file's content; the order of a safetensors file's metadata is chance, and does not count."""
     if path.suffix != ".safetensors":
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path), metadata_of(path)
     content = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         content.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode() + tensors[name].tobytes())
@@ -115,7 +120,7 @@ def test_ctrl_c_in_a_process_of_its_own(text, tmp_path):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in printed
-    _, metadata = read_tensors(out / "checkpoint.safetensors")
+    metadata = metadata_of(out / "checkpoint.safetensors")
     assert json.loads(metadata["progress"])["step"] >= 100
 
 
@@ -194,9 +199,9 @@ def test_damaged_and_foreign_model_files_are_refused(text, tmp_path, capsys):
     model.write_bytes(whole[: len(whole) // 2])
     refuses("not a whole safetensors file", "sample", model)
     model.write_text("a text")
-    refuses("not a whole safetensors file", "sample", model)
+    refuses("of no known kind", "sample", model)
     model.write_bytes(whole)
-    tensors, metadata = read_tensors(model)
+    tensors, metadata = read_tensors(model), metadata_of(model)
     for name in ("head.bias", "lstm.weight_ih_l0", "embedding.weight"):
         write_tensors(model, {k: a for k, a in tensors.items() if k != name}, metadata)
         refuses("the model in this file is damaged", "sample", model)
@@ -231,7 +236,7 @@ def test_damaged_checkpoints_are_refused(text, tmp_path, capsys):
     out = tmp_path / "run"
     run("train", text, "--out", out, "--steps", 4, *SMALL)
     path = out / "checkpoint.safetensors"
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path), metadata_of(path)
     capsys.readouterr()
     progress = json.loads(metadata["progress"])
     hostile = [
@@ -486,13 +491,13 @@ def test_a_missing_package_is_named_before_time_is_spent(missing, text, tmp_path
             raise ImportError(name)
         return import_module(name)
 
-    monkeypatch.setattr("nplstm.io._tensors.import_module", blocked)
+    monkeypatch.setattr("nplstm.io.safetensors_file.import_module", blocked)
     monkeypatch.setattr("nplstm.language_model.commands.import_module", blocked)
     monkeypatch.setattr(Trainer, "update", lambda trainer: pytest.fail("training has begun"))
     assert run("train", text, "--out", tmp_path / "run", *SMALL) == 2
     printed = capsys.readouterr().err
     assert f"{missing} is not installed" in printed
-    assert "pip install 'nplstm[train]'" in printed
+    assert f"pip install 'nplstm[{'train' if missing == 'tqdm' else missing}]'" in printed
 
 
 def test_without_matplotlib_there_is_no_picture_but_a_model(text, tmp_path, monkeypatch, capsys):
@@ -739,7 +744,7 @@ def test_ctrl_c_that_also_ends_the_reader_of_stderr_saves_whole_updates(text, tm
         patch.setattr(LanguageModel, "gradients", interrupt_within_an_update)
         patch.setattr(sys, "stderr", stderr)
         assert run("train", text, "--out", tmp_path / "parts", *common) == 141
-    _, metadata = read_tensors(tmp_path / "parts" / "checkpoint.safetensors")
+    metadata = metadata_of(tmp_path / "parts" / "checkpoint.safetensors")
     assert json.loads(metadata["progress"])["step"] == 7
     assert run("train", "--out", tmp_path / "parts", "--resume") == 0
     for name in ("model.safetensors", "checkpoint.safetensors"):

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
 
 from nplstm._shapes import check_size
 from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError
+from nplstm.io.listing import list_layers, printable
 from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile
 
-__all__ = ["choose_layer", "list_layers", "open_file", "read_tensors"]
+__all__ = ["choose_layer", "open_file", "read_tensors"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -31,8 +31,8 @@ _BY_START: list[tuple[Callable[[bytes], bool], tuple[str, str]]] = [
 def open_file(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> ModelFile:
     """Open a file of tensors, of any kind that is known, to look into it and to read parts of it.
 
-    The content says what it is: PyTorch (zip, TorchScript, or the format before 1.6), safetensors, npz, ONNX, Keras
-    (``.keras``, ``.weights.h5``, ``.h5``). No file can run code, whatever it holds.
+    The content says what it is: PyTorch (zip, TorchScript, or the format before 1.6), safetensors, npz, ONNX,
+    Keras (``.keras``, ``.weights.h5``, ``.h5``). No file can run code, whatever it holds.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
     """
     found = file.layers()
     if not found:
-        names = ", ".join(list(file.tensors)[:8])
+        names = printable(", ".join(list(file.tensors)[:8]))
         raise FileFormatError(
             f"{file.path}: no LSTM is in this {file.format} file; its {len(file.tensors)} tensors: "
             f"{names}{', ...' if len(file.tensors) > 8 else ''}"
@@ -185,26 +185,3 @@ def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
         return chosen[0]
     problem = "several LSTMs" if chosen else "no LSTM"
     raise ArgumentError(f"{file.path}: {problem} by the name {name!r}; there are\n{list_layers(chosen or found)}")
-
-
-def list_layers(found: Sequence[FoundLayer]) -> str:
-    """Return the layers' names and sizes, a line each."""
-    lines: list[str] = []
-    for layer in found:
-        lines.append(f"  {layer.name or '(no prefix)'}: {summary(layer)}")
-        lines += [f"    of {part.name}: {summary(part)}" for part in layer.parts]
-    return "\n".join(lines)
-
-
-def summary(layer: FoundLayer) -> str:
-    """Return what a layer is, as it would be written in Python, and its element type."""
-    options = dict(layer.options)
-    kind = options.pop("kind", "LSTM")
-    sizes = [str(options.pop(name)) for name in ("input_size", "hidden_size") if name in options]
-    usual: dict[str, Any] = {"num_layers": 1, "bias": True, "bidirectional": False, "proj_size": 0, "cell": {}}
-    rest = [
-        f"{name}={value!r}"
-        for name, value in options.items()
-        if usual.get(name, value) != value or name not in usual
-    ]
-    return f"{kind}({', '.join(sizes + rest)}), {layer.dtype}" + (f"; {layer.problem}" if layer.problem else "")

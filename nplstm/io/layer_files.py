@@ -38,9 +38,9 @@ def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | 
         Replaced where it exists.
     format : {"safetensors", "npz", "onnx"}, optional
         By default what the name ends in says (``.npz``, ``.onnx``), else safetensors. "safetensors" and "npz" have
-        torch's names for the weights, and the options, ``CellSpec`` and hidden transform included, beside them; npz
-        needs NumPy alone. "onnx" is a model that any ONNX runtime runs; see ``nplstm.onnx.export``, which has more
-        options.
+        torch's names for the weights, and the options, ``CellSpec`` and hidden transform included, beside them;
+        npz needs NumPy alone. "onnx" is a model that any ONNX runtime runs; ``nplstm.onnx.export`` has more to
+        choose.
 
     Raises
     ------
@@ -142,23 +142,23 @@ def load(
 ) -> LSTM | LSTMCell:
     """Make a layer of the LSTM in a file: PyTorch's, safetensors, npz, ONNX's or Keras's.
 
-    The content says which it is, not the name. Sizes, layers, directions, projection and bias come from what the file
-    says, or else from the names and shapes of its tensors. No file can run code, and no framework is needed.
+    The content says which it is, not the name. Sizes, layers, directions, projection and bias come from what the
+    file says, or else from the names and shapes of its tensors. No file can run code, and no framework is needed.
 
     Parameters
     ----------
     path : str or PathLike
-        ``.pt`` and ``.pth`` (state dicts, whole checkpoints, TorchScript, files from before 1.6), ``.safetensors``,
-        ``.npz``, ``.onnx``, ``.keras``, ``.weights.h5``, ``.h5``.
+        ``.pt`` and ``.pth`` (state dicts, whole checkpoints, TorchScript, files from before 1.6),
+        ``.safetensors``, ``.npz``, ``.onnx``, ``.keras``, ``.weights.h5``, ``.h5``.
     prefix, layer : str, optional
-        Which LSTM, where there are several; either, for they mean the same: what stands before ``weight_ih_l0`` in the
-        tensors' names, ``"encoder.lstm."``, or the name of Keras's layer or ONNX's node. The end of a name, from a dot
-        or slash on, is enough if it fits one alone.
+        Which LSTM, where there are several; either, for they mean the same: what stands before ``weight_ih_l0``
+        in the tensors' names, ``"encoder.lstm."``, or the name of Keras's layer or ONNX's node. The end of a name,
+        from a dot or slash on, is enough if it fits one alone.
     backend : {"numpy", "cupy"}
         Where the layer is to live.
     dtype : dtype, optional
-        Its element type; the weights are cast. By default the file's; float16 becomes float32 where the backend does
-        not compute with it, and bfloat16 always, exactly.
+        Its element type; the weights are cast. By default the file's; float16 becomes float32 where the backend
+        does not compute with it, and bfloat16 always, exactly.
     batch_first : bool, optional
         Whether the layer takes (B, T, I). By default what the file says: Keras's layers do, PyTorch's files do not
         say, and count as False.
@@ -175,8 +175,8 @@ def load(
     ArgumentError
         If the file holds several LSTMs and none was named, or none of that name; the message lists them.
     FileFormatError
-        If the file is damaged, hostile or of no known kind, holds no LSTM, or one that cannot be had here; the message
-        names the reason.
+        If the file is damaged, hostile or of no known kind, holds no LSTM, or one that cannot be had here; the
+        message names the reason.
     BackendUnavailableError, DTypeError
         If the backend is not there, or has no such element type.
     MissingDependencyError
@@ -199,7 +199,7 @@ def load(
     with open_file(path, max_bytes=max_bytes) as file:
         found = choose_layer(file, layer if prefix is None else prefix)
         if found.problem is not None:
-            raise FileFormatError(f"{path}: {found.name or 'its layer'}: {found.problem}")
+            raise FileFormatError(f"{path}: {_named(found)}{found.problem}")
         parameters = found.read()
     return build(path, found, parameters, target, wanted, batch_first)
 
@@ -223,8 +223,11 @@ def build(
     try:
         return layer_of(options, parameters, backend=backend.name, dtype=kind)
     except (ValueError, TypeError, OverflowError, RecursionError, StateDictError) as error:
-        name = f"{found.name!r}: " if found.name else ""
-        raise FileFormatError(f"{path}: {name}its weights and options are no layer's: {error}") from error
+        raise FileFormatError(f"{path}: {_named(found)}its weights and options are no layer's: {error}") from error
+
+
+def _named(found: FoundLayer) -> str:
+    return f"{found.name!r}: " if found.name else ""
 
 
 def _dtype_of(path: str | os.PathLike[str], parameters: Mapping[str, Array], backend: Backend) -> DType:

@@ -41,7 +41,7 @@ def _options(text: str) -> tuple[dict[str, Any], str | None]:
     try:
         options: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return {}, f"is not a layer that nplstm.save wrote: {error}"
+        return {}, f"its options are not those that nplstm.save writes: {error}"
     if not isinstance(options, dict):
-        return {}, f"is not a layer that nplstm.save wrote: its options are {options!r:.60}"
+        return {}, f"its options are not those that nplstm.save writes: {repr(options)[:60]}"
     return cast("dict[str, Any]", options), None

@@ -1,0 +1,44 @@
+"""What was found in a file, in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nplstm.cells.spec import CellSpec
+from nplstm.errors import NplstmError
+from nplstm.io.model_file import FoundLayer
+from nplstm.layers.structure import USUAL
+
+__all__ = ["list_layers", "printable", "summary"]
+
+
+def list_layers(found: Sequence[FoundLayer]) -> str:
+    """Return the layers' names and sizes, a line each."""
+    lines: list[str] = []
+    for layer in found:
+        lines.append(f"  {printable(layer.name) or '(no prefix)'}: {summary(layer)}")
+        lines += [f"    of {printable(part.name)}: {summary(part)}" for part in layer.parts]
+    return "\n".join(lines)
+
+
+def summary(layer: FoundLayer) -> str:
+    """Return what a layer is, as it would be written in Python, and its element type; and what is wrong with it."""
+    options = {name: value for name, value in layer.options.items() if value is not None}
+    kind = printable(str(options.pop("kind", "LSTM")))
+    sizes = [printable(str(options.pop(name))) for name in ("input_size", "hidden_size") if name in options]
+    options["cell"] = _cell(options.get("cell", {}))
+    rest = [f"{name}={value!r}" for name, value in options.items() if USUAL.get(name, ...) != value]
+    problem = f"; {printable(layer.problem)}" if layer.problem else ""
+    return f"{kind}({', '.join(sizes + rest)}), {layer.dtype}{problem}"
+
+
+def _cell(options: Any) -> Any:
+    """Return the cell that a file's options describe; where they describe none, the options."""
+    try:
+        return CellSpec.from_dict(options) if isinstance(options, Mapping) else options
+    except (NplstmError, TypeError, ValueError, OverflowError, RecursionError):
+        return options
+
+
+def printable(text: str) -> str:
+    """Return a text from a file with what would move a terminal's cursor, or worse, written as escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -1,0 +1,153 @@
+"""``nplstm run``: a trained LSTM over an array in a file."""
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.errors import ArgumentError, FileFormatError, ShapeError
+from nplstm.io import atomic_write, load, read_tensors, write_tensors
+from nplstm.io.model_file import damaged
+from nplstm.layers import LSTM
+from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
+
+__all__ = ["run"]
+
+
+def run(
+    model: Path,
+    *,
+    input: Path,
+    output: Path,
+    layer: str | None = None,
+    lengths: str | None = None,
+    initial: Path | None = None,
+    states: Path | None = None,
+    backend: str = "numpy",
+    batch_first: bool | None = None,
+    dtype: str | None = None,
+) -> int:
+    """Run the LSTM of a file over an ``.npy`` array, and write its output to another, wholly or not at all.
+
+    Input and output are mapped, not read: they may be larger than memory.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    lstm = as_lstm(load(model, layer=layer, backend=backend, batch_first=batch_first, dtype=dtype))
+    x = _read_input(input, lstm)
+    batched = x if x.ndim == 3 else x[None] if lstm.batch_first else x[:, None]
+    batch = batched.shape[0 if lstm.batch_first else 1]
+    said = None if lengths is None else _read_lengths(lengths, batch)
+    hx = None if initial is None else _read_states(initial)
+    shape = (*x.shape[:-1], _width(lstm))
+    with _mapped_output(output, shape, lstm.dtype) as out, _progress(batched[..., 0].size) as done:
+        final = run_in_pieces(
+            lstm, batched, out.reshape(*batched.shape[:2], shape[-1]), hx=hx, lengths=said, done=done
+        )
+    if states is not None:
+        write_tensors(states, named_states(final))
+    sys.stdout.write(f"{lstm!r}\n{input} {x.shape} {x.dtype} -> {output} {shape} {lstm.dtype}\n")
+    return 0
+
+
+def _width(lstm: LSTM) -> int:
+    """Return the width of the output."""
+    last = int(np.atleast_1d(lstm.hidden_size)[-1])  # a size for each layer, or one for all
+    sides = 2 if lstm.bidirectional and lstm.merge == "concat" else 1
+    return sides * (lstm.proj_size or last)
+
+
+def _read_array(path: Path) -> Array:
+    with path.open("rb"):
+        pass
+    with damaged(path, "not an array (.npy)", ValueError, TypeError, EOFError, OverflowError, SyntaxError):
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise FileFormatError(f"{path}: not a single array (.npy)")
+    return cast("Array", array)
+
+
+def _read_input(path: Path, lstm: LSTM) -> Array:
+    x = _read_array(path)
+    if x.dtype.kind != "f":
+        raise FileFormatError(f"{path}: expected floating-point numbers, got {x.dtype}")
+    axes = "(B, T, I)" if lstm.batch_first else "(T, B, I)"
+    if x.ndim not in {2, 3} or x.shape[-1] != lstm.input_size:
+        raise ShapeError(f"{path}: expected shape {axes} or (T, I) with I={lstm.input_size}, got {x.shape}")
+    return x
+
+
+def _read_lengths(text: str, batch: int) -> Array:
+    """Read lengths from an ``.npy`` file, or from numbers with commas between them."""
+    if text.endswith(".npy"):
+        lengths = _read_array(Path(text))
+    else:
+        try:
+            lengths = np.array([int(number) for number in text.split(",")])
+        except ValueError:
+            raise ArgumentError(
+                f"--lengths: expected integers with commas between them, or an .npy file, got {text!r}"
+            ) from None
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        raise ArgumentError(
+            f"--lengths: expected {batch} integers, one for each sequence, got {lengths.dtype} {lengths.shape}"
+        )
+    return lengths.astype(np.int64)
+
+
+def _read_states(path: Path) -> States:
+    """Read initial states as ``--states`` writes final ones: ``h_n``, ``c_n``, by layers ``h_n_l0``, ..."""
+    arrays = read_tensors(path)
+    found: list[Any] = []
+    for name in STATES:
+        layers = [key for key in arrays if key.startswith(f"{name}_l")]
+        if name in arrays:
+            found.append(arrays[name])
+        elif layers:
+            found.append(tuple(arrays[f"{name}_l{k}"] for k in range(len(layers)) if f"{name}_l{k}" in arrays))
+    if len(found) < 2:
+        raise ArgumentError(f"--initial: {path} has no h_n and c_n, only {', '.join(arrays)}")
+    return tuple(found)
+
+
+@contextmanager
+def _mapped_output(path: Path, shape: tuple[int, ...], dtype: Any) -> Generator[Array]:
+    """Yield an array that lies in a file that becomes ``path`` at the end, if all goes well."""
+    with atomic_write(path) as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        file.truncate(start + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        file.flush()
+        mapped = np.memmap(file, dtype=dtype, mode="r+", offset=start, shape=shape)
+        yield mapped
+        mapped.flush()
+
+
+@contextmanager
+def _progress(total: int) -> Generator[Any]:
+    """Yield what is told of each piece: a bar while a user waits at a terminal, where tqdm is installed."""
+    if not sys.stderr.isatty():
+        yield _silent
+        return
+    try:
+        bar: Any = import_module("tqdm").tqdm
+    except ImportError:
+        sys.stderr.write(f"{total:,} steps ...{os.linesep}")
+        yield _silent
+        return
+    with bar(total=total, unit=" steps", unit_scale=True, dynamic_ncols=True) as shown:
+        yield shown.update
+
+
+def _silent(count: int) -> None:
+    """Show nothing."""

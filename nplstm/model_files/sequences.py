@@ -1,0 +1,153 @@
+"""A layer over arrays that may lie in files: piece by piece, so that long inputs fit and show progress."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.backends import Backend, get_backend
+from nplstm.errors import ArgumentError, ShapeError
+from nplstm.layers import LSTM, LSTMCell
+
+__all__ = ["STATES", "States", "as_lstm", "named_states", "run_in_pieces"]
+
+_ROWS = 1 << 14
+"""Steps of sequences in a piece: enough that a call's own cost is nothing, few enough to show progress."""
+
+States = tuple[Any, ...]
+"""(h, c) and, of a hidden transform, s; each an array, or a tuple of them where layers differ in size."""
+
+
+STATES = ("h_n", "c_n", "s_n")
+"""What files call the final states; where layers differ in size, each has ``_l0``, ... at its end."""
+
+
+class _Piece(NamedTuple):
+    steps: slice
+    sequences: slice
+
+    @property
+    def size(self) -> int:
+        """How many steps of sequences."""
+        return (self.steps.stop - self.steps.start) * (self.sequences.stop - self.sequences.start)
+
+
+def as_lstm(layer: LSTM | LSTMCell) -> LSTM:
+    """Return a layer that runs over sequences: the layer itself, or one of that single cell."""
+    if isinstance(layer, LSTM):
+        return layer
+    recurrent = None if layer.recurrent_size == layer.hidden_size else layer.recurrent_size
+    return LSTM(
+        layer.input_size,
+        layer.hidden_size,
+        bias=layer.bias,
+        cell=layer.cell,
+        recurrent_size=recurrent,
+        backend=layer.backend,
+        dtype=layer.dtype,
+        rng={f"{name}_l0": get_backend(layer.backend).to_numpy(a) for name, a in layer.parameters.items()},
+    )
+
+
+def run_in_pieces(
+    lstm: LSTM,
+    x: Array,
+    out: Array,
+    *,
+    hx: States | None = None,
+    lengths: Array | None = None,
+    done: Callable[[int], object] = lambda _: None,
+) -> States:
+    """Run a layer over ``x`` and write its output to ``out``.
+
+    Parameters
+    ----------
+    lstm : LSTM
+    x : ndarray, shape (T, B, I), or (B, T, I) with ``batch_first``
+        May be mapped from a file; converted to the layer's element type a piece at a time.
+    out : ndarray
+        Where the output goes; may be mapped from a file.
+    hx : tuple of ndarrays, optional
+        The initial states, as for a call.
+    lengths : ndarray of int, shape (B,), optional
+    done : callable
+        Told after each piece how many steps of sequences it had.
+
+    Returns
+    -------
+    tuple of ndarrays
+        The final states, as a call returns them.
+    """
+    backend = get_backend(lstm.backend)
+    steps, batch = (x.shape[1], x.shape[0]) if lstm.batch_first else x.shape[:2]
+    if min(steps, batch) < 1:
+        raise ShapeError(f"input: expected at least one step and one sequence, got {x.shape}")
+    along_time = not (lstm.bidirectional or lstm.reverse)
+    state = None if hx is None else _each(hx, lambda array: backend.asarray(array.astype(lstm.dtype)))
+    finals: list[States] = []
+    for piece in _cut(steps, batch, along_time=along_time):
+        own = None if state is None else _each(state, lambda array, piece=piece: array[:, piece.sequences])
+        final = _run_piece(lstm, backend, x, out, piece, own, lengths)
+        if along_time:
+            state, finals = final, [final]  # what follows goes on from here
+        else:
+            finals.append(final)
+        done(piece.size)
+    return _side_by_side([_each(final, backend.to_numpy) for final in finals])
+
+
+def _cut(steps: int, batch: int, *, along_time: bool) -> list[_Piece]:
+    """Cut the work along time, where a step needs only those before it; else into groups of sequences."""
+    if along_time:
+        block = max(_ROWS // batch, 1)
+        return [_Piece(slice(t, min(t + block, steps)), slice(0, batch)) for t in range(0, steps, block)]
+    group = max(_ROWS // steps, 1)
+    return [_Piece(slice(0, steps), slice(b, min(b + group, batch))) for b in range(0, batch, group)]
+
+
+def _run_piece(
+    lstm: LSTM, backend: Backend, x: Array, out: Array, piece: _Piece, hx: States | None, lengths: Array | None
+) -> States:
+    at = (piece.sequences, piece.steps) if lstm.batch_first else (piece.steps, piece.sequences)
+    left = None
+    if lengths is not None:  # of each sequence, in this piece
+        start, stop = piece.steps.start, piece.steps.stop
+        left = np.clip(lengths[piece.sequences] - start, 0, stop - start)
+    output, final = lstm(backend.asarray(x[at].astype(lstm.dtype)), hx, lengths=left)
+    if isinstance(output, tuple):
+        raise ArgumentError("merge='none': the model returns its directions apart, and a file holds one array")
+    out[at] = backend.to_numpy(output)
+    return final
+
+
+def _each(states: States, change: Callable[[Array], Array]) -> States:
+    """Return the states with each array changed, those of single layers too."""
+    return tuple(
+        tuple(map(change, cast("tuple[Array, ...]", state))) if isinstance(state, tuple) else change(state)
+        for state in states
+    )
+
+
+def _side_by_side(finals: list[States]) -> States:
+    """Join the states of groups of sequences along the batch."""
+    if len(finals) == 1:
+        return finals[0]
+    joined: list[Any] = []
+    for group in zip(*finals, strict=True):
+        by_layer = isinstance(group[0], tuple)
+        arrays = zip(*group, strict=True) if by_layer else [group]
+        together = tuple(np.concatenate(array, axis=1) for array in arrays)
+        joined.append(together if by_layer else together[0])
+    return tuple(joined)
+
+
+def named_states(states: States) -> dict[str, Array]:
+    """Return states by their names in files."""
+    named: dict[str, Array] = {}
+    for name, state in zip(STATES, states, strict=False):
+        if isinstance(state, tuple):
+            named |= {f"{name}_l{k}": array for k, array in enumerate(cast("tuple[Array, ...]", state))}
+        else:
+            named[name] = state
+    return named

@@ -1,0 +1,113 @@
+"""``nplstm verify``: whether two files hold the same layer, in its parameters and in what it computes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from nplstm._typing import Array, Arrays
+from nplstm.errors import ArgumentError
+from nplstm.io import load
+from nplstm.layers import LSTM
+from nplstm.model_files.sequences import as_lstm, named_states
+
+__all__ = ["verify"]
+
+_STEPS, _BATCH = 17, 3
+_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+"""Of outputs that are below 1: a few roundings of sums in another order."""
+
+
+def verify(
+    first: Path,
+    second: Path,
+    *,
+    layer: str | None = None,
+    second_layer: str | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    as_json: bool = False,
+) -> int:
+    """Print the greatest differences between two files' layers: of parameters, and of outputs on random input.
+
+    Both are compared in the wider of their two element types. Biases are compared as what acts, the sum of the
+    two: Keras has one, torch and ONNX have two.
+
+    Returns
+    -------
+    int
+        0 if the outputs agree to ``tolerance``; 1 if not.
+    """
+    a, b = (as_lstm(load(path, layer=name)) for path, name in ((first, layer), (second, second_layer or layer)))
+    bound = max(_TOLERANCE[lstm.dtype.name] for lstm in (a, b)) if tolerance is None else tolerance
+    dtypes = [lstm.dtype.name for lstm in (a, b)]
+    dtype = np.promote_types(a.dtype, b.dtype)
+    a, b = a.to(dtype=dtype), b.to(dtype=dtype)
+    _check_comparable(a, b)
+    parameters = _differences(_acting(a), _acting(b))
+    outputs = _differences(_results(a, seed), _results(b, seed))
+    same = all(difference <= bound for difference in outputs.values())
+    found = {
+        "layers": [repr(a), repr(b)],
+        "dtypes": dtypes,
+        "parameters": parameters,
+        "outputs": outputs,
+        "tolerance": bound,
+        "same": same,
+    }
+    sys.stdout.write((json.dumps(found, indent=2) if as_json else _text(found)) + "\n")
+    return 0 if same else 1
+
+
+def _check_comparable(a: LSTM, b: LSTM) -> None:
+    """Raise unless both take and return arrays of the same sizes."""
+    for name in ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size"):
+        one, other = getattr(a, name), getattr(b, name)
+        if one != other:
+            raise ArgumentError(
+                f"{name}: the first file's layer has {one}, the second's {other}: not the same layer"
+            )
+
+
+def _acting(lstm: LSTM) -> dict[str, Array]:
+    """Return the parameters by name, with two biases as their sum, except where each is normalised on its own."""
+    named = dict(lstm.parameters)
+    if lstm.cell.layer_norm is None:
+        for name in [name for name in named if name.startswith("bias_ih")]:
+            named[name.replace("bias_ih", "bias")] = named.pop(name) + named.pop(name.replace("ih", "hh"))
+    return named
+
+
+def _results(lstm: LSTM, seed: int) -> dict[str, Array]:
+    """Return output and final states on random input, by name, with time first."""
+    x = np.random.default_rng(seed).standard_normal((_STEPS, _BATCH, lstm.input_size)).astype(lstm.dtype)
+    output, final = lstm(x.swapaxes(0, 1) if lstm.batch_first else x)
+    outputs = cast("tuple[Array, ...]", output if isinstance(output, tuple) else (output,))
+    shown = {f"output_{k}" if k else "output": array for k, array in enumerate(outputs)}
+    if lstm.batch_first:
+        shown = {name: array.swapaxes(0, 1) for name, array in shown.items()}
+    return shown | named_states(final)
+
+
+def _differences(a: Arrays, b: Arrays) -> dict[str, float]:
+    """Return the greatest difference of each array; infinite where one is missing or of another shape."""
+    alike = {name: name in a and name in b and a[name].shape == b[name].shape for name in {**a, **b}}
+    return {name: _greatest(a[name], b[name]) if same else float("inf") for name, same in alike.items()}
+
+
+def _greatest(a: Array, b: Array) -> float:
+    """Return the greatest difference; NaN in the same places is none, elsewhere it is infinite."""
+    unlike = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    difference = np.abs(a[unlike] - b[unlike])
+    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"{repr_}, {dtype}" for repr_, dtype in zip(found["layers"], found["dtypes"], strict=True)]
+    for kind in ("parameters", "outputs"):
+        lines += ["", f"greatest difference of {kind}"]
+        lines += [f"  {name:<20} {difference:.3g}" for name, difference in found[kind].items()]
+    verdict = "the outputs agree" if found["same"] else "THE OUTPUTS DIFFER"
+    return "\n".join([*lines, "", f"{verdict} (to {found['tolerance']:g}, on random input)"])
