@@ -1,6 +1,6 @@
 """What was found in a file, in words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nplstm.cells.spec import CellSpec
@@ -21,7 +21,7 @@ def list_layers(found: Sequence[FoundLayer]) -> str:
 
 
 def summary(layer: FoundLayer) -> str:
-    """Return what a layer is, as it would be written in Python, and its element type; and what is wrong with it."""
+    """Return what a layer is, as it would be written in Python, its element type, and what is wrong with it."""
     options = {name: value for name, value in layer.options.items() if value is not None}
     kind = printable(str(options.pop("kind", "LSTM")))
     sizes = [printable(str(options.pop(name))) for name in ("input_size", "hidden_size") if name in options]
@@ -34,7 +34,7 @@ def summary(layer: FoundLayer) -> str:
 def _cell(options: Any) -> Any:
     """Return the cell that a file's options describe; where they describe none, the options."""
     try:
-        return CellSpec.from_dict(options) if isinstance(options, Mapping) else options
+        return CellSpec.from_dict(options)
     except (NplstmError, TypeError, ValueError, OverflowError, RecursionError):
         return options
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from nplstm._typing import Array
+from nplstm._typing import Array, DType
 from nplstm.errors import ArgumentError, FileFormatError, NplstmError
 
 __all__ = [
@@ -49,10 +49,19 @@ class TensorInfo(NamedTuple):
     @property
     def nbytes(self) -> int:
         """The memory that it takes once it is read; of a type that cannot be read, 0."""
+        return self.size * self._as_read.itemsize if self.readable else 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether NumPy has the element type, or one that holds all its values."""
         try:
-            return self.size * np.dtype(WIDENED.get(self.dtype, self.dtype)).itemsize
+            return not self._as_read.hasobject
         except TypeError:
-            return 0
+            return False
+
+    @property
+    def _as_read(self) -> DType:
+        return np.dtype(WIDENED.get(self.dtype, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,10 @@ class ModelFile(ABC):
         """
         if name not in self.tensors:
             raise ArgumentError(f"name: {os.fspath(self.path)} has no tensor {name!r}")
-        self.budget.take(self.tensors[name].nbytes, f"the tensor {name!r}")
+        info = self.tensors[name]
+        if not info.readable:
+            raise FileFormatError(f"{self.path}: the tensor {name!r} is {info.dtype}, which NumPy does not have")
+        self.budget.take(info.nbytes, f"the tensor {name!r}")
         return self._read(name)
 
     @abstractmethod

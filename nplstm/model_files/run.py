@@ -16,6 +16,7 @@ from nplstm.io import atomic_write, load, read_tensors, write_tensors
 from nplstm.io.model_file import damaged
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
+from nplstm.steps import check_lengths
 
 __all__ = ["run"]
 
@@ -46,7 +47,8 @@ def run(
     x = _read_input(input, lstm)
     batched = x if x.ndim == 3 else x[None] if lstm.batch_first else x[:, None]
     batch = batched.shape[0 if lstm.batch_first else 1]
-    said = None if lengths is None else _read_lengths(lengths, batch)
+    steps = batched.shape[1 if lstm.batch_first else 0]
+    said = None if lengths is None else _read_lengths(lengths, steps, batch)
     hx = None if initial is None else _read_states(initial)
     shape = (*x.shape[:-1], _width(lstm))
     with _mapped_output(output, shape, lstm.dtype) as out, _progress(batched[..., 0].size) as done:
@@ -86,7 +88,7 @@ def _read_input(path: Path, lstm: LSTM) -> Array:
     return x
 
 
-def _read_lengths(text: str, batch: int) -> Array:
+def _read_lengths(text: str, steps: int, batch: int) -> Array:
     """Read lengths from an ``.npy`` file, or from numbers with commas between them."""
     if text.endswith(".npy"):
         lengths = _read_array(Path(text))
@@ -97,11 +99,7 @@ def _read_lengths(text: str, batch: int) -> Array:
             raise ArgumentError(
                 f"--lengths: expected integers with commas between them, or an .npy file, got {text!r}"
             ) from None
-    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
-        raise ArgumentError(
-            f"--lengths: expected {batch} integers, one for each sequence, got {lengths.dtype} {lengths.shape}"
-        )
-    return lengths.astype(np.int64)
+    return check_lengths(lengths, steps=steps, batch=batch, minimum=0, argument="--lengths")
 
 
 def _read_states(path: Path) -> States:

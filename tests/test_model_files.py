@@ -1,0 +1,345 @@
+"""``nplstm inspect``, ``convert``, ``run``, ``verify``, as a user runs them."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+import numpy as np
+import pytest
+from cases import CELLS
+
+import nplstm
+from nplstm.cli import main
+from nplstm.io import open_file, read_tensors, write_tensors
+from nplstm.model_files import sequences
+
+I, H = 3, 5
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(name="m.npz", **options):
+    options = dict(rng=0) | options
+    layer = nplstm.LSTM(I, H, **options)
+    nplstm.save(layer, name)
+    return layer
+
+
+def draw(*shape, dtype="float32", seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def test_inspect_tells_what_is_there(folder, capsys):
+    parts = {"encoder.": nplstm.LSTM(I, H, 2, bidirectional=True), "cell.": nplstm.LSTMCell(2, 7, bias=False)}
+    arrays = {prefix + name: a for prefix, layer in parts.items() for name, a in layer.parameters.items()}
+    write_tensors("m.safetensors", arrays | {"steps": np.array(3)}, {"note": "\x1b[31mred"})
+    assert run("inspect", "m.safetensors") == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert lines[0].startswith("m.safetensors: safetensors, ")
+    assert (
+        f"  encoder.: LSTM(3, 5, num_layers=2, bidirectional=True), float32, {parts['encoder.'].num_parameters:,} "
+        in shown
+    )
+    assert "  cell.: LSTMCell(2, 7, bias=False), float32, 252 parameters" in lines
+    assert any(line.split() == ["encoder.weight_hh_l1_reverse", "float32", "(20,", "5)"] for line in lines)
+    assert any(line.split() == ["steps", "int64", "()"] for line in lines)
+    total = sum(array.size for array in arrays.values())
+    assert f"total: {len(arrays) + 1} tensors, {total + 1:,} elements" in shown
+    assert f"of them {total:,} parameters of LSTMs" in shown
+    assert "note: \\x1b[31mred" in shown  # nothing that would reach a terminal as a command
+
+
+def test_inspect_as_json(folder, capsys):
+    layer = make(cell=nplstm.CellSpec(peephole="full", clip=3))
+    assert run("inspect", "m.npz", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["format"] == "npz"
+    assert found["size"] == (folder / "m.npz").stat().st_size
+    (record,) = found["layers"]
+    assert record["options"]["cell"]["peephole"] == "full"
+    assert record["parameters"] == found["total"]["parameters_of_lstms"] == layer.num_parameters
+    assert found["tensors"]["weight_ih_l0"] == {"shape": [4 * H, I], "dtype": "float32"}
+    assert found["total"]["bytes"] == 4 * layer.num_parameters
+
+
+def test_inspect_of_a_file_without_an_lstm(folder, capsys):
+    write_tensors("x.npz", {"a": np.zeros(2)})
+    assert run("inspect", "x.npz") == 0
+    assert "no LSTM" in capsys.readouterr().out
+    assert run("inspect", "none") == 2
+    assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["out.safetensors", "out.npz"])
+def test_convert_keeps_the_layer(folder, target, capsys):
+    layer = make(num_layers=2, dropout=0.3, cell=nplstm.CellSpec(zoneout_h=0.1))
+    assert run("convert", "m.npz", target) == 0
+    shown = capsys.readouterr().out
+    assert repr(layer) in shown
+    assert f"{(folder / target).stat().st_size:,} bytes in {target}" in shown
+    assert repr(nplstm.load(target)) == repr(layer)
+    assert run("verify", "m.npz", target) == 0
+    assert "the outputs agree" in capsys.readouterr().out
+
+
+def test_convert_with_choices(folder, capsys):
+    one, two = nplstm.LSTM(I, H, rng=0), nplstm.LSTM(I, 2, rng=1)
+    parts = {"a.": one, "b.": two}
+    arrays = {prefix + name: a for prefix, layer in parts.items() for name, a in layer.parameters.items()}
+    write_tensors("two.npz", arrays, {"note": "kept"})
+    assert run("convert", "two.npz", "out") == 2
+    assert "2 LSTMs are in this file; name one of them" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    assert (
+        run("convert", "two.npz", "out", "--layer", "b", "--dtype", "float64", "--batch-first", "--format", "npz")
+        == 0
+    )
+    assert repr(nplstm.load("out")) == "LSTM(3, 2, batch_first=True, dtype='float64')"
+    assert run("convert", "two.npz", "all.safetensors", "--tensors") == 0
+    with open_file("all.safetensors") as file:
+        assert file.metadata == {"note": "kept"}
+    assert all(np.array_equal(read_tensors("all.safetensors")[name], array) for name, array in arrays.items())
+    assert run("convert", "two.npz", "x.npz", "--tensors", "--layer", "a") == 2
+    assert "--layer: is about one LSTM, and --tensors" in capsys.readouterr().err
+    assert run("convert", "two.npz", "x.pt", "--layer", "a") == 2
+    assert "ends in .pt, and that is read, not written" in capsys.readouterr().err
+
+
+def test_verify_sees_a_difference(folder, capsys):
+    layer = make("a.npz", dtype="float64")
+    spoilt = dict(layer.state_dict())
+    spoilt["weight_hh_l0"] = spoilt["weight_hh_l0"].copy()
+    spoilt["weight_hh_l0"][3, 2] += 1e-3
+    write_tensors("b.npz", spoilt)
+    assert run("verify", "a.npz", "b.npz", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"]["weight_hh_l0"] == pytest.approx(1e-3)
+    assert [name for name, difference in found["parameters"].items() if difference] == ["weight_hh_l0"]
+    assert 1e-8 < found["outputs"]["output"] < 1e-3
+    assert not found["same"]
+    assert run("verify", "a.npz", "b.npz", "--tolerance", "0.01") == 0
+    assert run("verify", "a.npz", "b.npz") == 1
+    assert "THE OUTPUTS DIFFER (to 1e-12, on random input)" in capsys.readouterr().out
+
+
+def test_verify_of_unlike_layers(folder, capsys):
+    make("a.npz")
+    make("b.npz", num_layers=2)
+    assert run("verify", "a.npz", "b.npz") == 2
+    assert "num_layers: the first file's layer has 1, the second's 2" in capsys.readouterr().err
+    layer = make("c.npz", cell=nplstm.CellSpec(peephole="diagonal"), batch_first=True)
+    assert run("verify", "a.npz", "c.npz", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"]["weight_ch_l0"] == float("inf")
+    assert found["layers"][1] == repr(layer)
+
+
+def test_verify_takes_layout_dtype_and_biases_into_account(folder, capsys):
+    layer = make("a.npz")
+    arrays = {name: a.astype(np.float64) for name, a in layer.parameters.items()}
+    arrays["bias_ih_l0"], arrays["bias_hh_l0"] = arrays["bias_ih_l0"] + arrays["bias_hh_l0"], np.zeros(4 * H)
+    write_tensors("b.npz", arrays)
+    nplstm.save(nplstm.load("b.npz", batch_first=True), "c.npz")
+    assert run("verify", "a.npz", "c.npz", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["dtypes"] == ["float32", "float64"]
+    assert found["tolerance"] == 1e-6
+    write_tensors("nan.npz", arrays | {"bias_ih_l0": np.full(4 * H, np.nan)})
+    assert run("verify", "a.npz", "nan.npz", "--json") == 1
+    assert run("verify", "nan.npz", "nan.npz") == 0
+
+
+RUNS = {
+    "plain": {},
+    "two layers": dict(num_layers=2, batch_first=True),
+    "bidirectional": dict(num_layers=2, bidirectional=True),
+    "bidirectional batch first": dict(bidirectional=True, batch_first=True, merge="sum"),
+    "independent": dict(num_layers=2, bidirectional=True, stacking="independent", merge="mean"),
+    "reverse": dict(reverse=True),
+    "processing": dict(reverse=True, output_order="processing", batch_first=True),
+    "sizes": dict(hidden_size=(5, 7), num_layers=2),
+    "sizes bidirectional": dict(hidden_size=(5, 7), num_layers=2, bidirectional=True),
+    "projection": dict(proj_size=2, dtype="float64"),
+    "transform": dict(hidden_transform=nplstm.Projection(4)),
+    "residual": dict(num_layers=3, residual=True),
+}
+
+
+def make_row(name):
+    options = dict(RUNS[name])
+    layer = nplstm.LSTM(I, options.pop("hidden_size", H), **options, rng=0)
+    nplstm.save(layer, "m.npz")
+    return layer
+
+
+def flat(states):
+    return [array for state in states for array in (state if isinstance(state, tuple) else (state,))]
+
+
+@pytest.mark.parametrize("lengths", [None, [11, 0, 4, 7]])
+@pytest.mark.parametrize("name", RUNS)
+def test_run_is_a_call(folder, name, lengths, monkeypatch):
+    monkeypatch.setattr(sequences, "_ROWS", 9)  # several pieces
+    layer = make_row(name)
+    x = draw(4, 11, I, dtype=layer.dtype) if layer.batch_first else draw(11, 4, I, dtype=layer.dtype)
+    np.save("x.npy", x)
+    said = [] if lengths is None else ["--lengths", ",".join(map(str, lengths))]
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", "--states", "s.npz", *said) == 0
+    output, final = layer(x, lengths=lengths)
+    tolerance = dict(rtol=0, atol=1e-6)  # sums over a batch of another size round otherwise
+    np.testing.assert_allclose(np.load("y.npy"), output, **tolerance)
+    assert np.load("y.npy").dtype == layer.dtype
+    states = read_tensors("s.npz")
+    for array, expected in zip(states.values(), flat(final), strict=True):
+        np.testing.assert_allclose(array, expected, **tolerance)
+    # and on from there
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "z.npy", "--initial", "s.npz", *said) == 0
+    np.testing.assert_allclose(np.load("z.npy"), layer(x, final, lengths=lengths)[0], **tolerance)
+    assert sorted(path.name for path in folder.iterdir()) == ["m.npz", "s.npz", "x.npy", "y.npy", "z.npy"]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_run_of_every_cell(folder, cell):
+    layer = make(cell=nplstm.CellSpec(**CELLS[cell]), dtype="float64")
+    x = draw(7, 2, I, dtype="float64")
+    np.save("x.npy", x)
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 0
+    assert np.array_equal(np.load("y.npy"), layer(x)[0])
+
+
+def test_run_of_a_cell_and_of_one_sequence(folder):
+    cell = nplstm.LSTMCell(I, H, rng=0)
+    nplstm.save(cell, "cell.npz")
+    x = draw(6, I)
+    np.save("x.npy", x)
+    assert run("run", "cell.npz", "--input", "x.npy", "--output", "y.npy") == 0
+    state = None
+    for step, x_t in enumerate(x):
+        state = cell(x_t, state)
+        np.testing.assert_allclose(np.load("y.npy")[step], state[0], rtol=0, atol=1e-6)
+    make(batch_first=True)
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 0
+    assert np.load("y.npy").shape == (6, H)
+
+
+def test_run_with_batch_first_and_lengths_in_a_file(folder):
+    layer = make()
+    x = draw(4, 9, I, dtype="float64")
+    np.save("x.npy", x)
+    np.save("n.npy", np.array([9, 1, 0, 3], dtype=np.uint8))
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", "--batch-first", "--lengths", "n.npy") == 0
+    expected, _ = layer(x.swapaxes(0, 1).astype(np.float32), lengths=[9, 1, 0, 3])
+    np.testing.assert_allclose(np.load("y.npy"), expected.swapaxes(0, 1), rtol=0, atol=1e-6)
+
+
+WRONG = {
+    "integers": (np.zeros((3, 2, I), int), [], "x.npy: expected floating-point numbers, got int64"),
+    "width": (np.zeros((3, 2, 4)), [], r"x.npy: expected shape (T, B, I) or (T, I) with I=3, got (3, 2, 4)"),
+    "axes": (np.zeros((1, 3, 2, I)), [], "x.npy: expected shape"),
+    "no step": (np.zeros((0, 2, I)), [], "input: expected at least one step and one sequence, got (0, 2, 3)"),
+    "no sequence": (np.zeros((2, 0, I)), [], "input: expected at least one step and one sequence, got (2, 0, 3)"),
+    "lengths": (np.zeros((3, 2, I)), ["--lengths", "1,x"], "--lengths: expected integers with commas"),
+    "many lengths": (
+        np.zeros((3, 2, I)),
+        ["--lengths", "1,2,3"],
+        "--lengths: expected one for each of B=2 sequences, got 3",
+    ),
+    "long": (
+        np.zeros((3, 2, I)),
+        ["--lengths", "1,4"],
+        "--lengths: expected integers in [0, T=3], got --lengths[1] = 4",
+    ),
+    "states": (np.zeros((3, 2, I)), ["--initial", "m.npz"], "--initial: m.npz has no h_n and c_n"),
+    "objects": (np.array([{}], dtype=object), [], "x.npy: not an array (.npy)"),
+    "backend": (np.zeros((3, 2, I)), ["--layer", "none"], "no LSTM by the name 'none'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input_is_named_and_leaves_nothing(folder, name, capsys):
+    make()
+    array, arguments, message = WRONG[name]
+    np.save("x.npy", array, allow_pickle=True)
+    (folder / "y.npy").write_bytes(b"old")
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert (folder / "y.npy").read_bytes() == b"old"
+    assert sorted(path.name for path in folder.iterdir()) == ["m.npz", "x.npy", "y.npy"]
+
+
+def test_what_one_file_cannot_hold_is_named(folder, capsys):
+    make(bidirectional=True, merge="none")
+    np.save("x.npy", draw(3, 2, I))
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 2
+    assert "merge='none': the model returns its directions apart" in capsys.readouterr().err
+    assert not (folder / "y.npy").exists()
+    (folder / "x.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 2
+    assert "x.npy: not an array (.npy)" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_the_old_output(folder, monkeypatch, capsys):
+    make()
+    np.save("x.npy", draw(30, 2, I))
+    (folder / "y.npy").write_bytes(b"old")
+    monkeypatch.setattr(sequences, "_ROWS", 9)
+    calls = []
+
+    def interrupted(lstm, *arguments, **words):
+        calls.append(lstm)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return call(lstm, *arguments, **words)
+
+    call = nplstm.LSTM.__call__
+    monkeypatch.setattr(nplstm.LSTM, "__call__", interrupted)
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 130
+    assert (folder / "y.npy").read_bytes() == b"old"
+    assert sorted(path.name for path in folder.iterdir()) == ["m.npz", "x.npy", "y.npy"]
+
+
+def test_an_input_larger_than_memory(folder):
+    """300 MB of input in a process that may take 200 MB for data."""
+    layer = nplstm.LSTM(128, 16, rng=0)
+    nplstm.save(layer, "m.npz")
+    np.lib.format.open_memmap("x.npy", mode="w+", dtype=np.float32, shape=(150_000, 4, 128))
+    code = """
+import resource, sys
+from nplstm.cli import main
+import nplstm
+nplstm.set_num_threads(1)
+resource.setrlimit(resource.RLIMIT_DATA, (200 * 2**20,) * 2)
+sys.exit(main(["run", "m.npz", "--input", "x.npy", "--output", "y.npy"]))
+"""
+    environment = dict(os.environ, OPENBLAS_NUM_THREADS="1", NPLSTM_ENGINES="numpy")
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    output = np.load("y.npy", mmap_mode="r")
+    expected, _ = layer(np.zeros((50, 4, 128), np.float32))
+    np.testing.assert_allclose(output[:50], expected, rtol=0, atol=1e-6)
+    assert output.shape == (150_000, 4, 16)
+    assert np.isfinite(output[-1]).all()
+
+
+def test_a_bar_is_shown_at_a_terminal(folder):
+    make()
+    np.save("x.npy", draw(3000, 2, I))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "nplstm", "run", "m.npz", "--input", "x.npy", "--output", "y.npy"]
+    subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    assert "100%" in shown
+    assert "6.00k/6.00k" in shown
