@@ -1,14 +1,20 @@
 """A layer in a file: every option, and files that are not what they should be."""
 
+import dataclasses
 import json
 
+import hypothesis
 import numpy as np
 import pytest
 from cases import CELLS, LAYERS
+from hypothesis import given
+from hypothesis import strategies as st
 from variants import Variant
 
 import nplstm
+from nplstm import Activation
 from nplstm.io import open_file, read_tensors, write_tensors
+from nplstm.ops.activations import _FUNCTIONS as FUNCTIONS
 
 SAVED = [name for name, row in LAYERS.items() if row.transform != "state"]
 
@@ -125,3 +131,100 @@ def test_a_file_without_a_layer(tmp_path):
         nplstm.load(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
         nplstm.load(tmp_path / "none")
+
+
+def numbers(low, high):
+    return st.floats(low, high, exclude_min=low == 0 and high > 1)
+
+
+@st.composite
+def cells(draw, bias):
+    """Draw any CellSpec there is; with layer normalisation where the biases allow it."""
+    activations = st.sampled_from(sorted(FUNCTIONS)).flatmap(lambda name: st.builds(Activation, st.just(name)))
+    constants = st.builds(Activation, st.just("LeakyRelu"), numbers(-2, 2))
+    probability = st.one_of(st.just(0.0), st.floats(0, 1))
+    coupled = draw(st.booleans())
+    return nplstm.CellSpec(
+        peephole=draw(st.sampled_from([None, "diagonal", "full"])),
+        coupled_input_forget=coupled,
+        activations=tuple(draw(st.one_of(activations, constants)) for _ in range(3)),
+        clip=draw(st.none() | numbers(0, 9)),
+        cell_clip=draw(st.none() | numbers(0, 9)),
+        layer_norm=draw(st.sampled_from([None, "cell_output", "cell_state"])),
+        layer_norm_eps=draw(numbers(0, 1.5)),
+        **{name: draw(probability) for name in nplstm.CellSpec._PROBABILITIES},
+        recurrent_dropout_mask=draw(st.sampled_from(["fixed", "step"])),
+        init_ih=draw(st.sampled_from(["uniform", "xavier_uniform", "xavier_normal", "orthogonal"])),
+        init_hh=draw(st.sampled_from(["uniform", "xavier_uniform", "xavier_normal", "orthogonal"])),
+        init_bias=draw(st.sampled_from(["uniform", "zeros"])) if bias else "uniform",
+        forget_bias=draw(st.none() | st.floats(-3, 3)) if bias and not coupled else None,
+    )
+
+
+@st.composite
+def any_layer(draw):
+    """Draw a layer of any options that go together."""
+    L, bias, dtype = draw(st.integers(1, 3)), draw(st.booleans()), draw(st.sampled_from(["float32", "float64"]))
+    sizes = draw(st.lists(st.integers(2, 5), min_size=L, max_size=L).map(tuple) | st.integers(2, 5))
+    H = min(sizes) if isinstance(sizes, tuple) else sizes
+    options = dict(bias=bias, cell=draw(cells(bias)), dtype=dtype, rng=draw(st.integers(0, 9)))
+    if draw(st.integers(0, 5)) == 0:
+        return nplstm.LSTMCell(
+            draw(st.integers(1, 4)), H, recurrent_size=draw(st.none() | st.integers(1, 6)), **options
+        )
+    options |= dict(batch_first=draw(st.booleans()), dropout=draw(st.floats(0, 1)) if L > 1 else 0.0)
+    options["bidirectional"] = draw(st.booleans())
+    if options["bidirectional"]:
+        options["stacking"] = draw(st.sampled_from(["concat", "independent"]))
+        options["merge"] = draw(st.sampled_from(["concat", "sum", "mean", "product", "none"]))
+    elif draw(st.booleans()):
+        options |= dict(reverse=True, output_order=draw(st.sampled_from(["time", "processing"])))
+    between = draw(st.sampled_from(["nothing", "projection", "transform", "recurrent"]))
+    if between == "projection":
+        options["proj_size"] = draw(st.integers(0, H - 1))
+    if between == "transform":
+        transforms = [nplstm.Projection(3), nplstm.ContextConcatenation(2), nplstm.AttentionReadout(0.5)]
+        options["hidden_transform"] = draw(st.sampled_from(transforms))
+    if between == "recurrent":
+        options["recurrent_size"] = draw(st.integers(1, 6))
+    if L > 1:
+        options["residual"] = draw(st.sampled_from([False, True, (1,), (L - 1,)]))
+    return nplstm.LSTM(draw(st.integers(1, 4)), sizes, L, **options)
+
+
+@given(st.data(), st.sampled_from(["npz", "safetensors"]))
+def test_any_layer_comes_back_bit_for_bit(tmp_path_factory, data, suffix):
+    try:
+        layer = data.draw(any_layer())
+    except nplstm.ArgumentError:  # options that have no meaning together
+        hypothesis.reject()
+    path = tmp_path_factory.mktemp("layers") / f"layer.{suffix}"
+    nplstm.save(layer, path)
+    loaded = nplstm.load(path)
+    assert repr(loaded) == repr(layer)
+    assert loaded.cell == layer.cell
+    assert list(loaded.parameters) == list(layer.parameters)
+    for name, array in layer.parameters.items():
+        assert loaded.parameters[name].tobytes() == array.tobytes()
+        assert loaded.parameters[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("option", [field.name for field in dataclasses.fields(nplstm.CellSpec)])
+def test_an_option_that_is_lost_is_seen(tmp_path, option, monkeypatch):
+    """The round trip above notices each option of the cell that is not written."""
+    values = {
+        "peephole": "full", "coupled_input_forget": True, "activations": ("Sigmoid", "Relu", "Tanh"), "clip": 2.0,
+        "cell_clip": 3.0, "layer_norm": "cell_state", "layer_norm_eps": 1e-3, "recurrent_dropout_mask": "step",
+        "init_ih": "orthogonal", "init_hh": "orthogonal", "init_bias": "zeros", "forget_bias": 1.0,
+    }  # fmt: skip
+    layer = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(**{option: values.get(option, 0.5)}))
+    to_dict = nplstm.CellSpec.to_dict
+    monkeypatch.setattr(
+        nplstm.CellSpec, "to_dict", lambda cell: {k: v for k, v in to_dict(cell).items() if k != option}
+    )
+    nplstm.save(layer, tmp_path / "layer.npz")
+    try:
+        loaded = nplstm.load(tmp_path / "layer.npz")
+    except nplstm.FileFormatError:
+        return  # the weights do not fit without it
+    assert repr(loaded) != repr(layer)
