@@ -129,9 +129,9 @@ def _add_convert(subparsers: Any) -> None:
     help_text = "Carry a trained LSTM from one file format to another."
     parser = _add_subparser(subparsers, "convert", _convert, help_text)
     _add_model(parser, "source", "IN")
-    parser.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors, .npz or .onnx")
+    parser.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors, .npz, .pt or .onnx")
     _add_choice_of_layer(parser)
-    parser.add_argument("--format", choices=("safetensors", "npz", "onnx"), help="whatever OUT ends in")
+    parser.add_argument("--format", choices=("safetensors", "npz", "pt", "onnx"), help="whatever OUT ends in")
     parser.add_argument("--tensors", action="store_true", help="convert every tensor as it is, not one LSTM")
 
 

@@ -113,8 +113,10 @@ def test_convert_with_choices(folder, capsys):
     assert all(np.array_equal(read_tensors("all.safetensors")[name], array) for name, array in arrays.items())
     assert run("convert", "two.npz", "x.npz", "--tensors", "--layer", "a") == 2
     assert "--layer: is about one LSTM, and --tensors" in capsys.readouterr().err
-    assert run("convert", "two.npz", "x.pt", "--layer", "a") == 2
-    assert "ends in .pt, and that is read, not written" in capsys.readouterr().err
+    assert run("convert", "two.npz", "x.h5", "--layer", "a") == 2
+    assert "ends in .h5, which is Keras's: such files are read, not written" in capsys.readouterr().err
+    assert run("convert", "two.npz", "x.onnx", "--tensors") == 2
+    assert "ONNX files hold layers; tensors go to safetensors, npz, pt" in capsys.readouterr().err
 
 
 def test_verify_sees_a_difference(folder, capsys):

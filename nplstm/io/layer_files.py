@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from nplstm._shapes import check_choice, check_flag
@@ -16,14 +17,16 @@ from nplstm.layers.config import layer_of
 
 __all__ = ["FORMATS", "load", "save", "write_tensors"]
 
-FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".onnx": "onnx"}
-"""What is written to a file whose name ends so; any other name without a format of its own gets safetensors."""
+FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
+"""What is written to a file whose name ends so; any other name gets safetensors, but for those of Keras."""
 
-_READ_ONLY = {
-    ".pt": "PyTorch's own format; torch reads safetensors with safetensors.torch.load_file",
-    ".pth": "PyTorch's own format; torch reads safetensors with safetensors.torch.load_file",
-    ".keras": "Keras's own format; nplstm.io.keras_weights(layer) gives what layer.set_weights takes",
-    ".h5": "Keras's own format; nplstm.io.keras_weights(layer) gives what layer.set_weights takes",
+_READ_ONLY = (".keras", ".h5", ".hdf5")
+
+# Writers by module and name: a module is imported when its format is written.
+_WRITERS = {
+    "safetensors": ("nplstm.io.safetensors_file", "write_safetensors"),
+    "npz": ("nplstm.io.npz_file", "write_npz"),
+    "pt": ("nplstm.io.pt.write", "write_pt"),
 }
 
 
@@ -36,11 +39,11 @@ def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | 
         On either backend.
     path : str or PathLike
         Replaced where it exists.
-    format : {"safetensors", "npz", "onnx"}, optional
-        By default what the name ends in says (``.npz``, ``.onnx``), else safetensors. "safetensors" and "npz" have
-        torch's names for the weights, and the options, ``CellSpec`` and hidden transform included, beside them;
-        npz needs NumPy alone. "onnx" is a model that any ONNX runtime runs; ``nplstm.onnx.export`` has more to
-        choose.
+    format : {"safetensors", "npz", "pt", "onnx"}, optional
+        By default what the name ends in says (``.npz``, ``.pt``, ``.pth``, ``.onnx``), else safetensors. All but
+        "onnx" have torch's names for the weights, and the options, ``CellSpec`` and hidden transform included,
+        beside them. "npz" and "pt" need NumPy alone; "pt" is a state dict for ``torch.load``. "onnx" is a model
+        that any ONNX runtime runs; ``nplstm.onnx.export`` has more to choose.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def write_tensors(
     *,
     format: str | None = None,
 ) -> None:
-    """Write arrays and text to a safetensors or npz file, wholly or not at all.
+    """Write arrays and text to a safetensors, npz or PyTorch file, wholly or not at all.
 
     Parameters
     ----------
@@ -86,13 +89,13 @@ def write_tensors(
     tensors : mapping of name to Array
         Of either backend.
     metadata : mapping of str to str, optional
-    format : {"safetensors", "npz"}, optional
-        By default npz if the name ends in ``.npz``, else safetensors.
+    format : {"safetensors", "npz", "pt"}, optional
+        By default what the name ends in says (``.npz``, ``.pt``, ``.pth``), else safetensors.
 
     Raises
     ------
     ArgumentError
-        If the name ends in that of another format.
+        If the name ends in that of another format, or there is an element type that the format does not have.
     MissingDependencyError
         If safetensors is needed and not installed.
     OSError
@@ -108,24 +111,22 @@ def write_tensors(
     {'a': array([0, 1, 2])}
     """
     chosen = _format_of(path, format)
-    if chosen == "npz":
-        from nplstm.io.npz_file import write_npz as write
-    elif chosen == "safetensors":
-        from nplstm.io.safetensors_file import write_safetensors as write
-    else:
-        raise ArgumentError(f"format: {os.fspath(path)}: ONNX files hold layers; tensors go to safetensors or npz")
-    write(path, tensors, metadata or {})
+    if chosen not in _WRITERS:
+        known = ", ".join(_WRITERS)
+        raise ArgumentError(f"format: {os.fspath(path)}: ONNX files hold layers; tensors go to {known}")
+    module, name = _WRITERS[chosen]
+    getattr(import_module(module), name)(path, tensors, metadata or {})
 
 
 def _format_of(path: str | os.PathLike[str], format: str | None) -> str:
     if format is not None:
-        check_choice("format", format, FORMATS.values())
+        check_choice("format", format, dict.fromkeys(FORMATS.values()))
         return format
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122  pathlib takes its time to import
     if suffix in _READ_ONLY:
         raise ArgumentError(
-            f"path: {os.fspath(path)} ends in {suffix}, and that is read, not written: {_READ_ONLY[suffix]}; give "
-            f"the name another ending, of {', '.join(FORMATS)}, or say format="
+            f"path: {os.fspath(path)} ends in {suffix}, which is Keras's: such files are read, not written; give it "
+            f"an ending of {', '.join(FORMATS)}; nplstm.io.keras_weights gives what a layer's set_weights takes"
         )
     return FORMATS.get(suffix, "safetensors")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nplstm._typing import Array
 from nplstm.backends import backend_of
-from nplstm.errors import FileFormatError, MissingDependencyError
+from nplstm.errors import ArgumentError, MissingDependencyError
 from nplstm.io._atomic import atomic_write
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
 from nplstm.io.saved_layer import layers_by_metadata
@@ -88,7 +88,7 @@ def write_safetensors(
     arrays = {name: backend_of(array).to_numpy(array) for name, array in tensors.items()}
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES.values():
-            raise FileFormatError(f"{os.fspath(path)}: {name!r} is {array.dtype}, which safetensors does not have")
+            raise ArgumentError(f"tensors: {name!r} is {array.dtype}, which safetensors does not have")
     # the library writes memory as it lies: what it gets must be contiguous
     packed = {name: array if array.flags.c_contiguous else array.copy() for name, array in arrays.items()}
     data: bytes = save(packed, metadata=dict(metadata))
