@@ -11,27 +11,35 @@ the weights into an ``LSTM``.
 ((2, 1, 1, 4), (1, 1, 4))
 """
 
-import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nplstm._shapes import Axis, check_choice, check_number, check_shape, check_size, given
+from nplstm._shapes import Axis, check_shape, check_size, given
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.io import from_layout
+from nplstm.io.onnx.attributes import read_attributes
 from nplstm.layers.layout import PaddedLayout
-from nplstm.ops.activations import Activation, as_activation
 from nplstm.params import LSTMParams
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import sequence_forward
 from nplstm.steps import check_lengths
 
-__all__ = ["lstm"]
+if TYPE_CHECKING:
+    from nplstm.io.onnx.export import export
 
-_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-"""For each direction of a layer, whether it runs in reverse."""
+__all__ = ["export", "lstm"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":  # here, because `import nplstm` has no need of what writes files
+        from nplstm.io.onnx.export import export
+
+        return export
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _AXES = {
     "R": ("D", "4H", "H"),
@@ -169,14 +177,15 @@ def lstm(
     >>> bool((Y[2:, :, 1] == 0).all())
     True
     """
-    check_choice("direction", direction, _DIRECTIONS)
-    reverse = _DIRECTIONS[direction]
-    coupled, batch_first = _bit("input_forget", input_forget), _bit("layout", layout)
-    specs = _specs(
-        _activations(activations, activation_alpha, activation_beta, len(reverse)),
-        peephole=None if P is None else "diagonal",
-        coupled_input_forget=coupled,
+    specs, reverse, batch_first = read_attributes(
+        peephole=P is not None,
+        activations=activations,
+        activation_alpha=activation_alpha,
+        activation_beta=activation_beta,
         clip=clip,
+        direction=direction,
+        input_forget=input_forget,
+        layout=layout,
     )
     backend = backend_of(X, "X")
     dtype = check_dtype(X.dtype, backend, "X")
@@ -271,51 +280,3 @@ def _sizes(arrays: Arrays, D: int, hidden_size: Any, *, batch_first: bool) -> _S
 
 def _batch_first(axes: tuple[str, ...]) -> tuple[str, ...]:
     return ("B", *(axis for axis in axes if axis != "B")) if "B" in axes else axes
-
-
-def _bit(argument: str, value: Any) -> bool:
-    """Return an attribute that is 0 or 1; booleans and NumPy's integers count."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number not in {0, 1}:
-        raise ArgumentError(f"{argument}: expected 0 or 1, got {value!r}")
-    return number == 1
-
-
-def _specs(activations: list[Activation], **options: Any) -> list[CellSpec]:
-    """Return the cell of each direction, which takes three activations."""
-    return [CellSpec(activations=(f, g, h), **options) for f, g, h in zip(*[iter(activations)] * 3, strict=True)]
-
-
-def _activations(names: Any, alphas: Any, betas: Any, D: int) -> list[Activation]:
-    """Return the activations of all directions, with their constants."""
-    if names is None:
-        names = ("Sigmoid", "Tanh", "Tanh") * D
-    if not isinstance(names, list | tuple) or len(chosen := cast("list[Any]", names)) != 3 * D:
-        raise ArgumentError(
-            f"activations: expected {3 * D} names, of f, g and h for each of D={D} directions, got {names!r}"
-        )
-    for k, name in enumerate(chosen):
-        if not isinstance(name, str):
-            raise ArgumentError(f"activations[{k}]: expected a name, got {name!r}")
-    plain = [as_activation(f"activations[{k}]", name) for k, name in enumerate(chosen)]
-    alpha = _hand_out("activation_alpha", alphas, [a.alpha for a in plain], chosen)
-    beta = _hand_out("activation_beta", betas, [a.beta for a in plain], chosen)
-    return [Activation(a.name, *constants) for a, *constants in zip(plain, alpha, beta, strict=True)]
-
-
-def _hand_out(
-    argument: str, values: Any, defaults: list[float | None], names: Sequence[str]
-) -> list[float | None]:
-    """Return each function's constant: the next value, or its default; None for a function that has none."""
-    try:
-        numbers = [] if values is None else list(values)
-    except TypeError:
-        raise ArgumentError(f"{argument}: expected a list of numbers, got {values!r}") from None
-    takes = sum(default is not None for default in defaults)
-    if len(numbers) > takes:
-        raise ArgumentError(f"{argument}: {', '.join(names)} take {takes} of them, got {values!r}")
-    left = iter([check_number(f"{argument}[{k}]", n, finite=True) for k, n in enumerate(numbers)])
-    return [None if default is None else next(left, default) for default in defaults]

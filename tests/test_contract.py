@@ -14,7 +14,7 @@ PUBLIC = """
     DivergenceError Embedding FileFormatError GradcheckError JoinedParameters LSTMCell Linear
     MissingDependencyError NplstmError PackedSequence Parameters ShapeError StateDictError
     clip_grad_norm clip_grad_value cross_entropy gradcheck huber_loss load mse_loss pack_padded_sequence
-    pack_sequence pad_packed_sequence pad_sequence save
+    pack_sequence pad_packed_sequence pad_sequence read_tensors save
     EngineChoice Stream get_num_threads set_num_threads use_engines
 """.split()
 

@@ -125,8 +125,8 @@ def _format_of(path: str | os.PathLike[str], format: str | None) -> str:
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122  pathlib takes its time to import
     if suffix in _READ_ONLY:
         raise ArgumentError(
-            f"path: {os.fspath(path)} ends in {suffix}, which is Keras's: such files are read, not written; give it "
-            f"an ending of {', '.join(FORMATS)}; nplstm.io.keras_weights gives what a layer's set_weights takes"
+            f"path: {os.fspath(path)} ends in {suffix}, which is Keras's: such files are read, not written; give "
+            f"it an ending of {', '.join(FORMATS)}; nplstm.io.keras_weights gives what a layer's set_weights takes"
         )
     return FORMATS.get(suffix, "safetensors")
 
