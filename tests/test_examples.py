@@ -57,6 +57,22 @@ def test_language_model(backend, tmp_path):
     assert float(re.search(r"(\S+) bits per character", printed)[1]) < 3
 
 
+def test_trained_model(backend):
+    printed = run("trained_model.py", backend=backend)
+    assert "PyTorch: model.lstm." in printed
+    assert float(re.search(r"test accuracy (\S+)", printed)[1]) == 0.9611  # what PyTorch printed
+    assert (
+        float(re.search(r"greatest difference from PyTorch's scores: (\S+)", printed)[1]) < 1e-5
+    )  # scores up to 10
+
+
+def test_trained_in_torch(torch_reference, tmp_path):
+    command = [sys.executable, EXAMPLES / "trained_in_torch.py", "--out", tmp_path / "digits.pt"]
+    subprocess.run(command, capture_output=True, check=True)
+    printed = run("trained_model.py", "--model", str(tmp_path / "digits.pt"))
+    assert float(re.search(r"test accuracy (\S+)", printed)[1]) > 0.94
+
+
 def test_every_example_is_tested():
     tested = Path(__file__).read_text()
     assert all(path.name in tested for path in EXAMPLES.glob("*.py"))
