@@ -3,7 +3,8 @@
     python examples/trained_model.py
 
 ``trained_in_torch.py`` wrote the file: a checkpoint with a bidirectional LSTM and a linear layer. The data set
-comes with scikit-learn. Prints the accuracy, which is the one that PyTorch reached, and by how much the scores differ.
+comes with scikit-learn. Prints the accuracy, which is the one that PyTorch reached, and by how much the scores
+differ.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """One door to every kind of file: which kind it is, its content tells, not its name."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 
 from nplstm._shapes import check_size
@@ -14,10 +14,13 @@ __all__ = ["choose_layer", "open_file", "read_tensors"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
+_TORCH = ("/data.pkl", "/model.json", "/archive_format", "/.data/extern_modules")
+"""What is in the archives of PyTorch, those among them that hold a program and are refused too."""
+
 # Readers by module and name: a module is imported when there is such a file.
 _BY_ENTRIES: list[tuple[Callable[[list[str]], bool], tuple[str, str]]] = [
     (lambda names: "model.weights.h5" in names, ("nplstm.io.keras.archive", "KerasArchive")),
-    (lambda names: any(name.endswith("/data.pkl") for name in names), ("nplstm.io.pt.zip_format", "open_zip")),
+    (lambda names: any(name.endswith(_TORCH) for name in names), ("nplstm.io.pt.zip_format", "open_zip")),
     (lambda names: all(name.endswith(".npy") for name in names), ("nplstm.io.npz_file", "NpzFile")),
 ]
 _BY_START: list[tuple[Callable[[bytes], bool], tuple[str, str]]] = [
@@ -120,7 +123,8 @@ def _reader(path: str | os.PathLike[str], budget: Budget) -> tuple[str, str]:
             for fits, reader in _BY_ENTRIES:
                 if fits(names):
                     return reader
-            raise FileFormatError(f"{path}: a zip archive, of no known kind{_unread_zip(names)}; {_KNOWN}")
+            entries = printable(", ".join(names[:5])) + (", ..." if len(names) > 5 else "")
+            raise FileFormatError(f"{path}: a zip archive of no known kind, with {entries}; {_KNOWN}")
     for fits, reader in _BY_START:
         if fits(start):
             return reader
@@ -128,12 +132,6 @@ def _reader(path: str | os.PathLike[str], budget: Budget) -> tuple[str, str]:
 
 
 _KNOWN = "PyTorch, safetensors, npz, ONNX and Keras files are read"
-
-
-def _unread_zip(names: Sequence[str]) -> str:
-    if any(name.endswith("archive_format") for name in names):
-        return " (torch.export's .pt2 holds a program; save model.state_dict())"
-    return f" (its entries: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
 def _unread(start: bytes) -> str:

@@ -1,0 +1,100 @@
+"""The names by which NumPy's arrays, scalars and element types are pickled; checkpoints often hold some."""
+
+import re
+from itertools import accumulate
+from operator import mul
+
+from nplstm.io.pt.stored import NUMPY_CODES, StoredTensor, bytes_of, is_shape
+from nplstm.io.pt.values import UNFIT, Buildable, Function, Name, Value
+
+__all__ = ["NUMPY_NAMES", "NumpyArray"]
+
+_NAMES = {code: name for name, code in NUMPY_CODES.items()}
+_CODE = re.compile(r"[a-zA-Z?]\d{0,6}")
+_NUMBERS = re.compile(r"[iufc]\d{1,2}|b1")
+_ARRAY = Name("numpy.ndarray")
+
+
+class NumpyType(Buildable):
+    """An element type; the byte order comes as its state."""
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "<"
+
+    def build(self, state: Value) -> bool:
+        """Take the byte order; the rest tells of types that hold no plain numbers, and those are left out."""
+        match state:
+            case (int(), "<" | ">" | "|" | "=" as order, *_):
+                self.order = ">" if order == ">" else "<"
+                return True
+            case _:
+                return False
+
+
+class NumpyArray(Buildable):
+    """An array; all that it is comes as its state."""
+
+    tensor: StoredTensor | None = None
+    """None where it holds no numbers, but text or objects, and so is no tensor."""
+
+    def build(self, state: Value) -> bool:
+        """Take sizes, element type, whether in Fortran's order, and the bytes, which old pickles have as text."""
+        match state:
+            case (int(), shape, NumpyType() as dtype, int() as fortran, data) if is_shape(shape):
+                self.tensor = _tensor(shape, dtype, data, fortran=bool(fortran))
+                return self.tensor is not None or _NUMBERS.fullmatch(dtype.code) is None
+            case _:
+                return False
+
+
+def _tensor(shape: tuple[int, ...], dtype: NumpyType, data: Value, *, fortran: bool) -> StoredTensor | None:
+    raw = data.encode("latin-1") if isinstance(data, str) else data
+    if not isinstance(raw, bytes) or not _NUMBERS.fullmatch(dtype.code) or len(shape) > 64:
+        return None
+    sizes = shape if fortran else shape[::-1]
+    strides = tuple(accumulate(sizes[:-1], mul, initial=1)) if shape else ()
+    return StoredTensor(
+        _NAMES.get(dtype.code, dtype.code),
+        shape,
+        strides if fortran else strides[::-1],
+        storage=bytes_of(raw, "in the pickle", dtype.order),
+    )
+
+
+def _type(arguments: tuple[Value, ...]) -> Value:
+    match arguments:
+        case (str() as code, *_) if _CODE.fullmatch(code):
+            return NumpyType(code)
+        case _:
+            return UNFIT
+
+
+def _new_array(arguments: tuple[Value, ...]) -> Value:
+    return NumpyArray() if arguments and arguments[0] is _ARRAY else UNFIT
+
+
+def _array_of_buffer(arguments: tuple[Value, ...]) -> Value:
+    match arguments:
+        case (bytes() as data, NumpyType() as dtype, shape, "C" | "F" as order):
+            array = NumpyArray()
+            return array if array.build((1, shape, dtype, order == "F", data)) else UNFIT
+        case _:
+            return UNFIT
+
+
+def _scalar(arguments: tuple[Value, ...]) -> Value:
+    return Name("a scalar of NumPy") if arguments and isinstance(arguments[0], NumpyType) else UNFIT
+
+
+def _names() -> dict[tuple[str, str], Value]:
+    functions = {("numpy", "dtype"): _type}
+    for core in ("numpy.core", "numpy._core"):
+        functions[f"{core}.multiarray", "_reconstruct"] = _new_array
+        functions[f"{core}.multiarray", "scalar"] = _scalar
+        functions[f"{core}.numeric", "_frombuffer"] = _array_of_buffer  # protocol 5
+    return {("numpy", "ndarray"): _ARRAY} | {
+        names: Function(".".join(names), function) for names, function in functions.items()
+    }
+
+
+NUMPY_NAMES = _names()

@@ -1,0 +1,105 @@
+"""What the readers of all of torch's formats share: the pickle is run, its tensors found, checked and read."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from nplstm._typing import Array
+from nplstm.errors import FileFormatError
+from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
+from nplstm.io.pt.flatten import named_tensors
+from nplstm.io.pt.machine import Machine, Source
+from nplstm.io.pt.names import find
+from nplstm.io.pt.stored import ITEMSIZES, Storage, StoredTensor
+from nplstm.io.pt.torch_names import StorageType
+from nplstm.io.pt.values import RefusedError, Value, kind
+from nplstm.io.torch_names import layers_by_name
+
+__all__ = ["Declared", "PickledFile", "refusals"]
+
+_DESCRIPTION = 1024
+"""About the most memory that what is kept of a tensor takes, besides the text of its name."""
+
+
+@contextmanager
+def refusals(path: str | os.PathLike[str], what: str = "") -> Generator[None]:
+    """Put the path, and what it is about, before what is refused."""
+    try:
+        yield
+    except RefusedError as error:
+        raise FileFormatError(f"{os.fspath(path)}: {what}{error}") from error
+
+
+class Declared:
+    """What a pickle says of a storage that it refers to."""
+
+    def __init__(self, kind_of: StorageType, key: str, count: int) -> None:
+        if not 0 <= count < 2**59:
+            raise RefusedError(f"the storage {key!a:.100} has a number of elements that no storage has")
+        self.dtype, self.key, self.name = kind_of.dtype, key, f"{key!a:.100}"
+        self.itemsize = ITEMSIZES[kind_of.dtype] if kind_of.dtype else 1
+        self.count, self.nbytes = count, count * self.itemsize
+
+
+class PickledFile(ModelFile):
+    """A file with a pickle of containers and tensors, and their numbers beside it.
+
+    A subclass opens the file, runs its pickles, and says in ``_storage`` where a storage lies.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO) -> None:
+        super().__init__(path, budget)
+        self._file = file
+        self._stored: dict[str, StoredTensor] = {}
+
+    @abstractmethod
+    def _storage(self, declared: Declared, view: Value) -> Storage:
+        """Return a storage, checked against what is in the file; or a part of it, if there is a view.
+
+        Raises
+        ------
+        RefusedError
+        """
+
+    def _run(self, source: Source, find: Callable[[str, str], Value] = find) -> tuple[Value, int]:
+        """Return what a pickle makes, and of how many operations."""
+        machine = Machine(find, self._persistent, self.budget)
+        return machine.run(source), machine.steps
+
+    def _persistent(self, identifier: Value) -> Storage:
+        match identifier:
+            case ("storage", StorageType() as kind_of, str() as key, _, int() as count):
+                return self._storage(Declared(kind_of, key, count), None)
+            case ("storage", StorageType() as kind_of, str() as key, _, int() as count, view):
+                return self._storage(Declared(kind_of, key, count), view)
+            case _:
+                raise RefusedError(f"refers to what is no storage ({kind(identifier)}); refused")
+
+    def _list(self, root: Value, steps: int) -> None:
+        """Find the tensors in what the pickle made of so many operations, and check each."""
+        for name, tensor in named_tensors(root, steps):
+            if name in self._stored:
+                raise RefusedError(f"two entries come to the same name, {name!r:.200}")
+            with refusals(self.path, f"the tensor {name!r:.200} "):
+                tensor.check()
+            self.budget.take(_DESCRIPTION + len(name), "the list of its tensors")
+            self._stored[name] = tensor
+            self.tensors[name] = TensorInfo(tensor.shape, tensor.dtype)
+
+    def _read(self, name: str) -> Array:
+        what = f"the tensor {name!r:.200}"
+        with (
+            refusals(self.path, f"{what} "),
+            damaged(self.path, f"{what} cannot be read", ValueError, MemoryError),
+        ):
+            return self._stored[name].read(self.budget)
+
+    def layers(self) -> list[FoundLayer]:
+        """Return the LSTMs that are in the file, by the names and shapes of its tensors."""
+        return layers_by_name(self.tensors, self.read)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()

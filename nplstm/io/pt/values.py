@@ -1,0 +1,72 @@
+"""What a pickle can hold once it is read here: plain containers, and names without the things they name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from nplstm.errors import NplstmError
+
+__all__ = ["UNFIT", "Buildable", "Function", "Items", "Name", "RefusedError", "Value", "kind"]
+
+Value: TypeAlias = Any
+"""Whatever the pickle's author wished, so that each use has to look first."""
+
+
+class RefusedError(NplstmError):
+    """Something in a file is refused; the message says what, and the reader puts the path before it."""
+
+
+# These are no named tuples: a pickle's own tuples must never be taken for one of them, nor they for a tuple.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Name:
+    """A name with which nothing is to be done, or something that no tensor needs."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A name that a pickle may call, and the function of ours that is called."""
+
+    name: str
+    run: Callable[[tuple[Value, ...]], Value]
+    """Takes the arguments as they came; returns UNFIT if they are not what they should be."""
+
+
+UNFIT: Final = Name("unfit")
+
+
+class Items:
+    """What a dict becomes: its entries, in their order.
+
+    No hash of a key is taken: some have none, and integers can be chosen so that a dict of them takes hours.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[Value, Value]] | None = None) -> None:
+        self.pairs: list[tuple[Value, Value]] = [] if pairs is None else pairs
+
+    def get(self, key: str) -> Value:
+        """Return the value of a key that is text: the last one, as in a dict; None if there is none."""
+        return next((value for name, value in reversed(self.pairs) if isinstance(name, str) and name == key), None)
+
+
+class Buildable(ABC):
+    """What takes a state after it was made."""
+
+    @abstractmethod
+    def build(self, state: Value) -> bool:
+        """Take the state; return whether it is one."""
+
+
+def kind(value: Value) -> str:
+    """Return what a value is, in a word. Its content is not shown: it may be endless."""
+    if isinstance(value, Name | Function):
+        return value.name
+    if isinstance(value, Items):
+        return "dict"
+    return "None" if value is None else type(value).__name__
