@@ -177,7 +177,8 @@ def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
     every = [*found, *(part for layer in found for part in layer.parts)]
     wanted = name.rstrip("./")
     exact = [layer for layer in every if layer.name.rstrip("./") == wanted]
-    ending = [layer for layer in every if layer.name.rstrip("./").endswith(("." + wanted, "/" + wanted))]
+    single = [layer for layer in every if not layer.parts]  # a stack's name ends in that of its last part
+    ending = [layer for layer in single if layer.name.rstrip("./").endswith(("." + wanted, "/" + wanted))]
     chosen = exact or ending
     if len(chosen) == 1:
         return chosen[0]

@@ -1,0 +1,322 @@
+"""What a value in an ONNX graph is worth, as far as that can be said without running the model.
+
+Weights come out of stored tensors, often through operators, and those may read sizes that are known at run time
+alone. So a graph is evaluated on *probes*: what comes at run time stands as an array of the declared shape, filled
+with NaN, and sizes that are open are chosen. Each value carries how much it depends on the run; a weight may go by
+sizes on its way, if in the end all sizes give the same.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.errors import FileFormatError
+from nplstm.io.model_file import WIDENED, Budget, describe
+from nplstm.io.onnx.operators import OPERATORS, Call, UnsupportedError
+from nplstm.io.onnx.scopes import (
+    Constant,
+    DeclaredInput,
+    Place,
+    Produced,
+    Source,
+    attribute_value,
+    is_standard,
+    node_name,
+)
+from nplstm.io.onnx.tensors import DTYPES, StoredTensor, of_attribute
+
+__all__ = ["Depends", "Evaluator", "OpenSizes", "Value"]
+
+_FEW = 4096
+"""A stored tensor with more elements is not read for an outline; sizes and axes have fewer."""
+
+_MOST_PROBED = 2**28
+"""How many bytes of probes there may be; a graph that makes more of them is not followed."""
+
+_ERRORS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, MemoryError)
+"""What NumPy raises on operands that do not fit; a KeyError is an attribute that is missing."""
+
+
+class Depends(IntEnum):
+    """What of a run a value depends on."""
+
+    NOTHING = 0
+    SIZES = 1
+    DATA = 2
+
+
+class Value(NamedTuple):
+    """What is known of a value."""
+
+    array: Array | None
+    """None if nothing is known of a value that depends on data; and of an input that is left out."""
+    depends: Depends = Depends.NOTHING
+    reason: str = ""
+    """Why it is no constant, if it depends on data: "comes from ..."."""
+    dtype: str = ""
+    """Its element type in the file."""
+    outlined: bool = False
+    """Whether the numbers are stand-ins for those in the file, which were not read."""
+
+
+_LEFT_OUT = Value(None)
+
+
+class OpenSizes:
+    """Chooses sizes for what a model leaves open: the same for the same name, and another for each name.
+
+    Parameters
+    ----------
+    first, step, many : int
+        The sizes are ``many`` from ``first`` on, ``step`` apart. Of two choosers that have no size in common, and
+        not as many, two names that share a size in one do not in the other, unless there are very many.
+    """
+
+    def __init__(self, first: int, step: int, many: int) -> None:
+        self._first, self._step, self._many = first, step, many
+        self._chosen: dict[Hashable, int] = {}
+
+    def __call__(self, name: Hashable) -> int:
+        """Return the size that stands for a name."""
+        # now and then two names share a size, so that no size is large
+        return self._chosen.setdefault(name, self._first + self._step * (len(self._chosen) % self._many))
+
+
+class Evaluator:
+    """The values of a model, each found when it is asked for, and kept.
+
+    Parameters
+    ----------
+    stored : callable
+        Returns the StoredTensor of a name and its ``TensorProto``.
+    budget : Budget
+        What is computed or read is counted; ``release`` gives it back.
+    sizes : OpenSizes
+    lstm : callable
+        Returns probes for the outputs of an LSTM node, given the node, X, R, the sizes, and what counts memory.
+    outline : bool
+        Whether to leave large tensors unread, and have zeros of their shape stand for them.
+    """
+
+    def __init__(
+        self,
+        stored: Callable[[str, Any], StoredTensor],
+        budget: Budget,
+        sizes: OpenSizes,
+        lstm: Callable[..., Sequence[Array]],
+        *,
+        outline: bool,
+    ) -> None:
+        self._stored, self._budget, self._sizes, self._lstm, self._outline = stored, budget, sizes, lstm, outline
+        self._values: dict[Place, Value] = {}
+        self._held = self._probed = 0
+
+    def release(self) -> None:
+        """Forget all values, and give back their memory."""
+        self._values.clear()
+        self._budget.give_back(self._held)
+        self._held = 0
+
+    def look(self, value: Value, what: str) -> Array | None:
+        """Return all numbers of a value, without those that a view repeats; None if they are not known.
+
+        They are counted once more: so many can be asked for that looking at them takes too long.
+        """
+        if value.array is None or value.depends is Depends.DATA:
+            return None
+        seen = value.array[tuple(slice(None) if stride else slice(1) for stride in value.array.strides)]
+        self._take(seen.nbytes, what)
+        return seen
+
+    def value(self, place: Place) -> Value:
+        """Return what is known of a value.
+
+        Raises
+        ------
+        FileFormatError
+            If it is part of a circle, misses a name, does not fit its operators, or takes too much memory.
+        """
+        waiting = [place]  # a stack of our own: a graph may be deeper than Python's
+        begun: set[Place] = set()
+        while waiting:
+            top = waiting[-1]
+            if top in self._values:
+                waiting.pop()
+                continue
+            source = top.scope.find(top.name) if top.name else None
+            missing = [need for need in _needs(source) if need not in self._values]
+            if not missing:
+                self._values[top] = _LEFT_OUT if source is None else self._of(top, source)
+            elif top in begun:
+                raise top.scope.program.error(f"{top.name!r} is computed from itself")
+            begun.add(top)
+            waiting += missing
+        return self._values[place]
+
+    def _of(self, place: Place, source: Source) -> Value:
+        """Return what is known of a source whose needs are known."""
+        if isinstance(source, Place):
+            return self._values[source]
+        if isinstance(source, Constant):
+            return self._constant(self._stored(source.name, source.proto), f"the tensor {source.name!r}")
+        if isinstance(source, DeclaredInput):
+            return self._declared(place, f"comes from the input {source.name!r}, which is no constant")
+        own = Place(source.scope, source.node.output[source.output])
+        if own not in self._values:
+            self._run(source)
+        return self._values[own]
+
+    def _constant(self, tensor: StoredTensor, what: str) -> Value:
+        """Return a stored tensor, or if it is large an outline of it."""
+        info = tensor.info
+        if info.dtype not in DTYPES.values():
+            return Value(None, Depends.DATA, f"comes from {what} of the type {info.dtype}, which is not read")
+        if self._outline and info.size > _FEW:
+            blank = np.zeros((), dtype=WIDENED.get(info.dtype, info.dtype))
+            return Value(np.broadcast_to(blank, info.shape), dtype=info.dtype, outlined=True)
+        self._take(info.nbytes, what)
+        return Value(tensor.read(), dtype=info.dtype)
+
+    def _declared(self, place: Place, reason: str) -> Value:
+        """Return a probe of the shape that the file declares; no array if it declares none."""
+        declared = place.scope.shape_of(place.name)
+        if declared is None or not declared.HasField("shape"):
+            return Value(None, Depends.DATA, reason)
+        shape = [
+            dim.dim_value if dim.dim_value > 0 else self._sizes(dim.dim_param or (place, axis))
+            for axis, dim in enumerate(declared.shape.dim)
+        ]
+        dtype = np.dtype(WIDENED.get(name := DTYPES.get(declared.elem_type, "float32"), name))
+        blank = np.array(np.nan if dtype.kind in "fc" else 0, dtype=dtype)
+        try:
+            return Value(np.broadcast_to(blank, shape), Depends.DATA, reason, dtype.name)
+        except ValueError:  # more axes or elements than NumPy has
+            return Value(None, Depends.DATA, reason)
+
+    def _run(self, source: Produced) -> None:
+        """Find out about all outputs of a node."""
+        scope, node, _ = source
+        inputs = [self._values[need] for need in _needs(source)]
+        what = f"the operator {node.op_type} ({node_name(node)!r})"
+        lost = next((value for value in inputs if value.array is None and value.depends), None)
+        try:
+            if not is_standard(node) or node.op_type not in _EVALUATED:
+                raise UnsupportedError(f"{what}, which is not evaluated")
+            if node.op_type == "Constant":
+                results = [self._constant_node(source, what)]
+            elif node.op_type == "LSTM":
+                results = self._probes(source, inputs, what)
+            elif lost is not None:
+                results = []
+            else:
+                results = self._results(source, inputs, what)
+        except UnsupportedError as error:
+            results, lost = [], Value(None, Depends.DATA, f"comes from {error}")
+        reason = "" if lost is None else lost.reason
+        for k, name in enumerate(node.output):
+            if name:
+                place = Place(scope, name)
+                self._values[place] = results[k] if k < len(results) else self._declared(place, reason)
+
+    def _constant_node(self, source: Produced, what: str) -> Value:
+        for name, attribute in source.scope.attributes_of(source.node).items():
+            value = attribute_value(attribute)
+            if name == "value" and hasattr(value, "data_type"):
+                return self._constant(self._stored(source.node.output[0], value), what)
+            tensor = of_attribute(name, value)
+            if tensor is not None:
+                return self._constant(tensor, what)
+            raise UnsupportedError(f"{what} with the attribute {name}, which is not read")
+        raise source.scope.program.error(f"{what} has no value")
+
+    def _probes(self, source: Produced, inputs: Sequence[Value], what: str) -> list[Value]:
+        """Return probes for the outputs of an LSTM."""
+        take = partial(self._count, what, Depends.DATA)
+        arrays = self._lstm(source, *inputs, self._sizes, take)
+        return [Value(array, Depends.DATA, f"comes from {what}", array.dtype.name) for array in arrays]
+
+    def _results(self, source: Produced, inputs: Sequence[Value], what: str) -> list[Value]:
+        """Compute a node's outputs."""
+        scope, node, _ = source
+        depends = max((value.depends for value in inputs), default=Depends.NOTHING)
+        outlined = any(value.outlined for value in inputs)
+        reason = next((value.reason for value in inputs if value.depends is Depends.DATA), "")
+        if node.op_type in {"Shape", "Size"}:
+            depends, outlined = min(depends, Depends.SIZES), False
+        halves = any(value.dtype == "bfloat16" for value in inputs)
+        if halves and node.op_type in _ROUNDING:
+            raise UnsupportedError(f"{what}, which would have to round to bfloat16")
+        held = self._held
+        attributes = {name: self._attribute(name, a) for name, a in scope.attributes_of(node).items()}
+        call = Call(attributes, len(node.output), partial(self._count, what, depends))
+        try:
+            with np.errstate(all="ignore"):
+                arrays = _arrays(OPERATORS[node.op_type](call, *(value.array for value in inputs)))
+        except _ERRORS as error:
+            if depends is Depends.NOTHING:
+                raise FileFormatError(
+                    f"{scope.program.path}: {what} cannot be computed: {describe(error)}"
+                ) from error
+            raise UnsupportedError(f"{what}, which does not fit the sizes tried: {describe(error)}") from error
+        if self._outline and outlined and depends is not Depends.DATA:  # none of them is worth its memory
+            arrays = [np.broadcast_to(np.zeros((), dtype=array.dtype), array.shape) for array in arrays]
+            self._budget.give_back(self._held - held)
+            self._held = held
+        # bfloat16 stands as float32: what moves it leaves it what it is
+        named = {"float32": "bfloat16"} if halves and node.op_type != "Cast" else {}
+        dtypes = [named.get(array.dtype.name, array.dtype.name) for array in arrays]
+        return [Value(array, depends, reason, dtypes[k], outlined) for k, array in enumerate(arrays)]
+
+    def _attribute(self, name: str, attribute: Any) -> Any:
+        """Return an attribute as operators take it: a tensor as its numbers."""
+        value = attribute_value(attribute)
+        if not hasattr(value, "data_type"):
+            return value
+        tensor = self._stored(name, value)
+        self._take(tensor.info.nbytes, f"the attribute {name!r}")
+        return tensor.read()
+
+    def _count(self, what: str, depends: Depends, nbytes: int) -> None:
+        if depends is Depends.DATA:
+            self._probed += nbytes
+            if self._probed > _MOST_PROBED:
+                raise UnsupportedError(f"{what}, which is too large to be tried")
+        self._take(nbytes, what)
+
+    def _take(self, nbytes: int, what: str) -> None:
+        self._budget.take(nbytes, what)
+        self._held += nbytes
+
+
+_ROUNDING = {"Add", "CastLike", "DequantizeLinear", "Div", "Mul", "Range", "Sub"}
+"""The operators whose results are rounded to their element type."""
+
+_EVALUATED = {*OPERATORS, "Constant", "LSTM"}
+
+
+def _arrays(computed: Any) -> list[Array]:
+    """Return what an operator computed as arrays; NumPy has scalars of its own for those without axes."""
+    every = cast("list[Any]", computed) if isinstance(computed, list) else [computed]
+    arrays: list[Array] = [np.asarray(array) for array in every]
+    if any(array.dtype.kind not in "biufc" for array in arrays):
+        raise ValueError("an input is left out")
+    return arrays
+
+
+def _needs(source: Source | None) -> list[Place]:
+    """Return what has to be known before a source is."""
+    if isinstance(source, Place):
+        return [source]
+    if not isinstance(source, Produced):
+        return []
+    scope, node, _ = source
+    if not is_standard(node) or node.op_type not in _EVALUATED:
+        return []
+    names = list(node.input)
+    if node.op_type == "LSTM":  # of the rest its outputs' shapes do not depend
+        names = [*names, "", "", ""][0:3:2]
+    return [Place(scope, name) for name in names]

@@ -1,0 +1,119 @@
+"""``.onnx``: models of ONNX, through its own library, which parses them; nothing in them is run."""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nplstm._typing import Array
+from nplstm.errors import FileFormatError, MissingDependencyError
+from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
+from nplstm.io.onnx.evaluation import Evaluator, OpenSizes
+from nplstm.io.onnx.nodes import LSTMNode, Outlines, Readers
+from nplstm.io.onnx.own import own_layer
+from nplstm.io.onnx.scopes import Program
+from nplstm.io.onnx.stacks import Markers, found_layers
+from nplstm.io.onnx.tensors import StoredTensor
+from nplstm.io.onnx.walk import all_tensors, lstm_nodes, stored_tensor
+from nplstm.io.onnx.wire import parsed_sizes
+
+__all__ = ["OnnxFile"]
+
+_MOST_BYTES = 2**31 - 1
+"""Where protobuf ends."""
+
+
+def _library() -> Any:
+    try:
+        return import_module("onnx")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnx is not installed, and reading .onnx files needs it: pip install 'nplstm[onnx]'"
+        ) from error
+
+
+class OnnxFile(ModelFile):
+    """An ONNX model: its initializers and constants, wherever in it they stand, and its LSTM nodes."""
+
+    format = "ONNX"
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
+        super().__init__(path, budget)
+        self._onnx = _library()
+        self._model = self._parsed()
+        self.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
+        self._tensors = all_tensors(self._model, path, self._type_name)
+        self.tensors = {name: tensor.info for name, tensor in self._tensors.items()}
+        self._layers: list[FoundLayer] | None = None
+
+    def layers(self) -> list[FoundLayer]:
+        """Return the LSTMs that are in the file: nodes by their names, and stacks of them."""
+        if self._layers is None:
+            self._layers = self._found_layers()
+        return self._layers
+
+    def _read(self, name: str) -> Array:
+        return self._tensors[name].read()
+
+    def _parsed(self) -> Any:
+        size = Path(self.path).stat().st_size
+        if size > _MOST_BYTES:
+            raise FileFormatError(
+                f"{self.path}: {size:,} bytes, and a model has less than 2 GiB: larger ones keep their tensors in "
+                f"files of their own"
+            )
+        self.budget.take(size, "the file")
+        data = Path(self.path).read_bytes()
+        decode_error = import_module("google.protobuf.message").DecodeError
+        with damaged(self.path, "not a whole ONNX model", decode_error, RecursionError, ValueError):
+            for share in parsed_sizes(data):
+                self.budget.take(share, "the model")
+            model = self._onnx.load_model_from_string(data)
+        self.budget.give_back(size)
+        if not model.HasField("graph"):
+            raise FileFormatError(f"{self.path}: not an ONNX model: it has no graph")
+        return model
+
+    def _type_name(self, number: int) -> str:
+        return str(self._onnx.TensorProto.DataType.Name(number))
+
+    def _stored(self, name: str, proto: Any) -> StoredTensor:
+        return stored_tensor(name, proto, self.path, self._type_name)
+
+    def _evaluators(self, markers: Sequence[Markers], *, outline: bool) -> tuple[Evaluator, Evaluator]:
+        """Return two evaluators, which choose odd sizes and even ones."""
+        odd, even = OpenSizes(3, 2, 24), OpenSizes(2, 4, 23)
+        one, other = (
+            Evaluator(self._stored, self.budget, sizes, marks.outputs, outline=outline)
+            for sizes, marks in zip((odd, even), markers, strict=True)
+        )
+        return one, other
+
+    @contextmanager
+    def _reading(self) -> Generator[Readers]:
+        """Yield evaluators that read what they are asked for, and in the end let it go."""
+        evaluators = self._evaluators([Markers(), Markers()], outline=False)
+        try:
+            yield Readers(*evaluators, self.budget)
+        finally:
+            for evaluator in evaluators:
+                evaluator.release()
+
+    def _found_layers(self) -> list[FoundLayer]:
+        markers = [Markers(), Markers()]
+        outlines = self._evaluators(markers, outline=True)
+        with self._reading() as readers:
+            try:
+                return self._layers_by(Outlines(*outlines, readers.one, self._reading), markers)
+            finally:
+                for evaluator in outlines:
+                    evaluator.release()
+
+    def _layers_by(self, outlines: Outlines, markers: Sequence[Markers]) -> list[FoundLayer]:
+        program = Program(self.path, self._model.functions)
+        # all are found before the first is looked into: there may be too many
+        nodes = [LSTMNode(*found, outlines) for found in list(lstm_nodes(self._model, program))]
+        own = own_layer(nodes, self.metadata["nplstm"]) if "nplstm" in self.metadata else None
+        return [own] if own is not None else found_layers(nodes, outlines, markers)

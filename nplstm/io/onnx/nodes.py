@@ -1,0 +1,286 @@
+"""A node of ONNX's operator LSTM as a layer."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from nplstm._shapes import Axis, check_shape, check_size
+from nplstm._typing import Array
+from nplstm.cells.spec import CellSpec
+from nplstm.errors import FileFormatError, NplstmError
+from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
+from nplstm.io.model_file import Budget, FoundLayer
+from nplstm.io.onnx.attributes import NodeAttributes, read_attributes
+from nplstm.io.onnx.evaluation import Depends, Evaluator, Value
+from nplstm.io.onnx.scopes import Place, Scope, attribute_value
+
+__all__ = ["LSTMNode", "Outlines", "Readers", "read_all"]
+
+INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+_WEIGHTS = {"R": ("D", "4H", "H"), "W": ("D", "4H", "I"), "B": ("D", "8H"), "P": ("D", "3H")}
+"""The weights and their axes; R first, which H comes from."""
+
+_DTYPES = {"float16", "bfloat16", "float32", "float64"}
+
+
+class Readers(NamedTuple):
+    """Evaluators that read, which differ in the sizes that they choose for what is open."""
+
+    one: Evaluator
+    other: Evaluator
+    budget: Budget  # for what is made of what they read
+
+
+class Outlines(NamedTuple):
+    """Evaluators that find out what can be said without reading the weights, and what reads them."""
+
+    one: Evaluator
+    other: Evaluator  # of other sizes
+    reader: Evaluator  # for the little that has to be read at once
+    reading: Callable[[], AbstractContextManager[Readers]]
+
+
+class _UnfitError(Exception):
+    """What stands in the way of a layer."""
+
+
+class LSTMNode:
+    """A node, and what can be found out about it without reading its weights.
+
+    Parameters
+    ----------
+    name : str
+    scope : Scope
+    node : NodeProto
+    outlines : Outlines
+
+    Attributes
+    ----------
+    options : dict
+        Of the layer; what could be found out, if there is a problem.
+    problem : str or None
+    notes : list of str
+    """
+
+    def __init__(self, name: str, scope: Scope, node: Any, outlines: Outlines) -> None:
+        self.name, self.node, self.scope = name, node, scope
+        self._outlines = outlines
+        self._places = {key: Place(scope, given) for key, given in zip(INPUTS, node.input, strict=False) if given}
+        self.options: dict[str, Any] = {"kind": "LSTM"}
+        self.notes: list[str] = []
+        self.problem: str | None = None
+        self.dtype = ""
+        self.num_parameters = 0
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.attributes: NodeAttributes | None = None
+        try:
+            self._inspect()
+        except FileFormatError:
+            raise
+        except (_UnfitError, NplstmError) as error:
+            self.problem = f"{error}"[:300]
+
+    def place(self, name: str) -> Place | None:
+        """Return where an input stands; None if it is left out."""
+        return self._places.get(name)
+
+    @property
+    def lengths(self) -> Array | None:
+        """What its sequences' lengths are on probes: the same array for all nodes that have the same lengths."""
+        return self._outlines.one.value(self._places["sequence_lens"]).array if self.has_lengths else None
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether there is an input for the sequences' lengths."""
+        return "sequence_lens" in self._places
+
+    def reading(self) -> AbstractContextManager[Readers]:
+        """Return the evaluators that read the file, to be used in a with statement."""
+        return self._outlines.reading()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What ends the parameters' names in each direction, if the node is the whole layer."""
+        return ("", "_reverse")[: len(self.reverse)]
+
+    @property
+    def reverse(self) -> tuple[bool, ...]:
+        """Whether each direction runs from the end."""
+        return (False,) if self.attributes is None else self.attributes.reverse
+
+    def found(self) -> FoundLayer:
+        """Return the node as a layer of its own."""
+        return FoundLayer(
+            name=self.name,
+            options=self.options,
+            read=lambda: read_all([(self, [f"_l0{end}" for end in self.suffixes])]),
+            dtype=self.dtype,
+            num_parameters=self.num_parameters,
+            problem=self.problem,
+            notes=tuple(self.notes),
+        )
+
+    # What can be said of it
+
+    def _inspect(self) -> None:
+        if self.node.op_type != "LSTM":
+            raise _UnfitError(f"it is a {self.node.op_type} of onnxruntime's, whose weights are not read")
+        given = {name: attribute_value(a) for name, a in self.scope.attributes_of(self.node).items()}
+        hidden_size = given.pop("hidden_size", None)
+        given.pop("output_sequence", None)  # before version 7: whether there is an output Y
+        self.attributes = attributes = _attributes(given, peephole="P" in self._places)
+        values = {name: self._weight(name) for name in _WEIGHTS if name in ("W", "R") or name in self._places}
+        self.dtype = ", ".join(sorted({value.dtype for value in values.values()}))
+        shapes = {name: cast("Array", value.array).shape for name, value in values.items()}
+        if "X" not in self._places:
+            raise _UnfitError("it has no input X")
+        self._shapes = shapes
+        I, H = _sizes(shapes, len(self.reverse))
+        if hidden_size is not None and check_size("hidden_size", hidden_size) != H:
+            raise _UnfitError(f"its hidden_size is {hidden_size}, and its R has H={H}")
+        spec = attributes.specs[0]
+        self.options |= {"input_size": I, "hidden_size": H, "bias": "B" in values} | self._structure(attributes)
+        K = spec.gates * H
+        each = K * (I + H) + 2 * K * ("B" in values) + spec.peepholes * H
+        self.num_parameters = each * len(self.reverse)
+        if attributes.specs[-1] != spec:
+            raise _UnfitError("its two directions have different activations")
+        if self.dtype not in _DTYPES:
+            raise _UnfitError(f"its weights are of {self.dtype}, and a layer's are of one type of floats")
+        self._note_lengths(attributes)
+        for name in ("initial_h", "initial_c"):
+            self._note_state(name)
+
+    def _structure(self, attributes: NodeAttributes) -> dict[str, Any]:
+        """Return the options that are not the usual ones."""
+        usual = CellSpec().to_dict()
+        cell = {name: value for name, value in attributes.specs[0].to_dict().items() if value != usual[name]}
+        options = {"bidirectional": len(attributes.reverse) == 2, "reverse": attributes.reverse == (True,)}
+        options |= {"batch_first": attributes.batch_first, "cell": cell}
+        return {name: value for name, value in options.items() if value}
+
+    def _weight(self, name: str) -> Value:
+        """Return the outline of a weight that is one, whatever the open sizes are."""
+        if name not in self._places:
+            raise _UnfitError(f"it has no input {name}")
+        one, other = (evaluator.value(self._places[name]) for evaluator in self._outlines[:2])
+        if one.depends is Depends.DATA:
+            raise _UnfitError(f"its {name} {one.reason}")
+        if one.array is None:
+            raise _UnfitError(f"it has no input {name}")
+        if other.array is None or one.array.shape != other.array.shape:
+            raise _UnfitError(f"its {name} depends on the sizes of what the model is given")
+        return one
+
+    def _note_lengths(self, attributes: NodeAttributes) -> None:
+        """Note lengths that the file fixes, unless they are all of the sequence's steps."""
+        if not self.has_lengths:
+            return
+        for evaluator in self._outlines[:2]:
+            value, x = evaluator.value(self._places["sequence_lens"]), evaluator.value(self._places["X"])
+            lengths = evaluator.look(value, "sequence_lens")
+            if lengths is None:
+                return
+            steps = None if x.array is None or x.array.ndim != 3 else x.array.shape[int(attributes.batch_first)]
+            if value.outlined or steps is None or (lengths != steps).any():
+                self.notes.append("its sequence_lens are fixed in the file: give the layer lengths=")
+                return
+
+    def _note_state(self, name: str) -> None:
+        """Note an initial state that the file fixes, unless it is zero."""
+        if name not in self._places:
+            return
+        evaluator = self._outlines.one
+        if evaluator.value(self._places[name]).outlined:
+            evaluator = self._outlines.reader
+        state = evaluator.look(evaluator.value(self._places[name]), name)
+        if state is not None and state.any():
+            self.notes.append(f"its {name} is fixed in the file and not zero: give the layer its initial state")
+
+    # Its weights
+
+    def check(self) -> None:
+        """Raise if there is a problem, and warn of what the layer cannot hold."""
+        path = self.scope.program.path
+        if self.problem is not None:
+            raise FileFormatError(f"{path}: {self.name}: {self.problem}")
+        for note in self.notes:
+            warnings.warn(f"{path}: {self.name}: {note}", stacklevel=5)
+
+    def read(self, readers: Readers, suffixes: Sequence[str]) -> dict[str, Array]:
+        """Read the parameters; ``suffixes`` says what ends their names in each direction."""
+        arrays = {name: self._read(name, readers) for name in self._shapes}
+        specs = [] if self.attributes is None else self.attributes.specs
+        named: dict[str, Array] = {}
+        for d, (suffix, spec) in enumerate(zip(suffixes, specs, strict=True)):
+            # not by from_layout, which takes what a backend computes with: float16 it does not, on NumPy
+            given = {name: array[d] for name, array in arrays.items()}
+            direction = convert(LAYER_LAYOUTS["onnx"], given, torch_layout(suffix))
+            named |= _without_forget_gate(direction, spec)
+        return named
+
+    def _read(self, name: str, readers: Readers) -> Array:
+        """Return a weight as it is in the file, after making sure that open sizes do not change it."""
+        value = readers.one.value(self._places[name])
+        array = value.array
+        if array is not None and array.shape == self._shapes[name]:
+            # for what becomes of it; and before it is looked at, for it may be a view of any size
+            readers.budget.take(array.nbytes, f"{self.name}: {name}")
+            if value.depends is Depends.NOTHING or _same(array, readers.other.value(self._places[name]).array):
+                return array
+        path = self.scope.program.path
+        raise FileFormatError(f"{path}: {self.name}: its {name} depends on the sizes of what the model is given")
+
+
+def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array]:
+    """Read the parameters of nodes that are one layer; with each, what ends their names in each direction.
+
+    Warns of what the layer cannot hold.
+
+    Raises
+    ------
+    FileFormatError
+        If there is a problem, or if what is read is not what was declared.
+    """
+    for node, _ in nodes:
+        node.check()
+    with nodes[0][0].reading() as readers:
+        return {name: a for node, suffixes in nodes for name, a in node.read(readers, suffixes).items()}
+
+
+def _same(one: Array, other: Array | None) -> bool:
+    return other is not None and np.array_equal(one, other, equal_nan=True)
+
+
+def _attributes(given: dict[str, Any], *, peephole: bool) -> NodeAttributes:
+    """Read the attributes, and refuse those that no version of the operator has."""
+    known = {"activations", "activation_alpha", "activation_beta", "clip", "direction", "input_forget", "layout"}
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise _UnfitError(f"ONNX's LSTM has no attribute {unknown[0]!r}")
+    return read_attributes(peephole=peephole, **given)
+
+
+def _sizes(shapes: dict[str, tuple[int, ...]], D: int) -> tuple[int, int]:
+    """Return I and H, after checking all shapes against them."""
+    check_shape("its R", shapes["R"], [("D", D), ("4H", None), ("H", None)])
+    check_shape("its W", shapes["W"], [("D", D), ("4H", None), ("I", None)])
+    H, I = shapes["R"][2], shapes["W"][2]
+    sizes: dict[str, int | None] = {"D": D, "H": H, "I": I, "3H": 3 * H, "4H": 4 * H, "8H": 8 * H}
+    for name, shape in shapes.items():
+        axes: list[Axis] = [(axis, sizes[axis]) for axis in _WEIGHTS[name]]
+        check_shape(f"its {name}", shape, axes)
+    if H < 1 or I < 1:
+        raise _UnfitError(f"its weights have H={H} and I={I}")
+    return I, H
+
+
+def _without_forget_gate(named: dict[str, Array], spec: CellSpec) -> dict[str, Array]:
+    """Leave out the rows of the forget gate, the second of the gates, where the cell has none."""
+    if not spec.coupled_input_forget:
+        return named
+    H = next(array.shape[1] for name, array in named.items() if name.startswith("weight_hh"))
+    return {name: np.concatenate([array[:H], array[2 * H :]]) for name, array in named.items()}

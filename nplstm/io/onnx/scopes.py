@@ -1,0 +1,292 @@
+"""The names in an ONNX model: its graph, the graphs inside of If, Loop and Scan, and calls of its functions.
+
+A graph inside of another sees the names around it. A function sees nothing but what a call gives it, so each call
+is a scope of its own. What a name stands for is found here; what it is worth, in ``evaluation``.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from nplstm.errors import FileFormatError
+
+__all__ = [
+    "Constant",
+    "DeclaredInput",
+    "Place",
+    "Produced",
+    "Program",
+    "Scope",
+    "Source",
+    "attribute_value",
+    "called_name",
+    "graphs_of",
+    "is_standard",
+    "node_name",
+    "path_within",
+    "tensor_name",
+]
+
+MOST_EXPANDED = 100_000
+"""How many nodes there may be once functions stand in the place of their calls."""
+
+_MOST_CALLS = 50
+"""How deep functions may call functions."""
+
+_MOST_PATH = 500
+"""How many characters of a path are kept: it stands before many names."""
+
+_GRAPH, _GRAPHS = 5, 10
+"""The kinds of attributes that hold graphs."""
+
+
+class Place(NamedTuple):
+    """A name, and where it stands. An empty name is an optional input that is left out."""
+
+    scope: "Scope"
+    name: str
+
+
+class Produced(NamedTuple):
+    """What a node makes: which of its outputs."""
+
+    scope: "Scope"
+    node: Any
+    output: int
+
+
+class DeclaredInput(NamedTuple):
+    """What comes from outside at run time: of a model, or of the body of a Loop or Scan."""
+
+    name: str
+
+
+class Constant(NamedTuple):
+    """A tensor that the file holds: a ``TensorProto`` or a ``SparseTensorProto``."""
+
+    name: str
+    proto: Any
+
+
+Source: TypeAlias = Place | Produced | DeclaredInput | Constant
+"""What a name stands for; a place, where it is another name for what stands there."""
+
+
+class Program:
+    """What all scopes of a model share.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        For messages.
+    functions : list of FunctionProto
+    """
+
+    def __init__(self, path: str | os.PathLike[str], functions: Any) -> None:
+        self.path = os.fspath(path)
+        self.functions: dict[tuple[str, str, str], Any] = {}
+        for function in functions:
+            key = (function.domain, function.name, _overload(function))
+            if key in self.functions:
+                raise self.error(f"there are two functions {_function_name(key)!r}")
+            self.functions[key] = function
+        self._expanded = 0
+
+    def error(self, problem: str) -> FileFormatError:
+        """Return the error that names the file."""
+        return FileFormatError(f"{self.path}: {problem}")
+
+    def expand(self, nodes: int) -> None:
+        """Count the nodes of a scope that is about to be made."""
+        self._expanded += nodes
+        if self._expanded > MOST_EXPANDED:
+            raise self.error(f"its functions come to more than {MOST_EXPANDED:,} nodes")
+
+    def function_of(self, node: Any) -> Any:
+        """Return the function that a node calls, if it does."""
+        return self.functions.get(called_name(node))
+
+
+class Scope:
+    """The names of a graph or of a function's call.
+
+    Parameters
+    ----------
+    program : Program
+    nodes : sequence of NodeProto
+    path : str
+        What stands before the names of what is in it; empty, or ends in a slash.
+    outer : Scope, optional
+        The one around a graph, whose names it sees.
+    """
+
+    def __init__(self, program: Program, nodes: Any, path: str = "", outer: Self | None = None) -> None:
+        self.program, self.path, self.outer = program, path, outer
+        self.nodes = list(nodes)
+        self.attributes: dict[str, Any] = {} if outer is None else outer.attributes
+        self.calls = 0 if outer is None else outer.calls
+        self._names: dict[str, Source] = {}
+        self.shapes: dict[str, Any] = {}  # what the file declares of values: TypeProto.Tensor
+        self._inner: dict[tuple[int, str], Scope] = {}
+        for node in self.nodes:
+            for output, name in enumerate(node.output):
+                if name:
+                    self._define(name, Produced(self, node, output))
+
+    @classmethod
+    def of_graph(cls, program: Program, graph: Any, path: str = "", outer: Self | None = None) -> Self:
+        """Return the scope of a ``GraphProto``."""
+        scope = cls(program, graph.node, path, outer)
+        for tensor in (*graph.initializer, *graph.sparse_initializer):
+            scope._define(tensor_name(tensor), Constant(tensor_name(tensor), tensor))
+        for value in graph.input:
+            scope._names.setdefault(value.name, DeclaredInput(value.name))  # an initializer is its default
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            scope.shapes[value.name] = value.type.tensor_type
+        return scope
+
+    def _define(self, name: str, source: Source) -> None:
+        if name in self._names or not name:
+            where = self.path.rstrip("/") or "the graph"
+            raise self.program.error(
+                f"{where} has two values {name!r}" if name else f"{where} has an initializer without a name"
+            )
+        self._names[name] = source
+
+    def find(self, name: str) -> Source:
+        """Return what a name stands for.
+
+        Raises
+        ------
+        FileFormatError
+            If there is no such name.
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope._names:
+                return scope._step_into(scope._names[name])
+            scope = scope.outer
+        raise self.program.error(f"there is no value {name!r} in {self.path or 'the graph'}")
+
+    def _step_into(self, source: Source) -> Source:
+        """Return, for what a call makes, its place in the function."""
+        if not isinstance(source, Produced) or self.program.function_of(source.node) is None:
+            return source
+        called = self.called(source.node)
+        outputs = self.program.function_of(source.node).output
+        if source.output >= len(outputs):
+            raise self.program.error(f"{source.node.name!r} has more outputs than its function")
+        return Place(called, outputs[source.output])
+
+    def shape_of(self, name: str) -> Any:
+        """Return what the file declares of a value, if it does: a ``TypeProto.Tensor``."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.shapes or name in scope._names:
+                return scope.shapes.get(name)
+            scope = scope.outer
+        return None
+
+    def attributes_of(self, node: Any) -> dict[str, Any]:
+        """Return a node's attributes by name; those that refer to the function's, as the call has them."""
+        found: dict[str, Any] = {}
+        for attribute in node.attribute:
+            if not attribute.ref_attr_name:
+                found[attribute.name] = attribute
+            elif attribute.ref_attr_name in self.attributes:
+                found[attribute.name] = self.attributes[attribute.ref_attr_name]
+        return found
+
+    def called(self, node: Any) -> "Scope":
+        """Return the scope of a call of a function."""
+        key = (id(node), "")  # of nodes that live as long as the scope does
+        if key not in self._inner:
+            self._inner[key] = self._call(node, self.program.function_of(node))
+        return self._inner[key]
+
+    def _call(self, node: Any, function: Any) -> "Scope":
+        if self.calls >= _MOST_CALLS:
+            raise self.program.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
+        self.program.expand(len(function.node))
+        scope = Scope(self.program, function.node, path_within(self.path, node))
+        scope.calls = self.calls + 1
+        scope.attributes = {default.name: default for default in getattr(function, "attribute_proto", ())}
+        scope.attributes |= self.attributes_of(node)
+        given = [*node.input, *[""] * len(function.input)]
+        for name, place in zip(function.input, given, strict=False):
+            scope._define(name, Place(self, place))
+        for value in getattr(function, "value_info", ()):
+            scope.shapes[value.name] = value.type.tensor_type
+        return scope
+
+    def body(self, node: Any, name: str, graph: Any) -> "Scope":
+        """Return the scope of a graph that is an attribute of a node."""
+        key = (id(node), name)
+        if key not in self._inner:
+            if self.calls:  # in the file it stands once
+                self.program.expand(len(graph.node))
+            self._inner[key] = Scope.of_graph(self.program, graph, path_within(self.path, node, name), self)
+        return self._inner[key]
+
+    def inner(self, node: Any) -> Iterator["Scope"]:
+        """Yield the scopes inside of a node: of the function that it calls, or of its graphs."""
+        if self.program.function_of(node) is not None:
+            yield self.called(node)
+        else:
+            for attribute in node.attribute:
+                for name, graph in graphs_of(attribute):
+                    yield self.body(node, name, graph)
+
+
+def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
+    """Return the graphs that an attribute holds, each with a name of its own."""
+    if attribute.type == _GRAPH:
+        return [(attribute.name, attribute.g)]
+    if attribute.type == _GRAPHS:
+        return [(f"{attribute.name}_{k}", graph) for k, graph in enumerate(attribute.graphs)]
+    return []
+
+
+def attribute_value(attribute: Any) -> Any:
+    """Return a number, a text, or a list of these; of any other kind, the message that holds it."""
+    kinds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings", 11: "sparse_tensor"}
+    value = getattr(attribute, kinds[attribute.type]) if attribute.type in kinds else attribute
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if attribute.type == 8:
+        return [text.decode(errors="replace") for text in value]
+    return list(value) if attribute.type in {6, 7} else value
+
+
+def is_standard(node: Any) -> bool:
+    """Tell whether a node's operator is of ONNX's own domain."""
+    return node.domain in {"", "ai.onnx"}
+
+
+def node_name(node: Any) -> str:
+    """Return a node's name; of one that has none, a name made of its first output."""
+    return node.name or f"{node.op_type.lower()}:{next((name for name in node.output if name), '')}"
+
+
+def path_within(path: str, node: Any, graph: str = "") -> str:
+    """Return the path of what stands in a node; of a long one, the end."""
+    longer = f"{path}{node_name(node)}/{graph}{'/' * bool(graph)}"
+    return longer if len(longer) <= _MOST_PATH else "..." + longer[-_MOST_PATH:]
+
+
+def tensor_name(tensor: Any) -> str:
+    """Return the name of a ``TensorProto`` or ``SparseTensorProto``, which has it at its values."""
+    return tensor.name if hasattr(tensor, "name") else tensor.values.name
+
+
+def called_name(node: Any) -> tuple[str, str, str]:
+    """Return the name that the function has which a node calls, if there is one."""
+    return node.domain, node.op_type, _overload(node)
+
+
+def _overload(message: Any) -> str:
+    return getattr(message, "overload", "")  # which onnx has since 1.16
+
+
+def _function_name(key: tuple[str, str, str]) -> str:
+    return ".".join(part for part in key if part)
