@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nplstm.errors import FileFormatError, MissingDependencyError
-from nplstm.io import atomic_write, open_file, read_tensors, safetensors_file, write_tensors
+from nplstm.io import atomic_write, open_file, read_tensors, write_tensors
 
 
 def names(folder):
@@ -57,7 +57,7 @@ def test_a_missing_library_is_named(monkeypatch, tmp_path):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(safetensors_file, "import_module", missing)
+    monkeypatch.setattr("nplstm.io._optional.import_module", missing)
     with pytest.raises(MissingDependencyError, match=r"pip install 'nplstm\[safetensors\]'"):
         write_tensors(tmp_path / "t", {}, {})
 

@@ -491,7 +491,7 @@ def test_a_missing_package_is_named_before_time_is_spent(missing, text, tmp_path
             raise ImportError(name)
         return import_module(name)
 
-    monkeypatch.setattr("nplstm.io.safetensors_file.import_module", blocked)
+    monkeypatch.setattr("nplstm.io._optional.import_module", blocked)
     monkeypatch.setattr("nplstm.language_model.commands.import_module", blocked)
     monkeypatch.setattr(Trainer, "update", lambda trainer: pytest.fail("training has begun"))
     assert run("train", text, "--out", tmp_path / "run", *SMALL) == 2

@@ -538,13 +538,12 @@ def test_a_file_beyond_protobuf(tmp_path):
 
 
 def test_the_library_is_asked_for(monkeypatch, tmp_path):
-    from nplstm.io.onnx import model as module
 
     def missing(name):
         raise ImportError(name)
 
     path = write(tmp_path, one_node())
-    monkeypatch.setattr(module, "import_module", missing)
+    monkeypatch.setattr("nplstm.io._optional.import_module", missing)
     with pytest.raises(nplstm.MissingDependencyError, match=r"pip install 'nplstm\[onnx\]'"):
         nplstm.load(path)
 

@@ -510,7 +510,7 @@ def test_a_missing_library_is_named(monkeypatch, tmp_path):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(graph_builder, "import_module", missing)
+    monkeypatch.setattr("nplstm.io._optional.import_module", missing)
     with pytest.raises(
         nplstm.MissingDependencyError, match=r"onnx is not installed.*pip install 'nplstm\[onnx\]'"
     ):

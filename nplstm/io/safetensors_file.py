@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from nplstm._typing import Array
 from nplstm.backends import backend_of
-from nplstm.errors import ArgumentError, MissingDependencyError
+from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
+from nplstm.io._optional import optional
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
 from nplstm.io.saved_layer import layers_by_metadata
 
@@ -25,12 +25,7 @@ _DTYPES = {
 
 
 def _library(part: str) -> Any:
-    try:
-        return import_module(part)
-    except ImportError as error:
-        raise MissingDependencyError(
-            "safetensors is not installed, and .safetensors files need it: pip install 'nplstm[safetensors]'"
-        ) from error
+    return optional(part, extra="safetensors", files=".safetensors")
 
 
 class SafetensorsFile(ModelFile):

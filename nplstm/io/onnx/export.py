@@ -7,8 +7,9 @@ from typing import Any
 from nplstm._shapes import check_flag, check_size
 from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
-from nplstm.io.onnx.graph_builder import GraphBuilder, onnx_library
+from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.layer_graph import add_cell, add_lstm
+from nplstm.io.onnx.library import onnx_library
 from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 

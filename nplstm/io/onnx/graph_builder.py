@@ -1,28 +1,18 @@
 """An ONNX graph as it grows: nodes, and the values between them by name."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nplstm._typing import Array, DTypeLike
-from nplstm.errors import ArgumentError, MissingDependencyError
+from nplstm.errors import ArgumentError
+from nplstm.io.onnx.library import onnx_library
 
-__all__ = ["GraphBuilder", "onnx_library"]
+__all__ = ["GraphBuilder"]
 
 _MAX_BYTES = 2**31 - 2**20
 """What all weights together may take: protobuf ends at 2 GiB, and a megabyte is more than the rest needs."""
-
-
-def onnx_library() -> Any:
-    """Return the package onnx."""
-    try:
-        return import_module("onnx")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnx is not installed, and writing .onnx files needs it: pip install 'nplstm[onnx]'"
-        ) from error
 
 
 class _Node(NamedTuple):

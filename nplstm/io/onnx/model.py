@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.errors import FileFormatError, MissingDependencyError
+from nplstm.errors import FileFormatError
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
 from nplstm.io.onnx.evaluation import Evaluator, OpenSizes
+from nplstm.io.onnx.library import onnx_library
 from nplstm.io.onnx.nodes import LSTMNode, Outlines, Readers
 from nplstm.io.onnx.own import own_layer
 from nplstm.io.onnx.scopes import Program
@@ -25,15 +26,6 @@ _MOST_BYTES = 2**31 - 1
 """Where protobuf ends."""
 
 
-def _library() -> Any:
-    try:
-        return import_module("onnx")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnx is not installed, and reading .onnx files needs it: pip install 'nplstm[onnx]'"
-        ) from error
-
-
 class OnnxFile(ModelFile):
     """An ONNX model: its initializers and constants, wherever in it they stand, and its LSTM nodes."""
 
@@ -41,7 +33,7 @@ class OnnxFile(ModelFile):
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
         super().__init__(path, budget)
-        self._onnx = _library()
+        self._onnx = onnx_library()
         self._model = self._parsed()
         self.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         self._tensors = all_tensors(self._model, path, self._type_name)
