@@ -20,7 +20,7 @@ from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.io import from_layout
-from nplstm.io.onnx.attributes import read_attributes
+from nplstm.io.onnx.attributes import read_attributes, without_forget_gate
 from nplstm.layers.layout import PaddedLayout
 from nplstm.params import LSTMParams
 from nplstm.recurrence import Recurrence, State
@@ -250,11 +250,7 @@ def _one_direction(
 def _params(arrays: Arrays, d: int, spec: CellSpec) -> LSTMParams:
     """Return the parameters of a direction; with coupled gates, without those of the forget gate."""
     named = from_layout("onnx", {name: arrays[name][d] for name in ("W", "R", "B", "P") if name in arrays})
-    if spec.coupled_input_forget:
-        H = arrays["R"].shape[2]
-        concatenate = namespace(arrays["R"]).concatenate
-        named = {name: concatenate([rows[:H], rows[2 * H :]]) for name, rows in named.items()}
-    return LSTMParams.from_named(named)
+    return LSTMParams.from_named(without_forget_gate(named) if spec.coupled_input_forget else named)
 
 
 def _sizes(arrays: Arrays, D: int, hidden_size: Any, *, batch_first: bool) -> _Sizes:

@@ -7,7 +7,7 @@ from nplstm.io.torch_names import layers_by_name
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import config_of
 
-__all__ = ["layers_by_metadata", "metadata_of"]
+__all__ = ["layers_by_metadata", "metadata_of", "options_of"]
 
 _KEY = "nplstm"
 
@@ -23,7 +23,7 @@ def layers_by_metadata(file: ModelFile) -> list[FoundLayer]:
     """Return the layer that the file says it is; where it says nothing, those that its names and shapes show."""
     if _KEY not in file.metadata:
         return layers_by_name(file.tensors, file.read)
-    options, problem = _options(file.metadata[_KEY])
+    options, problem = options_of(file.metadata[_KEY])
     layer = FoundLayer(
         name="",
         options=options,
@@ -35,7 +35,8 @@ def layers_by_metadata(file: ModelFile) -> list[FoundLayer]:
     return [layer]
 
 
-def _options(text: str) -> tuple[dict[str, Any], str | None]:
+def options_of(text: str) -> tuple[dict[str, Any], str | None]:
+    """Return the options that are written in a file's text, and what is wrong with them."""
     import json
 
     try:

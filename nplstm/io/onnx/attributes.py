@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import check_choice, check_number
+from nplstm._typing import Array, Arrays
+from nplstm.backends import namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.ops.activations import Activation, as_activation
 
-__all__ = ["NodeAttributes", "read_attributes"]
+__all__ = ["NodeAttributes", "read_attributes", "without_forget_gate"]
 
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 """For each direction of a layer, whether it runs in reverse."""
@@ -99,3 +101,9 @@ def _hand_out(
         raise ArgumentError(f"{argument}: {', '.join(names)} take {takes} of them, got {values!r}")
     left = iter([check_number(f"{argument}[{k}]", n, finite=True) for k, n in enumerate(numbers)])
     return [None if default is None else next(left, default) for default in defaults]
+
+
+def without_forget_gate(named: Arrays) -> dict[str, Array]:
+    """Leave out the rows of the forget gate, the second of the gates, which coupled gates do not have."""
+    H = next(array.shape[1] for name, array in named.items() if name.startswith("weight_hh"))
+    return {name: namespace(rows).concatenate([rows[:H], rows[2 * H :]]) for name, rows in named.items()}

@@ -13,7 +13,7 @@ from nplstm.cells.spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
 from nplstm.io.model_file import Budget, FoundLayer
-from nplstm.io.onnx.attributes import NodeAttributes, read_attributes
+from nplstm.io.onnx.attributes import NodeAttributes, read_attributes, without_forget_gate
 from nplstm.io.onnx.evaluation import Depends, Evaluator, Value
 from nplstm.io.onnx.scopes import Place, Scope, attribute_value
 
@@ -219,7 +219,7 @@ class LSTMNode:
             # not by from_layout, which takes what a backend computes with: float16 it does not, on NumPy
             given = {name: array[d] for name, array in arrays.items()}
             direction = convert(LAYER_LAYOUTS["onnx"], given, torch_layout(suffix))
-            named |= _without_forget_gate(direction, spec)
+            named |= without_forget_gate(direction) if spec.coupled_input_forget else direction
         return named
 
     def _read(self, name: str, readers: Readers) -> Array:
@@ -276,11 +276,3 @@ def _sizes(shapes: dict[str, tuple[int, ...]], D: int) -> tuple[int, int]:
     if H < 1 or I < 1:
         raise _UnfitError(f"its weights have H={H} and I={I}")
     return I, H
-
-
-def _without_forget_gate(named: dict[str, Array], spec: CellSpec) -> dict[str, Array]:
-    """Leave out the rows of the forget gate, the second of the gates, where the cell has none."""
-    if not spec.coupled_input_forget:
-        return named
-    H = next(array.shape[1] for name, array in named.items() if name.startswith("weight_hh"))
-    return {name: np.concatenate([array[:H], array[2 * H :]]) for name, array in named.items()}

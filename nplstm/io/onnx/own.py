@@ -1,9 +1,8 @@
 """Models that ``nplstm.save`` wrote: the metadata has the options of the layer, and nodes have its weights."""
 
-import json
 import re
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from nplstm.cells.spec import CellSpec
 from nplstm.errors import NplstmError
 from nplstm.io.model_file import FoundLayer
 from nplstm.io.onnx.nodes import LSTMNode, read_all
+from nplstm.io.saved_layer import options_of
 
 __all__ = ["own_layer"]
 
@@ -22,8 +22,8 @@ def own_layer(nodes: Sequence[LSTMNode], text: str) -> FoundLayer | None:
 
     None if they are not about each other: the graph can be changed, and the metadata left behind.
     """
-    options = _options(text)
-    if options is None or not nodes:
+    options, problem = options_of(text)
+    if problem is not None or not nodes:
         return None
     placed = [(node, _suffixes(node, options)) for node in nodes]
     if not all(suffixes and _agree(options, node) for node, suffixes in placed):
@@ -38,14 +38,6 @@ def own_layer(nodes: Sequence[LSTMNode], text: str) -> FoundLayer | None:
         notes=tuple(f"{node.name}: {note}" for node in nodes for note in node.notes),
         parts=tuple(node.found() for node in nodes),
     )
-
-
-def _options(text: str) -> dict[str, Any] | None:
-    try:
-        options: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", options) if isinstance(options, dict) else None
 
 
 def _suffixes(node: LSTMNode, options: dict[str, Any]) -> list[str]:
