@@ -4,11 +4,16 @@ A file is written beside its destination and renamed when it is complete: a full
 leaves the old file as it was. No file that is read can run code.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nplstm.io._atomic import atomic_write
 from nplstm.io.door import open_file, read_tensors
 from nplstm.io.layer_files import load, save, write_tensors
 from nplstm.io.layouts import from_layout, to_layout
 from nplstm.io.model_file import FoundLayer, ModelFile, TensorInfo
+
+if TYPE_CHECKING:
+    from nplstm.io.keras.weights import keras_weights
 
 __all__ = [
     "FoundLayer",
@@ -16,6 +21,7 @@ __all__ = [
     "TensorInfo",
     "atomic_write",
     "from_layout",
+    "keras_weights",
     "load",
     "open_file",
     "read_tensors",
@@ -23,3 +29,11 @@ __all__ = [
     "to_layout",
     "write_tensors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "keras_weights":  # here, because `import nplstm` has no need of it
+        from nplstm.io.keras.weights import keras_weights
+
+        return keras_weights
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,7 +66,7 @@ class Archive:
             infos = directory.infolist()
         self._entries: dict[str, _Entry] = {}
         for info in infos:
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir() fails on an empty name
                 self._add(info)
         self._check_overlaps()
 

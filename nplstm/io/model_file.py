@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -123,7 +123,7 @@ class ModelFile(ABC):
     tensors : dict of str to TensorInfo
     """
 
-    format: ClassVar[str]
+    format: str
     """What the file is, in a word or two."""
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:

@@ -1,0 +1,218 @@
+"""The LSTMs in a model's configuration: what they are called, and what they are made of.
+
+A configuration is the JSON that Keras makes of a model: a layer is an object with ``class_name`` and ``config``,
+and models and wrappers hold other layers in theirs. It is text here and stays text: nothing in it is ever made.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, NamedTuple, cast
+
+__all__ = [
+    "Cell",
+    "Entry",
+    "Numbering",
+    "Recurrent",
+    "TooLargeError",
+    "cells_of",
+    "config_of",
+    "directions_of",
+    "is_fused",
+    "is_shared",
+    "named_layers",
+    "stacked",
+]
+
+Entry = dict[str, Any]
+"""A layer in a configuration."""
+
+_MAX_LAYERS = 10_000
+_MAX_DEPTH = 32
+_MAX_NAME = 1024
+
+
+class TooLargeError(ValueError):
+    """There are more models in models, layers or cells, or longer names, than any model has."""
+
+
+class Cell(NamedTuple):
+    """One LSTM cell of a layer: one set of weights."""
+
+    suffix: str  # that torch's names would end in
+    place: str  # in the layer, as Keras 3 has it in a file
+    config: Entry
+
+
+class Recurrent(NamedTuple):
+    """A layer with LSTM cells, and where it is in its model."""
+
+    name: str  # its own, after those of the models and wrappers around it, joined by "/"
+    top: str  # the name of the outermost of these; its own where there is none
+    place: str  # the group that Keras 3 puts its weights in
+    trainable: bool
+    shared: bool  # whether it is in the model a second time
+    entry: Entry
+
+
+class Numbering(NamedTuple):
+    """How a file names the groups of a model's layers: by class, and by a number where there are several."""
+
+    group: str  # which holds them
+    used: Callable[[Entry, str], int]  # how many numbers a layer takes, by its entry and group
+
+
+class _Walk(NamedTuple):
+    """What is known of a place on the way through a model."""
+
+    seen: Iterator[int]  # counts layers, here and elsewhere
+    name: str = ""
+    top: str = ""
+    place: str = ""
+    trainable: bool = True
+    shared: bool = False
+    depth: int = 0
+
+    def into(self, entry: Entry, place: str) -> "_Walk":
+        name = name_of(entry)
+        _check_count(next(self.seen))
+        walk = _Walk(
+            self.seen,
+            f"{self.name}/{name}" if self.name else name,
+            self.top or name,
+            place,
+            self.trainable and config_of(entry).get("trainable") is not False,
+            self.shared or is_shared(entry),
+            self.depth + 1,
+        )
+        if walk.depth > _MAX_DEPTH or max(len(walk.name), len(place)) > _MAX_NAME:
+            raise TooLargeError(f"models nested more than {_MAX_DEPTH} deep, or names longer than {_MAX_NAME:,}")
+        return walk
+
+
+def named_layers(model: Entry, numbering: Numbering) -> Iterator[Recurrent]:
+    """Yield the layers of a model that have LSTM cells, also those in models and wrappers inside of it.
+
+    Raises
+    ------
+    TooLargeError
+    """
+    return _layers(model, numbering, _Walk(count()))
+
+
+def _layers(model: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Recurrent]:
+    numbers: dict[str, int] = {}
+    for entry in layers_in(model):
+        kind = snake_case(_class_of(entry))
+        number = numbers.get(kind, 0)
+        start = f"{walk.place}/" if walk.place else ""
+        place = f"{start}{numbering.group}/{kind}{f'_{number}' if number else ''}"
+        numbers[kind] = number + numbering.used(entry, place)
+        yield from _visit(entry, numbering, walk.into(entry, place))
+
+
+def _visit(entry: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Recurrent]:
+    if cells_of(entry) or is_fused(entry):
+        yield Recurrent(walk.name, walk.top, walk.place, walk.trainable, walk.shared, entry)
+        return
+    yield from _layers(entry, numbering, walk)
+    wrapped = _entry(config_of(entry).get("layer"))
+    if wrapped:
+        yield from _visit(wrapped, numbering, walk.into(wrapped, f"{walk.place}/layer"))
+
+
+def is_fused(entry: Entry) -> bool:
+    """Tell whether a layer is Keras 2's for GPUs, or two directions of it: its weights have another layout."""
+    inner = directions_of(entry)[0] if entry.get("class_name") == "Bidirectional" else entry
+    return inner.get("class_name") == "CuDNNLSTM"
+
+
+def is_shared(entry: Entry) -> bool:
+    """Tell whether a layer is in the model a second time: the first has no number."""
+    return entry.get("shared_object_id") is not None
+
+
+def cells_of(entry: Entry) -> list[Cell]:
+    """Return the LSTM cells of a layer, in the order of its weights; none of other layers."""
+    if entry.get("class_name") != "Bidirectional":
+        return _cells(entry, "", "")
+    forward, backward = directions_of(entry)
+    return _cells(forward, "", "forward_layer/") + _cells(backward, "_reverse", "backward_layer/")
+
+
+def directions_of(entry: Entry) -> tuple[Entry, Entry]:
+    """Return the two layers of a Bidirectional; the second is like the first where the user gave none."""
+    config = config_of(entry)
+    forward = _entry(config.get("layer"))
+    given = _entry(config.get("backward_layer"))
+    return forward, given or {**forward, "config": {**config_of(forward), "go_backwards": True}}
+
+
+def _cells(entry: Entry, direction: str, place: str) -> list[Cell]:
+    config = config_of(entry)
+    if entry.get("class_name") == "LSTM":
+        return [Cell(f"_l0{direction}", f"{place}cell", config)]
+    if entry.get("class_name") != "RNN":
+        return []
+    cell = _entry(config.get("cell"))
+    if cell.get("class_name") == "LSTMCell":
+        return [Cell(f"_l0{direction}", f"{place}cell", config_of(cell))]
+    if cell.get("class_name") != "StackedRNNCells":
+        return []
+    _check_count(len(stacked(cell)))
+    found: list[Cell] = []
+    for layer, one in enumerate(stacked(cell)):
+        if one.get("class_name") == "LSTMCell":
+            number = f"_{len(found)}" if found else ""
+            found.append(Cell(f"_l{layer}{direction}", f"{place}cell/cells/lstm_cell{number}", config_of(one)))
+    return found
+
+
+def _check_count(number: int) -> None:
+    if number > _MAX_LAYERS:
+        raise TooLargeError(f"its model has more than {_MAX_LAYERS:,} layers or cells")
+
+
+def stacked(entry: Entry) -> list[Entry]:
+    """Return the cells of a StackedRNNCells."""
+    return _entries(config_of(entry).get("cells"))
+
+
+def layers_in(entry: Entry) -> list[Entry]:
+    """Return the layers of a model; none of what is not one."""
+    config = entry.get("config")
+    if isinstance(config, list):  # a Sequential, before Keras 2.2.3
+        return _entries(cast("Any", config))
+    return _entries(config_of(entry).get("layers"))
+
+
+def config_of(entry: Entry) -> Entry:
+    """Return a layer's options."""
+    return _entry(entry.get("config"))
+
+
+def name_of(entry: Entry) -> str:
+    """Return a layer's name; that of its class if it has none."""
+    name = config_of(entry).get("name", entry.get("name"))
+    return name if isinstance(name, str) else _class_of(entry)
+
+
+def _class_of(entry: Entry) -> str:
+    name = entry.get("class_name")
+    return name[:_MAX_NAME] if isinstance(name, str) else ""
+
+
+def _entries(value: Any) -> list[Entry]:
+    if not isinstance(value, list):
+        return []
+    return [entry for entry in cast("list[Any]", value) if isinstance(entry, dict)]
+
+
+def _entry(value: Any) -> Entry:
+    return cast("Entry", value) if isinstance(value, dict) else {}
+
+
+def snake_case(name: str) -> str:
+    """Return a class's name as Keras writes it in paths: TimeDistributed is time_distributed."""
+    spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

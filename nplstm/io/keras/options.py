@@ -1,0 +1,210 @@
+"""The options of Keras's LSTM, as the layers here have them; ``docs/keras.md`` has the table."""
+
+from typing import Any, cast
+
+from nplstm.cells.spec import CellSpec
+from nplstm.errors import NplstmError
+from nplstm.io.keras.models import Entry, cells_of, config_of, directions_of, is_fused, stacked
+
+__all__ = ["UnsupportedError", "layer_notes", "layer_options"]
+
+_MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "product", None: "none"}
+
+_ACTIVATIONS: dict[str | None, Any] = {
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "relu": "Relu",
+    "elu": "Elu",
+    "celu": "Elu",  # with alpha = 1, which by name alone it has
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "leaky_relu": ("LeakyRelu", 0.2),
+    "linear": "Affine",
+    None: "Affine",
+}
+_HARD_SIGMOID = {"1": 0.2, "2": 0.2, "3": 1 / 6}
+"""The slope by the major version of Keras."""
+
+_STANDARD = ["Sigmoid", "Tanh", "Tanh"]
+_INITIALIZERS = {  # ours, Keras's option, and its default
+    "init_ih": ("kernel_initializer", "GlorotUniform"),
+    "init_hh": ("recurrent_initializer", "Orthogonal"),
+    "init_bias": ("bias_initializer", "Zeros"),
+}
+_STARTS = {"GlorotUniform": "xavier_uniform", "Orthogonal": "orthogonal", "Zeros": "zeros"}
+
+
+class UnsupportedError(Exception):
+    """No layer here is like Keras's: the text says because of what."""
+
+
+def layer_options(entry: Entry, version: str) -> dict[str, Any]:
+    """Return the options of a layer, but for ``input_size``, which its weights show.
+
+    Parameters
+    ----------
+    entry : dict
+        The layer in the model's configuration: an LSTM, an RNN of LSTM cells, or a Bidirectional of one.
+    version : str
+        Of the Keras that wrote it; "" if it is not known.
+
+    Raises
+    ------
+    UnsupportedError
+        If an option has a value that means something else here, or nothing.
+    """
+    _check_classes(entry)
+    cells = [cell.config for cell in cells_of(entry)]
+    shared, *others = [_cell_options(cell, version) for cell in cells]
+    if any(other != shared for other in others):
+        raise UnsupportedError("its cells, or its backward_layer, have options that differ")
+    turned = _two_directions(entry) if _is_bidirectional(entry) else _one_direction(entry)
+    options: dict[str, Any] = (
+        {"kind": "LSTM"} | turned | _sizes(cells, 2 if _is_bidirectional(entry) else 1) | shared
+    )
+    return options | {"cell": options["cell"] | _start(cells, bias=options["bias"])}
+
+
+def layer_notes(entry: Entry) -> tuple[str, ...]:
+    """Return what belongs to a layer's call in Keras, and so has to be given, or taken, here."""
+    config = config_of(directions_of(entry)[0] if _is_bidirectional(entry) else entry)
+    notes: list[str] = []
+    if config.get("return_sequences") is not True:
+        notes.append("return_sequences=False: the model uses the last h alone, h_n of the last layer")
+    if config.get("stateful") is True:
+        notes.append("stateful=True: the model goes on from the state of the call before; give it as hx")
+    if config.get("zero_output_for_mask") is True and not _is_bidirectional(entry):
+        notes.append('zero_output_for_mask=True: with a mask, call it with masked_output="zero"')
+    return tuple(notes)
+
+
+def _is_bidirectional(entry: Entry) -> bool:
+    return entry.get("class_name") == "Bidirectional"
+
+
+def _check_classes(entry: Entry) -> None:
+    """Raise if a class has the name of one of Keras's and is another, or holds what is no LSTM."""
+    if is_fused(entry):
+        raise UnsupportedError("CuDNNLSTM has another layout; Keras 2 loads its weights into an LSTM: save that")
+    for part in (entry, *directions_of(entry)) if _is_bidirectional(entry) else (entry,):
+        registered, module = part.get("registered_name"), part.get("module")
+        own = isinstance(registered, str) and registered != part.get("class_name")
+        if own or (isinstance(module, str) and not module.startswith(("keras", "tensorflow", "tf_keras"))):
+            raise UnsupportedError(f"its class is the user's own, {_brief(registered or module)}")
+        cell = config_of(part).get("cell")
+        for one in stacked(cast("Entry", cell)) if isinstance(cell, dict) else []:
+            if one.get("class_name") != "LSTMCell":
+                raise UnsupportedError(f"one of its cells is a {_brief(one.get('class_name'))}")
+
+
+def _one_direction(entry: Entry) -> dict[str, Any]:
+    config = config_of(entry)
+    turned = {"reverse": True, "output_order": "processing"} if _flag(config, "go_backwards") else {}
+    return turned | {"batch_first": not _flag(config, "time_major")}
+
+
+def _two_directions(entry: Entry) -> dict[str, Any]:
+    forward, backward = (config_of(one) for one in directions_of(entry))
+    if _flag(forward, "go_backwards") or not _flag(backward, "go_backwards"):
+        raise UnsupportedError("go_backwards: its first layer has to go forwards, and its second backwards")
+    merge = config_of(entry).get("merge_mode", "concat")
+    if not isinstance(merge, str | None) or merge not in _MERGES:
+        raise UnsupportedError(f"merge_mode={_brief(merge)} is not known")
+    batch_first = not _flag(forward, "time_major")
+    return {"bidirectional": True, "merge": _MERGES[merge], "batch_first": batch_first}
+
+
+def _sizes(cells: list[Entry], directions: int) -> dict[str, Any]:
+    """Return the sizes of a stack, whose cells are listed once for each direction."""
+    units = [_units(cell) for cell in cells]
+    sizes = units[: len(units) // directions]
+    if sizes * directions != units:
+        raise UnsupportedError(f"units: those of its directions differ, {units}")
+    options: dict[str, Any] = {"hidden_size": sizes[0] if len(set(sizes)) == 1 else tuple(sizes)}
+    if len(sizes) > 1:
+        # in Keras each direction is a stack of its own
+        options |= {"num_layers": len(sizes)} | ({"stacking": "independent"} if directions == 2 else {})
+    return options
+
+
+def _units(config: Entry) -> int:
+    units = config.get("units")
+    if not isinstance(units, int) or isinstance(units, bool) or units < 1:
+        raise UnsupportedError(f"units: expected a number of cells, got {_brief(units)}")
+    return units
+
+
+def _cell_options(config: Entry, version: str) -> dict[str, Any]:
+    """Return what an LSTM and an LSTMCell both have, and what all cells of a layer here share."""
+    cell: dict[str, Any] = {}
+    inner = _activation("activation", config.get("activation", "tanh"), version)
+    gates = _activation("recurrent_activation", config.get("recurrent_activation", "sigmoid"), version)
+    if [gates, inner, inner] != _STANDARD:
+        cell["activations"] = [gates, inner, inner]
+    for ours, theirs in (("input_dropout", "dropout"), ("recurrent_dropout", "recurrent_dropout")):
+        if config.get(theirs):
+            cell[ours] = config[theirs]
+    try:
+        CellSpec.from_dict(cell)
+    except (NplstmError, TypeError, OverflowError) as error:
+        raise UnsupportedError(f"its options have no meaning here: {error}") from error
+    return {"bias": _flag(config, "use_bias", default=True), "cell": cell}
+
+
+def _start(cells: list[Entry], *, bias: bool) -> dict[str, Any]:
+    """Return how the parameters start, where there is the like here: they are loaded, and it hardly matters."""
+    config = cells[0]
+    found: dict[str, Any] = {}
+    for ours, (theirs, default) in _INITIALIZERS.items():
+        given: Any = config.get(theirs, {"class_name": default})
+        name: Any = cast("Entry", given).get("class_name") if isinstance(given, dict) else None
+        usual = isinstance(name, str) and config_of(cast("Entry", given)).get("gain") in {None, 1.0}
+        if usual and name in _STARTS and (name == "Zeros") == (ours == "init_bias"):
+            found[ours] = _STARTS[name]
+    if bias and config.get("unit_forget_bias", True) is True:
+        found["forget_bias"] = 1.0
+    return found
+
+
+def _activation(option: str, value: Any, version: str) -> Any:
+    """Return an activation as ``CellSpec`` takes it: a name, or a name with its constants."""
+    if isinstance(value, dict):
+        return _activation_layer(option, cast("Entry", value))
+    if value == "hard_sigmoid":
+        slope = _HARD_SIGMOID.get(version.partition(".")[0])
+        if slope is None:
+            raise UnsupportedError(
+                f"{option}: hard_sigmoid has the slope 0.2 in Keras 2 and 1/6 in 3: which one wrote it?"
+            )
+        return ("HardSigmoid", slope, 0.5)
+    if not isinstance(value, str | None) or value not in _ACTIVATIONS:
+        raise UnsupportedError(f"{option}: there is no {_brief(value)} here")
+    return _ACTIVATIONS[value]
+
+
+def _activation_layer(option: str, entry: Entry) -> Any:
+    """Return the activation that a layer or an object in its place is."""
+    name, config = entry.get("class_name"), config_of(entry)
+    slope = config.get("negative_slope", config.get("alpha"))
+    if name == "LeakyReLU":
+        return ("LeakyRelu", 0.3 if slope is None else slope)
+    if name == "ELU":
+        return ("Elu", 1.0 if slope is None else slope)
+    if name == "ReLU" and config.get("max_value") is None and not (slope and config.get("threshold")):
+        if config.get("threshold"):
+            return ("ThresholdedRelu", config["threshold"])
+        return ("LeakyRelu", slope) if slope else "Relu"
+    what = entry.get("config") if name == "function" else entry.get("registered_name") or name
+    raise UnsupportedError(f"{option}: there is no {_brief(what)} here")
+
+
+def _flag(config: Entry, name: str, *, default: bool = False) -> bool:
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise UnsupportedError(f"{name}: expected true or false, got {_brief(value)}")
+    return value
+
+
+def _brief(value: Any) -> str:
+    """Return a value for a message; of what can be of any depth, its kind."""
+    return repr(value)[:80] if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"
