@@ -6,12 +6,13 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from nplstm.errors import FileFormatError
-from nplstm.io import read_tensors
+from nplstm.io import open_file, read_tensors
 from nplstm.io.archive import Archive
 from nplstm.io.model_file import Budget
 
@@ -250,3 +251,94 @@ with nplstm.io.open_file({str(path)!r}) as file:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[:2] == [f"{2**28} (2, 1)", "MemoryError"]
+
+
+def test_a_packed_entry_is_unpacked_once_for_all_parts(monkeypatch):
+    archive = opened(packed(zipfile.ZIP_DEFLATED), max_bytes=4_000_000)
+    pieces = []
+    unpack = Archive._unpack
+    monkeypatch.setattr(Archive, "_unpack", lambda *arguments: pieces.append(1) or unpack(*arguments))
+    for start in range(0, 1000, 10):
+        assert archive.read("a", start, start + 10) == CONTENT["a"][start : start + 10]
+    assert len(pieces) == 1
+    with pytest.raises(FileFormatError, match="the entry 'e' takes 3,000,001 bytes"):
+        archive.read("e", 5, 6)  # the first is kept, and counts
+
+
+def test_the_head_of_an_entry_takes_no_more(monkeypatch):
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        archive = opened(packed(method))
+        assert archive.head("a", 10) == CONTENT["a"][:10]
+        assert archive.head("d", 10) == CONTENT["d"]
+        assert archive.head("b/c", 10) == b""
+    taken = []
+    take = Archive._take
+    monkeypatch.setattr(
+        Archive, "_take", lambda archive, entry, count: taken.append(count) or take(archive, entry, count)
+    )
+    opened(packed()).head("e", 100)
+    assert sum(taken) == 100
+
+
+def one_entry(name, data=b"x" * 100, extra=b"", offset=0):
+    """A zip archive put together by hand, with what zipfile does not write."""
+    sizes = (len(data), len(data), len(name))
+    local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 45, 0, 0, 0, 0, zlib.crc32(data), *sizes, 0) + name + data
+    fields = (45, 45, 0, 0, 0, 0, zlib.crc32(data), *sizes, len(extra), 0, 0, 0, 0, offset)
+    directory = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *fields) + name + extra
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    return local + directory + end
+
+
+@pytest.mark.parametrize("offset", [2**40, 2**62, 2**63, 2**64 - 1])
+def test_an_offset_of_64_bits(offset):
+    """The directory has room for larger offsets in a field of its own; zipfile takes them from there."""
+    assert opened(one_entry(b"a")).read("a") == b"x" * 100
+    with pytest.raises(FileFormatError, match=r"^x\.zip: (the entry 'a' lies outside the file|not a whole zip)"):
+        opened(one_entry(b"a", extra=struct.pack("<HHQ", 1, 8, offset), offset=2**32 - 1))
+
+
+def test_an_entry_without_a_name():
+    with pytest.raises(FileFormatError, match="has a name that leads out"):
+        opened(one_entry(b""))
+
+
+def test_an_npz_is_opened_without_reading_its_numbers(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    np.savez(path, a=np.zeros(10**6), b=np.zeros(10**6))
+    np.savez_compressed(tmp_path / "c.npz", a=np.zeros(10**7))
+    taken = []
+    take = Archive._take
+    monkeypatch.setattr(
+        Archive, "_take", lambda archive, entry, count: taken.append(count) or take(archive, entry, count)
+    )
+    for file in (path, tmp_path / "c.npz"):
+        with open_file(file) as opened_file:
+            assert sum(taken) < 100_000
+            opened_file.read("a")
+            assert sum(taken) > 9_000
+        taken.clear()
+
+
+ODD = ["|S0", "<U0", "|V0", "|S8", "<U2", "<M8[s]"]
+
+
+@pytest.mark.parametrize("descr", ODD)
+@pytest.mark.parametrize(
+    "shape", ["(1,)", "()", "(0,)", "(10000,)", "(True,)", "('a',)", "(1,)*65", "(0, 10**30)"]
+)
+def test_types_and_shapes_of_no_numbers(tmp_path, descr, shape):
+    shown = repr((1,) * 65) if "*65" in shape else shape.replace("10**30", str(10**30))
+    path = npz(tmp_path, header(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shown}}}\n") + bytes(8))
+    with pytest.raises(FileFormatError, match=r"x\.npz: ('a\.npy' (declares|is not an array)|the tensor 'a' is)"):
+        read_tensors(path)
+    numbers = npz(tmp_path, header(f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shown}}}\n") + bytes(8))
+    if shape not in {"(1,)", "()"}:
+        with pytest.raises(FileFormatError, match=r"x\.npz: 'a\.npy' (declares|is not an array)"):
+            read_tensors(numbers)
+
+
+def test_arrays_whose_names_end_alike(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **{"w": [1.0, 2.0], "w.npy": [7.0, 8.0, 9.0]})
+    assert {name: list(array) for name, array in read_tensors(path).items()} == {"w": [1, 2], "w.npy": [7, 8, 9]}

@@ -104,7 +104,7 @@ def test_element_types_that_numpy_lacks(tmp_path):
         assert widened.dtype == np.float32
         assert np.array_equal(widened.ravel(), (halves.astype(np.uint32) << 16).view(np.float32))
         assert file.read("c") == 7
-        with pytest.raises(nplstm.FileFormatError, match=r"x\.safetensors: the tensor 'b' is F8_E4M3, which"):
+        with pytest.raises(nplstm.FileFormatError, match=r"'b' is F8_E4M3, no type of numbers that NumPy has"):
             file.read("b")
         with pytest.raises(nplstm.ArgumentError, match=r"name: .*x\.safetensors has no tensor 'd'"):
             file.read("d")

@@ -160,7 +160,7 @@ def test_verify_takes_layout_dtype_and_biases_into_account(folder, capsys):
     assert found["tolerance"] == 1e-6
     write_tensors("nan.npz", arrays | {"bias_ih_l0": np.full(4 * H, np.nan)})
     assert run("verify", "a.npz", "nan.npz", "--json") == 1
-    assert run("verify", "nan.npz", "nan.npz") == 0
+    assert run("verify", "nan.npz", "nan.npz") == 1  # what is no number agrees with nothing
 
 
 RUNS = {
@@ -263,7 +263,7 @@ WRONG = {
         ["--lengths", "1,4"],
         "--lengths: expected integers in [0, T=3], got --lengths[1] = 4",
     ),
-    "states": (np.zeros((3, 2, I)), ["--initial", "m.npz"], "--initial: m.npz has no h_n and c_n"),
+    "states": (np.zeros((3, 2, I)), ["--initial", "m.npz"], "--initial: m.npz has no h_n"),
     "objects": (np.array([{}], dtype=object), [], "x.npy: not an array (.npy)"),
     "backend": (np.zeros((3, 2, I)), ["--layer", "none"], "no LSTM by the name 'none'"),
 }
@@ -345,3 +345,92 @@ def test_a_bar_is_shown_at_a_terminal(folder):
     shown = os.read(ours, 10_000).decode()
     assert "100%" in shown
     assert "6.00k/6.00k" in shown
+
+
+STATES = {
+    "many sequences": (
+        dict(h_n=(1, 3, H), c_n=(1, 3, H)),
+        "h_n: expected floating-point numbers of shape (L * D, B=2",
+    ),
+    "a vector": (dict(h_n=(H,), c_n=(H,)), "h_n: expected floating-point numbers of shape"),
+    "a number": (dict(h_n=(), c_n=()), "h_n: expected floating-point numbers of shape"),
+    "no h": (dict(c_n=(1, 2, H), s_n=(1, 2, H)), "has no h_n"),
+    "no c": (dict(h_n=(1, 2, H)), "has no c_n"),
+    "a gap": (dict(h_n_l0=(1, 2, H), h_n_l2=(1, 2, H), c_n=(1, 2, H)), "has h_n_l2 beside states"),
+    "more": (dict(h_n=(1, 2, H), c_n=(1, 2, H), other=(1,)), "has other beside states"),
+    "width": (dict(h_n=(1, 2, H + 1), c_n=(1, 2, H)), "h_0: expected shape"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_initial_states_that_do_not_fit_are_named(folder, name, capsys):
+    make()
+    np.save("x.npy", draw(3, 2, I))
+    shapes, message = STATES[name]
+    write_tensors("s.npz", {key: draw(*shape) for key, shape in shapes.items()})
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", "--initial", "s.npz") == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "y.npy").exists()
+    write_tensors("s.npz", {"h_n": np.zeros((1, 2, H), complex), "c_n": np.zeros((1, 2, H))})
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", "--initial", "s.npz") == 2
+    assert "got complex128" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_named_before_the_work(folder, capsys, monkeypatch):
+    make()
+    np.save("x.npy", draw(3, 2, I))
+    monkeypatch.setattr("nplstm.model_files.run.run_in_pieces", lambda *_, **__: pytest.fail("the work has begun"))
+    for states, message in (
+        ("s.h5", "ends in .h5, which is Keras's"),
+        ("s.onnx", "ONNX files hold layers"),
+        ("y.npy", "--states: is the file of --output"),
+    ):
+        assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy", "--states", states) == 2
+        assert message in capsys.readouterr().err
+    assert run("run", "m.npz", "--input", "x.npy", "--output", "none/y.npy") == 2
+    assert "none/y.npy" in capsys.readouterr().err
+    os.mkfifo("pipe")
+    assert run("run", "m.npz", "--input", "pipe", "--output", "y.npy") == 2
+    assert "pipe: not an ordinary file" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["m.npz", "pipe", "x.npy"]
+
+
+def test_a_full_disk_is_an_error(folder):
+    """A limit on the size of files stands in for a full disk, which would end the process at the mapping."""
+    make()
+    np.save("x.npy", draw(3000, 2, I))
+    (folder / "y.npy").write_bytes(b"old")
+    code = """
+import resource, signal, sys
+from nplstm.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.exit(main(["run", "m.npz", "--input", "x.npy", "--output", "y.npy"]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "File too large" in result.stderr
+    assert (folder / "y.npy").read_bytes() == b"old"
+    assert sorted(path.name for path in folder.iterdir()) == ["m.npz", "x.npy", "y.npy"]
+
+
+def test_verify_counts_relative_to_large_numbers_and_tells_of_parameters(folder, capsys):
+    options = dict(cell=nplstm.CellSpec(activations=("Sigmoid", "Relu", "Relu")))
+    layer = make("a.npz", **options)
+    layer.load_state_dict(
+        {name: array * np.float32(0 if "ih" not in name else 9) for name, array in layer.parameters.items()}
+    )
+    nplstm.save(layer, "a.npz")
+    spoilt = layer.to(dtype="float64")
+    spoilt.load_state_dict({name: array * (1 + 1e-7) for name, array in spoilt.parameters.items()})
+    nplstm.save(spoilt.to(dtype="float32"), "b.npz")
+    assert run("verify", "a.npz", "b.npz") == 0
+    tiny = {name: array * np.float32(1e-7) for name, array in make("c.npz").parameters.items()}
+    write_tensors("c.npz", tiny)
+    write_tensors("d.npz", {name: array * np.float32(-5) for name, array in tiny.items()})
+    capsys.readouterr()
+    assert run("verify", "c.npz", "d.npz") == 0
+    assert "the outputs agree (to 1e-06, on random input); the parameters do not" in capsys.readouterr().out
+    for wrong in ("nan", "-1"):
+        assert run("verify", "c.npz", "c.npz", f"--tolerance={wrong}") == 2
+    assert run("verify", "c.npz", "c.npz", "--seed=-1") == 2

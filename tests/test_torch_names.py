@@ -1,5 +1,7 @@
 """LSTMs found by names and shapes: sizes, layers, directions, projection, bias, and what is no LSTM."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,7 +90,7 @@ def test_what_the_weights_do_not_say_is_a_problem():
     (found,) = layers_of(
         {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4), "weight_ih_l2": (16, 4), "weight_hh_l2": (16, 4)}
     )
-    assert "gaps" in found.problem
+    assert "not every layer, by its number" in found.problem
     (found,) = layers_of({"weight_ih": (16, 3), "weight_hh": (16, 2), "weight_hr": (2, 4)})
     assert "no projection" in found.problem
 
@@ -152,7 +154,62 @@ def test_float16_is_widened_where_nothing_computes_with_it(tmp_path, be):
         assert np.array_equal(be.to_numpy(array), halves[name].astype(loaded.dtype))
     assert nplstm.load(tmp_path / "half.npz", dtype="float64").dtype == np.float64
     write_tensors(tmp_path / "int.npz", {name: a.astype(np.int32) for name, a in lstm.parameters.items()})
-    with pytest.raises(nplstm.FileFormatError, match="weights of int32, which no layer has; dtype= casts them"):
+    with pytest.raises(nplstm.FileFormatError, match="weight_ih_l0 is int32, and weights are floating"):
         nplstm.load(tmp_path / "int.npz")
+    with pytest.raises(nplstm.FileFormatError, match="weight_ih_l0 is int32"):
+        nplstm.load(tmp_path / "int.npz", dtype="float32")  # a cast would lose the scale
     with pytest.raises(nplstm.DTypeError):
         nplstm.load(tmp_path / "int.npz", dtype="int32")
+
+
+PARTS = {
+    "pruned direction": {
+        f"{name}_l0_reverse{part}" for name in ("weight_ih", "weight_hh") for part in ("_orig", "_mask")
+    },
+    "pruned layer": {
+        f"{name}_l1{part}" for name in ("weight_ih", "weight_hh", "bias_ih") for part in ("_orig", "_mask")
+    },
+    "pruned biases": {f"{name}_l0{part}" for name in ("bias_ih", "bias_hh") for part in ("_orig", "_mask")},
+    "pruned weight_hh": {"weight_hh_l0_orig", "weight_hh_l0_mask"},
+    "weight norm": {"weight_hr_l0_g", "weight_hr_l0_v"},
+    "weight norm of weight_hh": {"weight_hh_l0_g", "weight_hh_l0_v"},
+    "parametrized": {"parametrizations.weight_hh_l0.original0", "parametrizations.weight_hh_l0.original1"},
+    "spectral norm": {"weight_hh_l0_orig", "weight_hh_l0_u", "weight_hh_l0_v"},
+    "cell": {"weight_hh_orig", "weight_hh_mask"},
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_weights_in_parts_are_named(name):
+    """A pruned or normalised weight has another name, and must not be taken for one that is not there."""
+    layer = nplstm.LSTM(3, 5, 2, bidirectional=True, proj_size=2, rng=0)
+    shapes = shapes_of(nplstm.LSTMCell(3, 5)) if name == "cell" else shapes_of(layer)
+    shapes = {f"rnn.{key}": shape for key, shape in shapes.items()}
+    whole_shapes = dict(shapes)
+    for part in PARTS[name]:
+        whole = re.sub(r"(_orig|_mask|_[guv]|\.original\d)$", "", part).removeprefix("parametrizations.")
+        shape = whole_shapes[f"rnn.{whole}"]
+        shapes.pop(f"rnn.{whole}", None)
+        vector = part.endswith(("_u",)) or (name == "spectral norm" and part.endswith("_v"))
+        shapes[f"rnn.{part}"] = (
+            (shape[0],) if vector else (shape[0], 1) if part.endswith(("_g", "original0")) else shape
+        )
+    (found,) = layers_of(shapes)
+    assert found.name == "rnn."
+    assert "is a part of a weight that is pruned or normalised; make it whole in torch" in found.problem
+
+
+def test_layers_that_are_not_all_there():
+    matrices = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4)}
+    for wrong in (
+        {"weight_hh_l2": (16, 4), "weight_hh_l3": (16, 4)},
+        {"weight_hh_l1": ()},
+        {"weight_hh_l1": (16,)},
+        {"weight_hh_l1": (16, 4, 4)},
+    ):
+        (found,) = layers_of(matrices | wrong)
+        assert found.problem is not None
+
+
+def test_a_gru_with_a_projection_is_no_lstm():
+    assert not layers_of({"weight_ih_l0": (12, 3), "weight_hh_l0": (12, 4), "weight_hr_l0": (4, 4)})

@@ -1,5 +1,6 @@
 """Write a file wholly or not at all."""
 
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -39,7 +40,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     import tempfile
     from pathlib import Path
 
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "not an ordinary file", os.fspath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     temporary = Path(name)
     try:

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import Budget, damaged
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "leads_out"]
 
 _PIECE = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -61,6 +61,8 @@ class Archive:
     ) -> None:
         self._file, self._path, self._budget, self._crc_optional = file, os.fspath(path), budget, crc_optional
         self._checked: set[str] = set()
+        self._unpacked: dict[str, bytearray] = {}
+        self._end = file.seek(0, os.SEEK_END)
         errors = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError)
         with damaged(path, "not a whole zip archive", *errors), zipfile.ZipFile(file) as directory:
             infos = directory.infolist()
@@ -98,6 +100,8 @@ class Archive:
             raise FileFormatError(
                 f"{self._path}: {name!r} has {entry.size:,} bytes, not those from {start} to {stop}"
             )
+        if entry.deflated and (start, stop) != (0, entry.size):
+            return self._kept(entry)[start:stop]
         if name in self._checked and not entry.deflated:
             self._file.seek(entry.start + start)
             return bytearray(self._take(entry, stop - start))
@@ -115,6 +119,16 @@ class Archive:
         self._budget.take(self.size(name), f"the entry {name!r}")
         return self.read(name)
 
+    def head(self, name: str, count: int) -> bytes:
+        """Return so many of an entry's first bytes, or all there are; no checksum can be compared."""
+        entry = self._entry(name)
+        head = bytearray()
+        for piece in self._unpack(entry, max(count, 1)):
+            head += piece
+            if len(head) >= count:
+                break
+        return bytes(head[: min(count, entry.size)])
+
     def open(self, name: str) -> BinaryIO:
         """Return an entry as a seekable file, for libraries that want one; unpacked in memory if it is packed.
 
@@ -127,6 +141,12 @@ class Archive:
             pass
         return io.BufferedReader(_Window(self._file, entry.start, entry.size))
 
+    def _kept(self, entry: _Entry) -> bytearray:
+        """Return a packed entry that parts are read of: unpacked once, however many they are, and kept."""
+        if entry.name not in self._unpacked:
+            self._unpacked[entry.name] = self.read_whole(entry.name)
+        return self._unpacked[entry.name]
+
     def _entry(self, name: str) -> _Entry:
         if name not in self._entries:
             raise FileFormatError(f"{self._path}: the archive has no entry {name!r}")
@@ -134,7 +154,10 @@ class Archive:
 
     def _add(self, info: zipfile.ZipInfo) -> None:
         name = info.filename
-        self._check_name(name, info.orig_filename)
+        if leads_out(info.orig_filename):
+            raise FileFormatError(
+                f"{self._path}: the entry {info.orig_filename!r} has a name that leads out of the archive"
+            )
         if name in self._entries:
             raise FileFormatError(f"{self._path}: the archive has two entries {name!r}")
         if info.flag_bits & _ENCRYPTED:
@@ -154,27 +177,20 @@ class Archive:
         start = self._start_of(info)
         self._entries[name] = _Entry(name, start, info.compress_size, info.file_size, info.CRC, deflated)
 
-    def _check_name(self, name: str, stored_name: str) -> None:
-        parts = name.split("/")
-        if ".." in parts or parts[0] == "" or "\\" in stored_name or "\0" in stored_name or parts[0].endswith(":"):
-            raise FileFormatError(
-                f"{self._path}: the entry {stored_name!r} has a name that leads out of the archive"
-            )
-
     def _start_of(self, info: zipfile.ZipInfo) -> int:
         """Return where an entry's bytes begin: after its own header, which says how long it is."""
         problem = f"{self._path}: the entry {info.filename!r} lies outside the file"
-        if info.header_offset < 0:
+        if not 0 <= info.header_offset <= self._end - _LOCAL_HEADER.size:
             raise FileFormatError(problem)
         self._file.seek(info.header_offset)
         header = self._file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size:
+        if len(header) < _LOCAL_HEADER.size:  # by now
             raise FileFormatError(problem)
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
             raise FileFormatError(f"{self._path}: the entry {info.filename!r} has no header where it should start")
         start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        if start + info.compress_size > self._file.seek(0, os.SEEK_END):
+        if start + info.compress_size > self._end:
             raise FileFormatError(problem)
         return start
 
@@ -194,7 +210,7 @@ class Archive:
     def _pieces(self, entry: _Entry) -> Iterator[bytes]:
         """Yield an entry's bytes; at the end compare their number and checksum."""
         crc = size = 0
-        for piece in self._unpacked(entry):
+        for piece in self._unpack(entry, _PIECE):
             crc = zlib.crc32(piece, crc)
             size += len(piece)
             yield piece
@@ -208,24 +224,25 @@ class Archive:
             )
         self._checked.add(entry.name)
 
-    def _stored(self, entry: _Entry) -> Iterator[bytes]:
+    def _stored(self, entry: _Entry, most: int) -> Iterator[bytes]:
         place, end = entry.start, entry.start + entry.stored
         while place < end:
             self._file.seek(place)  # each time, because others read the file between two pieces
-            piece = self._take(entry, min(_PIECE, end - place))
+            piece = self._take(entry, min(most, end - place))
             yield piece
             place += len(piece)
 
-    def _unpacked(self, entry: _Entry) -> Iterator[bytes]:
+    def _unpack(self, entry: _Entry, most: int) -> Iterator[bytes]:
+        """Yield an entry's bytes in pieces of at most so many."""
         if not entry.deflated:
-            yield from self._stored(entry)
+            yield from self._stored(entry, most)
             return
         unpacker, left = zlib.decompressobj(-zlib.MAX_WBITS), entry.size
         with damaged(self._path, f"the entry {entry.name!r} is damaged", zlib.error):
-            for packed in self._stored(entry):
+            for packed in self._stored(entry, most):
                 rest = packed
                 while rest and left >= 0:
-                    piece = unpacker.decompress(rest, _PIECE)
+                    piece = unpacker.decompress(rest, most)
                     left -= len(piece)
                     rest = unpacker.unconsumed_tail
                     if left < 0:
@@ -235,6 +252,12 @@ class Archive:
                         )
                     yield piece
             yield unpacker.flush()  # what little was held back when a piece was full
+
+
+def leads_out(name: str) -> bool:
+    """Tell whether an entry's name leads, or on some system may lead, out of the folder it is unpacked to."""
+    parts = name.split("/")
+    return ".." in parts or parts[0] == "" or parts[0].endswith(":") or "\\" in name or "\0" in name
 
 
 class _Window(io.RawIOBase):

@@ -7,8 +7,8 @@ from importlib import import_module
 from nplstm._shapes import check_size
 from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError
-from nplstm.io.listing import list_layers, printable
-from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile
+from nplstm.io.listing import list_layers
+from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile, printable
 
 __all__ = ["choose_layer", "open_file", "read_tensors"]
 

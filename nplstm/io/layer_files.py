@@ -7,18 +7,20 @@ from typing import Any
 
 from nplstm._shapes import check_choice, check_flag
 from nplstm._typing import Array, DType, DTypeLike
-from nplstm.backends import Backend, check_dtype, get_backend
-from nplstm.errors import ArgumentError, DTypeError, FileFormatError, StateDictError
+from nplstm.backends import Backend, backend_of, check_dtype, get_backend
+from nplstm.errors import ArgumentError, FileFormatError, StateDictError
 from nplstm.io.door import choose_layer, open_file
 from nplstm.io.model_file import MAX_BYTES, FoundLayer
 from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import layer_of
 
-__all__ = ["FORMATS", "load", "save", "write_tensors"]
+__all__ = ["FORMATS", "check_tensors_format", "load", "save", "write_tensors"]
 
 FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
 """What is written to a file whose name ends so; any other name gets safetensors, but for those of Keras."""
+
+_LONGEST_NAME = 1000
 
 _READ_ONLY = (".keras", ".h5", ".hdf5")
 
@@ -95,7 +97,7 @@ def write_tensors(
     Raises
     ------
     ArgumentError
-        If the name ends in that of another format, or there is an element type that the format does not have.
+        If the path ends in that of another format; or if a tensor's name or type is none that the format has.
     MissingDependencyError
         If safetensors is needed and not installed.
     OSError
@@ -110,12 +112,31 @@ def write_tensors(
     ...     read_tensors(pathlib.Path(folder) / "a.npz")
     {'a': array([0, 1, 2])}
     """
+    module, name = _WRITERS[check_tensors_format(path, format)]
+    getattr(import_module(module), name)(path, _checked(tensors), metadata or {})
+
+
+def check_tensors_format(path: str | os.PathLike[str], format: str | None = None) -> str:
+    """Return the format in which tensors are written to a path."""
     chosen = _format_of(path, format)
     if chosen not in _WRITERS:
         known = ", ".join(_WRITERS)
         raise ArgumentError(f"format: {os.fspath(path)}: ONNX files hold layers; tensors go to {known}")
-    module, name = _WRITERS[chosen]
-    getattr(import_module(module), name)(path, tensors, metadata or {})
+    return chosen
+
+
+def _checked(tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors as NumPy arrays, if they and their names are such as every format takes."""
+    arrays: dict[str, Array] = {}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+            raise ArgumentError(
+                f"tensors: expected names of printable text, at most {_LONGEST_NAME} characters, got {name!a:.80}"
+            )
+        arrays[name] = backend_of(tensor, f"tensors[{name!r}]").to_numpy(tensor)
+        if arrays[name].dtype.kind not in "biufc":
+            raise ArgumentError(f"tensors: {name!r} is {arrays[name].dtype}; expected numbers")
+    return arrays
 
 
 def _format_of(path: str | os.PathLike[str], format: str | None) -> str:
@@ -220,6 +241,7 @@ def build(
         if options.get("kind") == "LSTMCell":
             raise ArgumentError("batch_first: the file holds an LSTMCell, whose input has no steps")
         options["batch_first"] = batch_first
+    _check_floats(path, parameters)
     kind = _dtype_of(path, parameters, backend) if dtype is None else dtype
     try:
         return layer_of(options, parameters, backend=backend.name, dtype=kind)
@@ -241,7 +263,11 @@ def _dtype_of(path: str | os.PathLike[str], parameters: Mapping[str, Array], bac
     ((name, dtype),) = dtypes.items()
     if name == "float16" and name not in backend.float_dtypes:
         return check_dtype("float32", backend)
-    try:
-        return check_dtype(dtype, backend)
-    except DTypeError as error:
-        raise FileFormatError(f"{path}: has weights of {name}, which no layer has; dtype= casts them") from error
+    return check_dtype(dtype, backend)
+
+
+def _check_floats(path: str | os.PathLike[str], parameters: Mapping[str, Array]) -> None:
+    """Raise for weights that no cast makes a layer's: integers lack their scale, complex ones lose a half."""
+    for name, array in parameters.items():
+        if array.dtype.kind != "f":
+            raise FileFormatError(f"{path}: {name} is {array.dtype}, and weights are floating-point numbers")

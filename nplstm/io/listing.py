@@ -5,10 +5,10 @@ from typing import Any
 
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import NplstmError
-from nplstm.io.model_file import FoundLayer
+from nplstm.io.model_file import FoundLayer, printable
 from nplstm.layers.structure import USUAL
 
-__all__ = ["list_layers", "printable", "summary"]
+__all__ = ["list_layers", "summary"]
 
 
 def list_layers(found: Sequence[FoundLayer]) -> str:
@@ -24,9 +24,11 @@ def summary(layer: FoundLayer) -> str:
     """Return what a layer is, as it would be written in Python, its element type, and what is wrong with it."""
     options = {name: value for name, value in layer.options.items() if value is not None}
     kind = printable(str(options.pop("kind", "LSTM")))
+    if options.get("recurrent_size") == options.get("hidden_size"):
+        options.pop("recurrent_size", None)  # of a cell, which always has it
     sizes = [printable(str(options.pop(name))) for name in ("input_size", "hidden_size") if name in options]
     options["cell"] = _cell(options.get("cell", {}))
-    rest = [f"{name}={value!r}" for name, value in options.items() if USUAL.get(name, ...) != value]
+    rest = [f"{printable(name)}={value!r}" for name, value in options.items() if USUAL.get(name, ...) != value]
     problem = f"; {printable(layer.problem)}" if layer.problem else ""
     return f"{kind}({', '.join(sizes + rest)}), {layer.dtype}{problem}"
 
@@ -37,8 +39,3 @@ def _cell(options: Any) -> Any:
         return CellSpec.from_dict(options)
     except (NplstmError, TypeError, ValueError, OverflowError, RecursionError):
         return options
-
-
-def printable(text: str) -> str:
-    """Return a text from a file with what would move a terminal's cursor, or worse, written as escapes."""
-    return text if text.isprintable() else repr(text)[1:-1]

@@ -25,6 +25,7 @@ __all__ = [
     "TensorInfo",
     "damaged",
     "describe",
+    "printable",
     "widen_bfloat16",
 ]
 
@@ -53,9 +54,9 @@ class TensorInfo(NamedTuple):
 
     @property
     def readable(self) -> bool:
-        """Whether NumPy has the element type, or one that holds all its values."""
+        """Whether these are numbers of a type that NumPy has, or all of whose values one of its types holds."""
         try:
-            return not self._as_read.hasobject
+            return self._as_read.kind in "biufc"
         except TypeError:
             return False
 
@@ -146,7 +147,9 @@ class ModelFile(ABC):
             raise ArgumentError(f"name: {os.fspath(self.path)} has no tensor {name!r}")
         info = self.tensors[name]
         if not info.readable:
-            raise FileFormatError(f"{self.path}: the tensor {name!r} is {info.dtype}, which NumPy does not have")
+            raise FileFormatError(
+                f"{self.path}: the tensor {name!r} is {printable(info.dtype)}, no type of numbers that NumPy has"
+            )
         self.budget.take(info.nbytes, f"the tensor {name!r}")
         return self._read(name)
 
@@ -171,9 +174,14 @@ class ModelFile(ABC):
         return iter(self.tensors)
 
 
+def printable(text: str) -> str:
+    """Return a text from a file with what would move a terminal's cursor, or worse, written as escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def describe(error: BaseException) -> str:
     """Return an error's text; for one that has none to speak of, its kind too."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
 
 
@@ -193,5 +201,5 @@ def damaged(path: str | os.PathLike[str], what: str, *errors: type[Exception]) -
 
 def widen_bfloat16(data: "bytes | bytearray | memoryview", shape: tuple[int, ...], order: str = "<") -> Array:
     """Return bfloat16 numbers, given as bytes, as the same numbers in float32, whose upper half a bfloat16 is."""
-    halves = np.frombuffer(data, dtype=f"{order}u2")
-    return np.left_shift(halves.astype(np.uint32), 16).view(np.float32).reshape(shape)
+    wide = np.frombuffer(data, dtype=f"{order}u2").astype(np.uint32)
+    return np.left_shift(wide, 16, out=wide).view(np.float32).reshape(shape)

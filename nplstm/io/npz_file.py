@@ -5,15 +5,16 @@ import os
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nplstm._typing import Array, DType
-from nplstm.backends import backend_of
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
-from nplstm.io.archive import Archive
+from nplstm.io.archive import Archive, leads_out
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
 from nplstm.io.saved_layer import layers_by_metadata
 
@@ -22,8 +23,18 @@ __all__ = ["NpzFile", "write_npz"]
 _METADATA = "__metadata__"
 """The entry that holds the text beside the arrays: a JSON object, as UTF-8 bytes."""
 
-_HEADER = 65_536
-"""More than any header of an array takes: a version, its length, and a line of at most 64 KiB."""
+_HEADER = 16_384
+"""More than any header of an array of numbers takes: a version, its length, and a line."""
+
+_MOST_AXES = 64
+
+
+class _Header(NamedTuple):
+    entry: str
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: DType
+    start: int  # of the numbers, in the entry
 
 
 class NpzFile(ModelFile):
@@ -36,9 +47,9 @@ class NpzFile(ModelFile):
         self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
         try:
             self._archive = Archive(self._file, path, budget)
-            self._headers = {name.removesuffix(".npy"): self._header(name) for name in self._archive.names}
+            self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
             self.tensors = {
-                name: TensorInfo(shape, dtype.name) for name, (shape, _, dtype, _) in self._headers.items()
+                name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()
             }
             if _METADATA in self.tensors:
                 self.metadata = self._metadata()
@@ -50,10 +61,10 @@ class NpzFile(ModelFile):
         """Return the LSTMs that are in the file."""
         return layers_by_metadata(self)
 
-    def _header(self, entry: str) -> tuple[tuple[int, ...], bool, DType, int]:
-        """Return shape, whether it is in Fortran's order, element type and length of the header of an array."""
+    def _header(self, entry: str) -> _Header:
+        """Return what an array's header says, after comparing it with how many bytes there are."""
         size = self._archive.size(entry)
-        start = BytesIO(self._archive.read(entry, 0, min(size, _HEADER)))
+        start = BytesIO(self._archive.head(entry, _HEADER))
         # ValueError is NumPy's; the rest comes of a header that is no dictionary of what it should be
         with damaged(self.path, f"{entry!r} is not an array", Exception):
             version = np.lib.format.read_magic(start)
@@ -63,17 +74,18 @@ class NpzFile(ModelFile):
             shape, fortran, dtype = readers[version](start)
         if dtype.hasobject:
             raise FileFormatError(f"{self.path}: {entry!r} holds Python objects, which could run code; refused")
-        info = TensorInfo(shape, dtype.name)
-        if min(shape, default=0) < 0 or info.size * dtype.itemsize != size - start.tell():
-            raise FileFormatError(
-                f"{self.path}: {entry!r} declares {dtype} {shape} and holds {size - start.tell():,} bytes"
-            )
-        return shape, fortran, dtype, start.tell()
+        held = size - start.tell()
+        if (
+            not _is_shape(shape)
+            or dtype.itemsize == 0
+            or TensorInfo(shape, dtype.name).size * dtype.itemsize != held
+        ):
+            raise FileFormatError(f"{self.path}: {entry!r} declares {dtype} {shape} and holds {held:,} bytes")
+        return _Header(entry, shape, fortran, dtype, start.tell())
 
     def _read(self, name: str) -> Array:
-        shape, fortran, dtype, start = self._headers[name]
-        entry = name if name in self._archive else name + ".npy"
-        flat = np.frombuffer(self._archive.read(entry, start), dtype=dtype)
+        entry, shape, fortran, dtype, start = self._headers[name]
+        flat = np.frombuffer(self._archive.read(entry), dtype=dtype, offset=start)
         array = flat.reshape(shape, order="F" if fortran else "C")
         return np.ascontiguousarray(array, dtype=dtype.newbyteorder("=")).reshape(shape)
 
@@ -91,14 +103,20 @@ class NpzFile(ModelFile):
         self._file.close()
 
 
-def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """Write arrays, of any backend, and text to an ``.npz`` file, wholly or not at all."""
-    if _METADATA in tensors:
-        raise ArgumentError(f"tensors: the name {_METADATA!r} is taken in .npz files")
-    arrays = {name: backend_of(array).to_numpy(array) for name, array in tensors.items()}
-    if metadata:
-        arrays[_METADATA] = np.frombuffer(json.dumps(dict(metadata)).encode(), dtype=np.uint8)
+def _is_shape(shape: tuple[int, ...]) -> bool:
+    """Tell whether NumPy can hold such an array; what a header has there may be any tuple."""
+    sizes = [max(size, 1) for size in shape if type(size) is int and size >= 0]
+    return len(sizes) == len(shape) <= _MOST_AXES and prod(sizes) < 2**59
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write NumPy arrays and text to an ``.npz`` file, wholly or not at all."""
+    for name in arrays:
+        if name == _METADATA or leads_out(f"{name}.npy"):
+            raise ArgumentError(f"tensors: {name!r} is no name for an array in an .npz file")
+    text = json.dumps(dict(metadata)).encode()
+    beside = {_METADATA: np.frombuffer(text, dtype=np.uint8)} if metadata else {}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, array in arrays.items():
+        for name, array in {**arrays, **beside}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)

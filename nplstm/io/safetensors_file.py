@@ -1,4 +1,4 @@
-"""safetensors, through its own library: named tensors, with text beside them."""
+"""safetensors: named tensors, with text beside them. Its own library checks the header, and writes."""
 
 import json
 import os
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nplstm._typing import Array
-from nplstm.backends import backend_of
-from nplstm.errors import ArgumentError
+from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
 from nplstm.io._optional import optional
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
@@ -23,30 +24,54 @@ _DTYPES = {
 }  # fmt: skip
 """safetensors' names of element types; those that are not here have no counterpart in NumPy."""
 
+_METADATA = "__metadata__"
+
 
 def _library(part: str) -> Any:
     return optional(part, extra="safetensors", files=".safetensors")
 
 
 class SafetensorsFile(ModelFile):
-    """A safetensors file. The library checks its header: places, sizes, gaps and overlaps."""
+    """A safetensors file.
+
+    The library looks at places, sizes, gaps and overlaps. It maps a file, which ends the process if the file is
+    cut short meanwhile, and it has no bfloat16 for NumPy: so the numbers are read here.
+    """
 
     format = "safetensors"
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
         super().__init__(path, budget)
+        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
+        try:
+            self._check()
+            self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check(self) -> None:
         library = _library("safetensors")
-        with Path(path).open("rb"):  # a file that cannot be read is an OSError, not a damaged one
-            pass
         problem = "not a whole safetensors file"
-        with damaged(path, problem, library.SafetensorError, TypeError, ValueError, OverflowError):
-            self._opened: Any = library.safe_open(os.fspath(path), framework="numpy")
-            self._handle = self._opened.__enter__()
-            self.metadata = dict(self._handle.metadata() or {})
-            for name in self._handle.keys():  # noqa: SIM118  it is no mapping
-                part = self._handle.get_slice(name)
-                dtype = str(part.get_dtype())
-                self.tensors[name] = TensorInfo(tuple(map(int, part.get_shape())), _DTYPES.get(dtype, dtype))
+        with (
+            damaged(self.path, problem, library.SafetensorError, TypeError, ValueError, OverflowError),
+            library.safe_open(os.fspath(self.path), framework="numpy"),
+        ):
+            pass
+
+    def _read_header(self) -> None:
+        """Read what the library has checked; the file may be another by now, so nothing is taken for granted."""
+        errors = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+        with damaged(self.path, "not a whole safetensors file", *errors):
+            length = int.from_bytes(self._file.read(8), "little")
+            self.budget.take(length, "the header")
+            header: dict[str, Any] = json.loads(self._file.read(length))
+            self.metadata = {str(key): str(value) for key, value in header.pop(_METADATA, {}).items()}
+            self._places: dict[str, int] = {}
+            for name, entry in header.items():
+                shape = tuple(map(int, entry["shape"]))
+                self.tensors[name] = TensorInfo(shape, _DTYPES.get(entry["dtype"], str(entry["dtype"])))
+                self._places[name] = 8 + length + int(entry["data_offsets"][0])
 
     def layers(self) -> list[FoundLayer]:
         """Return the LSTMs that are in the file."""
@@ -54,38 +79,32 @@ class SafetensorsFile(ModelFile):
 
     def _read(self, name: str) -> Array:
         info = self.tensors[name]
-        if info.dtype == "bfloat16":
-            return widen_bfloat16(self._bytes(name), info.shape)
-        with damaged(
-            self.path, f"the tensor {name!r} cannot be read", Exception
-        ):  # what the library raises varies
-            array: Array = self._handle.get_tensor(name)
-        return array
-
-    def _bytes(self, name: str) -> bytes:
-        """Read a tensor's bytes by the header, which the library has checked; it gives no bfloat16 to NumPy."""
-        with Path(self.path).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            start, stop = json.loads(file.read(length))[name]["data_offsets"]
-            file.seek(8 + length + start)
-            return file.read(stop - start)
+        stored = np.dtype("<u2") if info.dtype == "bfloat16" else np.dtype(info.dtype).newbyteorder("<")
+        data = bytearray(info.size * stored.itemsize)
+        self._file.seek(self._places[name])
+        if self._file.readinto(data) != len(data):  # pyright: ignore[reportAttributeAccessIssue]
+            raise FileFormatError(f"{self.path}: the file ends inside the tensor {name!r}")
+        with damaged(self.path, f"the tensor {name!r} cannot be read", ValueError):
+            if info.dtype == "bfloat16":
+                return widen_bfloat16(data, info.shape)
+            return np.frombuffer(data, dtype=stored).reshape(info.shape).astype(info.dtype, copy=False)
 
     def close(self) -> None:
         """Let the file go."""
-        self._opened.__exit__(None, None, None)
+        self._file.close()
 
 
 def write_safetensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]
 ) -> None:
-    """Write arrays, of any backend, and text to a safetensors file, wholly or not at all."""
-    save = _library("safetensors.numpy").save
-    arrays = {name: backend_of(array).to_numpy(array) for name, array in tensors.items()}
+    """Write NumPy arrays and text to a safetensors file, wholly or not at all."""
+    if _METADATA in arrays:
+        raise ArgumentError(f"tensors: the name {_METADATA!r} is taken in safetensors files")
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES.values():
             raise ArgumentError(f"tensors: {name!r} is {array.dtype}, which safetensors does not have")
     # the library writes memory as it lies: what it gets must be contiguous
     packed = {name: array if array.flags.c_contiguous else array.copy() for name, array in arrays.items()}
-    data: bytes = save(packed, metadata=dict(metadata))
+    data: bytes = _library("safetensors.numpy").save(packed, metadata=dict(metadata))
     with atomic_write(path) as file:
         file.write(data)

@@ -16,8 +16,11 @@ __all__ = ["layers_by_name"]
 
 _FIELDS = "weight_ih|weight_hh|bias_ih|bias_hh|weight_hr|weight_ch|gain_ih|gain_hh|gain_c|bias_c"
 _NAME = re.compile(
-    rf"(?P<prefix>.*?)(?P<field>{_FIELDS})(_l(?P<layer>0|[1-9]\d*)(?P<reverse>_reverse)?)?", re.DOTALL
+    rf"(?P<prefix>.*?)(?:parametrizations\.)?(?P<name>(?:{_FIELDS})(?P<place>_l(?:0|[1-9]\d*)(?:_reverse)?)?)"
+    r"(?P<part>_orig|_mask|_[guv]|\.original\d?)?",
+    re.DOTALL,
 )
+"""A parameter, or a part of one that is pruned or normalised: torch keeps such a one in parts."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,13 +35,21 @@ def layers_by_name(tensors: Mapping[str, TensorInfo], read: Callable[[str], Arra
         Reads a tensor by its full name.
     """
     groups: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
+    parts: dict[tuple[str, bool], str] = {}
     for name, info in tensors.items():
         found = _NAME.fullmatch(name)
-        if found:
-            group = groups.setdefault((found["prefix"], found["layer"] is None), {})
-            group[name.removeprefix(found["prefix"])] = info
+        if not found:
+            continue
+        place = (found["prefix"], found["place"] is None)
+        group = groups.setdefault(place, {})
+        if not found["part"]:
+            group[found["name"]] = info
+            continue
+        parts[place] = name
+        if len(info.shape) == 2 or not found["name"].startswith("weight"):  # the part that has the whole's shape
+            group.setdefault(found["name"], info)
     return [
-        _layer(prefix, group, read, cell=cell)
+        _layer(prefix, group, read, cell=cell, in_parts=parts.get((prefix, cell)))
         for (prefix, cell), group in groups.items()
         if _is_lstm(group, "" if cell else "_l0")
     ]
@@ -50,16 +61,22 @@ def _is_lstm(group: Mapping[str, TensorInfo], suffix: str) -> bool:
     if not all(name in group and len(group[name].shape) == 2 for name in needed):
         return False
     rows, width = group[needed[1]].shape
-    projected = f"weight_hr{suffix}" in group
-    return rows > 0 and rows % 4 == 0 and (projected or rows not in {width, 3 * width})
+    return rows > 0 and rows % 4 == 0 and rows not in {width, 3 * width}
 
 
 def _layer(
-    prefix: str, group: Mapping[str, TensorInfo], read: Callable[[str], Array], *, cell: bool
+    prefix: str, group: Mapping[str, TensorInfo], read: Callable[[str], Array], *, cell: bool, in_parts: str | None
 ) -> FoundLayer:
     shapes = {name: info.shape for name, info in group.items()}
     names = list(group)
     options, problem = _cell_options(shapes) if cell else _stack_options(shapes)
+    if in_parts is not None:
+        problem = (
+            f"{in_parts!r} is a part of a weight that is pruned or normalised; make it whole in torch, and save"
+        )
+    notes: list[str] = []
+    if "recurrent_size" in options:
+        notes.append(f"weight_hh reads {options['recurrent_size']} numbers, not h: hence recurrent_size")
     return FoundLayer(
         name=prefix,
         options=options,
@@ -67,6 +84,7 @@ def _layer(
         dtype=", ".join(sorted({info.dtype for info in group.values()})),
         num_parameters=sum(info.size for info in group.values()),
         problem=problem,
+        notes=tuple(notes),
     )
 
 
@@ -84,8 +102,8 @@ def _cell_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
 def _stack_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
     layers = len({name for name in shapes if re.fullmatch(r"weight_hh_l\d+", name)})
     bidirectional = any(name.endswith("_reverse") for name in shapes)
-    if "weight_hh_l0" not in shapes or f"weight_hh_l{layers - 1}" not in shapes:
-        return {"kind": "LSTM"}, "the numbers of its layers have gaps"
+    if any(len(shapes.get(f"weight_hh_l{layer}", ())) != 2 for layer in range(layers)):
+        return {"kind": "LSTM"}, "not every layer, by its number, has a matrix weight_hh"
     sizes = [shapes[f"weight_hh_l{layer}"][0] // 4 for layer in range(layers)]
     options: dict[str, Any] = {
         "kind": "LSTM",

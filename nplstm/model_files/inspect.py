@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nplstm.io import FoundLayer, ModelFile, open_file
-from nplstm.io.listing import printable, summary
+from nplstm.io.listing import summary
+from nplstm.io.model_file import printable
 
 __all__ = ["inspect"]
 
@@ -29,13 +30,13 @@ def inspect(path: Path, *, as_json: bool = False) -> int:
     return 0
 
 
-def _totals(file: ModelFile) -> dict[str, int]:
+def _totals(file: ModelFile, layers: list[FoundLayer]) -> dict[str, int]:
     infos = file.tensors.values()
     return {
         "tensors": len(infos),
         "elements": sum(info.size for info in infos),
         "bytes": sum(info.nbytes for info in infos),
-        "parameters_of_lstms": sum(layer.num_parameters for layer in file.layers()),
+        "parameters_of_lstms": sum(layer.num_parameters for layer in layers),
     }
 
 
@@ -47,7 +48,7 @@ def _record(file: ModelFile, layers: list[FoundLayer]) -> dict[str, Any]:
         "size": Path(file.path).stat().st_size,
         "layers": [_layer_record(layer) for layer in layers],
         "tensors": {name: {"shape": list(info.shape), "dtype": info.dtype} for name, info in file.tensors.items()},
-        "total": _totals(file),
+        "total": _totals(file, layers),
         "metadata": file.metadata,
     }
 
@@ -70,7 +71,7 @@ def _lines(file: ModelFile, layers: list[FoundLayer]) -> list[str]:
     lines += ["", "LSTMs" if layers else "no LSTM"]
     for layer in layers:
         lines += _layer_lines(layer, "  ")
-    lines += ["", "tensors", *_tensor_lines(file)]
+    lines += ["", "tensors", *_tensor_lines(file), _total_line(_totals(file, layers))]
     if file.metadata:
         lines += ["", "metadata"]
     for key, value in file.metadata.items():
@@ -89,12 +90,13 @@ def _layer_lines(layer: FoundLayer, indent: str) -> list[str]:
 
 
 def _tensor_lines(file: ModelFile) -> list[str]:
-    rows = [(printable(name), info.dtype, str(info.shape)) for name, info in file.tensors.items()]
+    rows = [(printable(name), printable(info.dtype), str(info.shape)) for name, info in file.tensors.items()]
     wide = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
-    lines = [f"  {name:<{wide[0]}}  {dtype:<{wide[1]}}  {shape}" for name, dtype, shape in rows]
-    total = _totals(file)
-    return [
-        *lines,
+    return [f"  {name:<{wide[0]}}  {dtype:<{wide[1]}}  {shape}" for name, dtype, shape in rows]
+
+
+def _total_line(total: dict[str, int]) -> str:
+    return (
         f"  total: {total['tensors']:,} tensors, {total['elements']:,} elements, {total['bytes']:,} bytes, "
-        f"of them {total['parameters_of_lstms']:,} parameters of LSTMs",
-    ]
+        f"of them {total['parameters_of_lstms']:,} parameters of LSTMs"
+    )

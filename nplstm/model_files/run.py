@@ -1,19 +1,22 @@
 """``nplstm run``: a trained LSTM over an array in a file."""
 
+import math
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError, ShapeError
 from nplstm.io import atomic_write, load, read_tensors, write_tensors
-from nplstm.io.model_file import damaged
+from nplstm.io.layer_files import check_tensors_format
+from nplstm.io.model_file import damaged, printable
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
 from nplstm.steps import check_lengths
@@ -49,7 +52,8 @@ def run(
     batch = batched.shape[0 if lstm.batch_first else 1]
     steps = batched.shape[1 if lstm.batch_first else 0]
     said = None if lengths is None else _read_lengths(lengths, steps, batch)
-    hx = None if initial is None else _read_states(initial)
+    hx = None if initial is None else _read_states(initial, batch)
+    _check_outputs(output, states)
     shape = (*x.shape[:-1], _width(lstm))
     with _mapped_output(output, shape, lstm.dtype) as out, _progress(batched[..., 0].size) as done:
         final = run_in_pieces(
@@ -69,6 +73,9 @@ def _width(lstm: LSTM) -> int:
 
 
 def _read_array(path: Path) -> Array:
+    if not path.is_file():
+        path.stat()
+        raise FileFormatError(f"{path}: not an ordinary file")
     with path.open("rb"):
         pass
     with damaged(path, "not an array (.npy)", ValueError, TypeError, EOFError, OverflowError, SyntaxError):
@@ -102,19 +109,38 @@ def _read_lengths(text: str, steps: int, batch: int) -> Array:
     return check_lengths(lengths, steps=steps, batch=batch, minimum=0, argument="--lengths")
 
 
-def _read_states(path: Path) -> States:
+def _read_states(path: Path, batch: int) -> States:
     """Read initial states as ``--states`` writes final ones: ``h_n``, ``c_n``, by layers ``h_n_l0``, ..."""
     arrays = read_tensors(path)
     found: list[Any] = []
     for name in STATES:
-        layers = [key for key in arrays if key.startswith(f"{name}_l")]
+        layers = list(takewhile(arrays.__contains__, (f"{name}_l{k}" for k in count())))
         if name in arrays:
-            found.append(arrays[name])
+            found.append(_state(path, name, arrays.pop(name), batch))
         elif layers:
-            found.append(tuple(arrays[f"{name}_l{k}"] for k in range(len(layers)) if f"{name}_l{k}" in arrays))
-    if len(found) < 2:
-        raise ArgumentError(f"--initial: {path} has no h_n and c_n, only {', '.join(arrays)}")
+            found.append(tuple(_state(path, layer, arrays.pop(layer), batch) for layer in layers))
+        elif name != STATES[-1]:  # which only some layers have
+            raise ArgumentError(f"--initial: {path} has no {name}")
+    if arrays:
+        raise ArgumentError(f"--initial: {path} has {', '.join(map(printable, arrays))} beside states")
     return tuple(found)
+
+
+def _state(path: Path, name: str, array: Array, batch: int) -> Array:
+    if array.dtype.kind != "f" or array.ndim != 3 or array.shape[1] != batch:
+        raise ArgumentError(
+            f"--initial: {path}: {name}: expected floating-point numbers of shape (L * D, B={batch}, ...), got "
+            f"{array.dtype} {array.shape}"
+        )
+    return array
+
+
+def _check_outputs(output: Path, states: Path | None) -> None:
+    """Raise before the work is done for what cannot be written after it."""
+    if states is not None:
+        check_tensors_format(states)
+        if states.resolve() == output.resolve():
+            raise ArgumentError(f"--states: is the file of --output, {output}")
 
 
 @contextmanager
@@ -124,11 +150,20 @@ def _mapped_output(path: Path, shape: tuple[int, ...], dtype: Any) -> Generator[
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
-        file.truncate(start + int(np.prod(shape)) * np.dtype(dtype).itemsize)
         file.flush()
+        _reserve(file, start + math.prod(shape) * np.dtype(dtype).itemsize)
         mapped = np.memmap(file, dtype=dtype, mode="r+", offset=start, shape=shape)
         yield mapped
         mapped.flush()
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Make a file so large; a full disk is an error here, where writing to its mapping would end the process."""
+    reserve = getattr(os, "posix_fallocate", None)
+    if reserve is None:
+        file.truncate(size)
+    else:
+        reserve(file.fileno(), 0, size)
 
 
 @contextmanager

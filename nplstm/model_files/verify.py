@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.errors import ArgumentError
 from nplstm.io import load
@@ -17,7 +18,7 @@ __all__ = ["verify"]
 
 _STEPS, _BATCH = 17, 3
 _TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
-"""Of outputs that are below 1: a few roundings of sums in another order."""
+"""Relative to the largest number of an array, if that is above 1: a few roundings of sums in another order."""
 
 
 def verify(
@@ -38,17 +39,23 @@ def verify(
     Returns
     -------
     int
-        0 if the outputs agree to ``tolerance``; 1 if not.
+        0 if the outputs agree to ``tolerance``, and there are some: NaN agrees with nothing; 1 if not.
     """
+    check_size("--seed", seed, minimum=0)
+    if tolerance is not None:
+        check_number("--tolerance", tolerance, minimum=0)
     a, b = (as_lstm(load(path, layer=name)) for path, name in ((first, layer), (second, second_layer or layer)))
     bound = max(_TOLERANCE[lstm.dtype.name] for lstm in (a, b)) if tolerance is None else tolerance
     dtypes = [lstm.dtype.name for lstm in (a, b)]
     dtype = np.promote_types(a.dtype, b.dtype)
     a, b = a.to(dtype=dtype), b.to(dtype=dtype)
     _check_comparable(a, b)
-    parameters = _differences(_acting(a), _acting(b))
-    outputs = _differences(_results(a, seed), _results(b, seed))
-    same = all(difference <= bound for difference in outputs.values())
+    acting = _acting(a), _acting(b)
+    parameters = _differences(*acting)
+    results = _results(a, seed), _results(b, seed)
+    outputs = _differences(*results)
+    same = all(difference <= bound * max(_scale(name, results), 1) for name, difference in outputs.items())
+    alike = all(difference <= bound * _scale(name, acting) for name, difference in parameters.items())
     found = {
         "layers": [repr(a), repr(b)],
         "dtypes": dtypes,
@@ -56,6 +63,7 @@ def verify(
         "outputs": outputs,
         "tolerance": bound,
         "same": same,
+        "parameters_same": alike,
     }
     sys.stdout.write((json.dumps(found, indent=2) if as_json else _text(found)) + "\n")
     return 0 if same else 1
@@ -98,10 +106,14 @@ def _differences(a: Arrays, b: Arrays) -> dict[str, float]:
 
 
 def _greatest(a: Array, b: Array) -> float:
-    """Return the greatest difference; NaN in the same places is none, elsewhere it is infinite."""
-    unlike = ~((a == b) | (np.isnan(a) & np.isnan(b)))
-    difference = np.abs(a[unlike] - b[unlike])
-    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+    """Return the greatest difference; that of NaN, and from it, is infinite."""
+    unlike = a != b
+    return float(np.nan_to_num(np.abs(a[unlike] - b[unlike]), nan=np.inf).max(initial=0.0))
+
+
+def _scale(name: str, results: tuple[Arrays, Arrays]) -> float:
+    """Return the largest number of an array in both."""
+    return max(float(np.abs(arrays[name]).max(initial=0.0)) for arrays in results if name in arrays)
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -110,4 +122,5 @@ def _text(found: dict[str, Any]) -> str:
         lines += ["", f"greatest difference of {kind}"]
         lines += [f"  {name:<20} {difference:.3g}" for name, difference in found[kind].items()]
     verdict = "the outputs agree" if found["same"] else "THE OUTPUTS DIFFER"
-    return "\n".join([*lines, "", f"{verdict} (to {found['tolerance']:g}, on random input)"])
+    but = "; the parameters do not" if found["same"] and not found["parameters_same"] else ""
+    return "\n".join([*lines, "", f"{verdict} (to {found['tolerance']:g}, on random input){but}"])
