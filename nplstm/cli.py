@@ -15,6 +15,7 @@ from typing import Any
 
 from nplstm import __version__
 from nplstm.errors import GradcheckError, NplstmError
+from nplstm.io.model_file import MAX_BYTES, printable
 from nplstm.language_model import Settings, commands
 
 _HELP = {
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (NplstmError, OSError, MemoryError) as error:
         _give_up_stdout()
-        print(f"nplstm: error: {error or 'not enough memory'}", file=sys.stderr)
+        lines = str(error or "not enough memory").split("\n")  # with names from files, which may hold anything
+        print("nplstm: error:", "\n".join(map(printable, lines)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nnplstm: stopped", file=sys.stderr)
@@ -117,6 +119,7 @@ def _add_inspect(subparsers: Any) -> None:
     help_text = "Tell what is in a model file: its LSTMs with their sizes and options, its tensors."
     parser = _add_report(subparsers, "inspect", _inspect, help_text)
     _add_model(parser, "path", "FILE")
+    _add_max_bytes(parser)
 
 
 def _inspect(**arguments: Any) -> int:
@@ -133,6 +136,7 @@ def _add_convert(subparsers: Any) -> None:
     _add_choice_of_layer(parser)
     parser.add_argument("--format", choices=("safetensors", "npz", "pt", "onnx"), help="whatever OUT ends in")
     parser.add_argument("--tensors", action="store_true", help="convert every tensor as it is, not one LSTM")
+    _add_max_bytes(parser)
 
 
 def _convert(**arguments: Any) -> int:
@@ -154,6 +158,7 @@ def _add_run(subparsers: Any) -> None:
     )
     parser.add_argument("--states", type=Path, metavar="FILE", help="where h_n and c_n go; .npz or .safetensors")
     _add_choice_of_layer(parser)
+    _add_max_bytes(parser)
 
 
 def _run(**arguments: Any) -> int:
@@ -171,6 +176,7 @@ def _add_verify(subparsers: Any) -> None:
     parser.add_argument("--second-layer", metavar="NAME", help="in B, where its name is another")
     parser.add_argument("--tolerance", type=float, metavar="X", help="default: 1e-6, in float64 1e-12")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the input (default: 0)")
+    _add_max_bytes(parser)
 
 
 def _verify(**arguments: Any) -> int:
@@ -183,6 +189,11 @@ def _add_model(parser: argparse.ArgumentParser, name: str, metavar: str) -> None
     parser.add_argument(
         name, type=Path, metavar=metavar, help="a file of PyTorch, safetensors, npz, ONNX or Keras"
     )
+
+
+def _add_max_bytes(parser: argparse.ArgumentParser) -> None:
+    help_text = f"memory that reading a file may take (default: {MAX_BYTES:,})"
+    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, metavar="N", help=help_text)
 
 
 def _add_choice_of_layer(parser: argparse.ArgumentParser) -> None:

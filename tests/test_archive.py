@@ -342,3 +342,16 @@ def test_arrays_whose_names_end_alike(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, **{"w": [1.0, 2.0], "w.npy": [7.0, 8.0, 9.0]})
     assert {name: list(array) for name, array in read_tensors(path).items()} == {"w": [1, 2], "w.npy": [7, 8, 9]}
+
+
+def test_a_name_with_more_behind_its_end():
+    """zipfile cuts names at a zero byte: two names could become one."""
+    with pytest.raises(FileFormatError, match="has a name that leads out"):
+        opened(one_entry(b"a\0b"))
+
+
+def test_entries_may_not_reach_into_the_next_ones_header():
+    data = packed(content={"a": b"x" * 100, "b": b"y" * 100}).getvalue()
+    longer = with_field(with_field(data, "a", 24, "<I", 110), "a", 20, "<I", 110)
+    with pytest.raises(FileFormatError, match="the entries 'a' and 'b' overlap"):
+        opened(longer)

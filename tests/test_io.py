@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import nplstm
 from nplstm.errors import FileFormatError, MissingDependencyError
 from nplstm.io import atomic_write, open_file, read_tensors, write_tensors
 
@@ -109,3 +110,59 @@ except OSError as error:
     assert "File too large" in result.stdout
     assert names(tmp_path) == ["model"]
     assert read_tensors(tmp_path / "model")["a"].shape == (10,)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    link, real = tmp_path / "link", tmp_path / "folder" / "real"
+    link.symlink_to(real)
+    for content in (b"first", b"second"):
+        with atomic_write(link) as file:
+            file.write(content)
+        assert link.is_symlink()
+        assert real.read_bytes() == content
+    assert names(tmp_path / "folder") == ["real"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    with pytest.raises(OSError, match="not an ordinary file") as caught, atomic_write(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path)
+    with pytest.raises(OSError, match="not an ordinary file"), atomic_write("/dev/null"):
+        pass
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(tmp_path / "none" / "file"):
+        pass
+    assert caught.value.filename == str(tmp_path / "none" / "file")
+
+
+BAD_TENSORS = {
+    "an object": {"a": np.array([{}], dtype=object)},
+    "text": {"a": np.array(["x"])},
+    "a record": {"a": np.zeros(2, dtype=[("x", "f4")])},
+    "no text": {1: np.zeros(2)},
+    "a surrogate": {"\udc80": np.zeros(2)},
+    "a control character": {"a\0b": np.zeros(2)},
+    "long": {"a" * 70_000: np.zeros(2)},
+    "nothing": {"": np.zeros(2)},
+}
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pt"])
+@pytest.mark.parametrize("name", BAD_TENSORS)
+def test_what_no_file_can_hold_is_named(name, suffix, tmp_path):
+    with pytest.raises(nplstm.ArgumentError, match="tensors: "):
+        write_tensors(tmp_path / f"t.{suffix}", BAD_TENSORS[name])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "c:/x", "a\\b", "__metadata__"])
+def test_what_is_written_can_be_read(name, tmp_path):
+    """A name that a format does not take is refused where it is written, not where it is read."""
+    for suffix in ("npz", "safetensors", "pt"):
+        path = tmp_path / f"t.{suffix}"
+        try:
+            write_tensors(path, {name: np.arange(3)}, {"a": "b"})
+        except nplstm.ArgumentError as error:
+            assert repr(name) in str(error)  # noqa: PT017
+        else:
+            assert list(read_tensors(path)) == [name]

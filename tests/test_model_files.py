@@ -47,6 +47,7 @@ def test_inspect_tells_what_is_there(folder, capsys):
     assert run("inspect", "m.safetensors") == 0
     shown = capsys.readouterr().out
     lines = shown.splitlines()
+    assert "\x1b" not in shown
     assert lines[0].startswith("m.safetensors: safetensors, ")
     assert (
         f"  encoder.: LSTM(3, 5, num_layers=2, bidirectional=True), float32, {parts['encoder.'].num_parameters:,} "
@@ -144,7 +145,7 @@ def test_verify_of_unlike_layers(folder, capsys):
     layer = make("c.npz", cell=nplstm.CellSpec(peephole="diagonal"), batch_first=True)
     assert run("verify", "a.npz", "c.npz", "--json") == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["parameters"]["weight_ch_l0"] == float("inf")
+    assert found["parameters"]["weight_ch_l0"] is None  # infinite, which JSON does not have
     assert found["layers"][1] == repr(layer)
 
 
@@ -434,3 +435,38 @@ def test_verify_counts_relative_to_large_numbers_and_tells_of_parameters(folder,
     for wrong in ("nan", "-1"):
         assert run("verify", "c.npz", "c.npz", f"--tolerance={wrong}") == 2
     assert run("verify", "c.npz", "c.npz", "--seed=-1") == 2
+
+
+def test_the_bound_on_memory_can_be_raised(folder, capsys):
+    make()
+    np.save("x.npy", draw(3, 2, I))
+    for command in (
+        ["inspect", "m.npz"],
+        ["convert", "m.npz", "n.npz"],
+        ["convert", "m.npz", "n.npz", "--tensors"],
+        ["run", "m.npz", "--input", "x.npy", "--output", "y.npy"],
+        ["verify", "m.npz", "m.npz"],
+    ):
+        assert run(*command, "--max-bytes", "100") == 2
+        assert "of max_bytes=100" in capsys.readouterr().err
+        assert run(*command, "--max-bytes", "10000") == 0
+    assert run("inspect", "m.npz", "--max-bytes", "0") == 2
+
+
+def test_no_name_reaches_the_terminal_as_a_command(folder, capsys):
+    """Every text that a hostile file may hold, in the listing and in errors."""
+    odd = "\x1b]0;title\x07"
+    layer = nplstm.LSTM(2, 3, rng=0)
+    np.savez("m.npz", **{f"{odd}{k}.{name}": array for k in "ab" for name, array in layer.parameters.items()})
+    text = json.dumps({"kind": odd, odd: odd, "cell": {odd: 1}, "input_size": odd})
+    write_tensors("n.npz", layer.parameters, {"nplstm": text, odd: odd})
+    for command in (
+        ["inspect", "m.npz"],
+        ["inspect", "n.npz"],
+        ["convert", "m.npz", "o.npz"],
+        ["convert", "n.npz", "o.npz"],
+    ):
+        run(*command)
+        shown = capsys.readouterr()
+        assert "title" in shown.out + shown.err
+        assert "\x1b" not in shown.out + shown.err

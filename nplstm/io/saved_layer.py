@@ -40,9 +40,13 @@ def options_of(text: str) -> tuple[dict[str, Any], str | None]:
     import json
 
     try:
-        options: Any = json.loads(text)
+        options: Any = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         return {}, f"its options are not those that nplstm.save writes: {error}"
     if not isinstance(options, dict):
         return {}, f"its options are not those that nplstm.save writes: {repr(options)[:60]}"
     return cast("dict[str, Any]", options), None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")

@@ -7,7 +7,7 @@ from typing import Any
 
 from nplstm.io import FoundLayer, ModelFile, open_file
 from nplstm.io.listing import summary
-from nplstm.io.model_file import printable
+from nplstm.io.model_file import MAX_BYTES, printable
 
 __all__ = ["inspect"]
 
@@ -15,7 +15,7 @@ _SHOWN = 100
 """How much of an entry of the metadata is printed."""
 
 
-def inspect(path: Path, *, as_json: bool = False) -> int:
+def inspect(path: Path, *, as_json: bool = False, max_bytes: int = MAX_BYTES) -> int:
     """Print a file's format, its LSTMs, tensors and metadata; as text, or as one JSON object.
 
     Returns
@@ -23,7 +23,7 @@ def inspect(path: Path, *, as_json: bool = False) -> int:
     int
         0.
     """
-    with open_file(path) as file:
+    with open_file(path, max_bytes=max_bytes) as file:
         layers = file.layers()
         text = json.dumps(_record(file, layers), indent=2) if as_json else "\n".join(_lines(file, layers))
     sys.stdout.write(text + "\n")

@@ -16,7 +16,7 @@ from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError, ShapeError
 from nplstm.io import atomic_write, load, read_tensors, write_tensors
 from nplstm.io.layer_files import check_tensors_format
-from nplstm.io.model_file import damaged, printable
+from nplstm.io.model_file import MAX_BYTES, damaged, printable
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
 from nplstm.steps import check_lengths
@@ -36,6 +36,7 @@ def run(
     backend: str = "numpy",
     batch_first: bool | None = None,
     dtype: str | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> int:
     """Run the LSTM of a file over an ``.npy`` array, and write its output to another, wholly or not at all.
 
@@ -46,7 +47,8 @@ def run(
     int
         0.
     """
-    lstm = as_lstm(load(model, layer=layer, backend=backend, batch_first=batch_first, dtype=dtype))
+    options: dict[str, Any] = {"layer": layer, "backend": backend, "batch_first": batch_first, "dtype": dtype}
+    lstm = as_lstm(load(model, **options, max_bytes=max_bytes))
     x = _read_input(input, lstm)
     batched = x if x.ndim == 3 else x[None] if lstm.batch_first else x[:, None]
     batch = batched.shape[0 if lstm.batch_first else 1]

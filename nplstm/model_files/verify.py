@@ -11,6 +11,7 @@ from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.errors import ArgumentError
 from nplstm.io import load
+from nplstm.io.model_file import MAX_BYTES
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import as_lstm, named_states
 
@@ -30,6 +31,7 @@ def verify(
     tolerance: float | None = None,
     seed: int = 0,
     as_json: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> int:
     """Print the greatest differences between two files' layers: of parameters, and of outputs on random input.
 
@@ -44,7 +46,10 @@ def verify(
     check_size("--seed", seed, minimum=0)
     if tolerance is not None:
         check_number("--tolerance", tolerance, minimum=0)
-    a, b = (as_lstm(load(path, layer=name)) for path, name in ((first, layer), (second, second_layer or layer)))
+    a, b = (
+        as_lstm(load(path, layer=name, max_bytes=max_bytes))
+        for path, name in ((first, layer), (second, second_layer or layer))
+    )
     bound = max(_TOLERANCE[lstm.dtype.name] for lstm in (a, b)) if tolerance is None else tolerance
     dtypes = [lstm.dtype.name for lstm in (a, b)]
     dtype = np.promote_types(a.dtype, b.dtype)
@@ -65,7 +70,7 @@ def verify(
         "same": same,
         "parameters_same": alike,
     }
-    sys.stdout.write((json.dumps(found, indent=2) if as_json else _text(found)) + "\n")
+    sys.stdout.write((_json(found) if as_json else _text(found)) + "\n")
     return 0 if same else 1
 
 
@@ -114,6 +119,15 @@ def _greatest(a: Array, b: Array) -> float:
 def _scale(name: str, results: tuple[Arrays, Arrays]) -> float:
     """Return the largest number of an array in both."""
     return max(float(np.abs(arrays[name]).max(initial=0.0)) for arrays in results if name in arrays)
+
+
+def _json(found: dict[str, Any]) -> str:
+    """Return one JSON object; what is infinite is null there, since JSON has no such number."""
+    finite = {
+        kind: {name: difference if difference < float("inf") else None for name, difference in found[kind].items()}
+        for kind in ("parameters", "outputs")
+    }
+    return json.dumps(found | finite, indent=2)
 
 
 def _text(found: dict[str, Any]) -> str:
