@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import nplstm
 from nplstm.io import open_file
 
-CASES = max(settings().max_examples, 500) if settings().max_examples < 500 else 10_000
-"""How many damaged files a test tries: 500, and with the profile "thorough" 10,000."""
+CASES = max(500, 20 * settings().max_examples)
+"""How many damaged files a test tries: some 500, and with the profile "thorough" 10,000."""
 
 
 @st.composite
