@@ -476,7 +476,7 @@ def test_cells_of_two_kinds_are_named(keras, tmp_path):
 
 def test_no_lstm(keras, tmp_path):
     path = save(keras, sequential(keras, keras.layers.GRU(H)), tmp_path, ".keras")
-    with pytest.raises(nplstm.FileFormatError, match=r"no LSTM is in this Keras file; its 3 tensors: layers/gru"):
+    with pytest.raises(nplstm.FileFormatError, match=r"no LSTM is in this Keras file; it has 3 tensors: layers/gru"):
         nplstm.load(path)
 
 

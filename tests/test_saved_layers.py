@@ -127,7 +127,7 @@ def test_weights_of_two_element_types_are_cast_on_request(tmp_path):
 
 def test_a_file_without_a_layer(tmp_path):
     write_tensors(tmp_path / "other", {"a": np.zeros(2)}, {})
-    with pytest.raises(nplstm.FileFormatError, match="no LSTM is in this safetensors file; its 1 tensors: a"):
+    with pytest.raises(nplstm.FileFormatError, match="no LSTM is in this safetensors file; it has 1 tensors: a"):
         nplstm.load(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
         nplstm.load(tmp_path / "none")

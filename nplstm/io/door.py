@@ -149,6 +149,14 @@ def _unread(start: bytes) -> str:
     )
 
 
+def _tensors_of(file: ModelFile) -> str:
+    """Return what else there is in a file."""
+    names = list(file.tensors)
+    if not names:
+        return "no tensors"
+    return f"{len(names)} tensors: {printable(', '.join(names[:8]))}{', ...' if len(names) > 8 else ''}"
+
+
 def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
     """Return the LSTM of that name, or without a name the only one there is.
 
@@ -163,10 +171,8 @@ def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
     """
     found = file.layers()
     if not found:
-        names = printable(", ".join(list(file.tensors)[:8]))
         raise FileFormatError(
-            f"{file.path}: no LSTM is in this {file.format} file; its {len(file.tensors)} tensors: "
-            f"{names}{', ...' if len(file.tensors) > 8 else ''}"
+            f"{file.path}: no LSTM is in this {file.format} file; it has {_tensors_of(file)}{file.without_lstm}"
         )
     if name is None:
         if len(found) == 1:

@@ -1,6 +1,7 @@
 """``save`` and ``load``: a layer in a file, of any format that can hold one."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -10,7 +11,7 @@ from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend
 from nplstm.errors import ArgumentError, FileFormatError, StateDictError
 from nplstm.io.door import choose_layer, open_file
-from nplstm.io.model_file import MAX_BYTES, FoundLayer
+from nplstm.io.model_file import MAX_BYTES, FoundLayer, printable
 from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import layer_of
@@ -192,6 +193,12 @@ def load(
     LSTM or LSTMCell
         A cell where the names have no layer's number.
 
+    Warns
+    -----
+    UserWarning
+        If the layer alone may compute other numbers than the model: where the model fixes initial states or
+        lengths, or the file does not have the layer's options and they are assumed.
+
     Raises
     ------
     ArgumentError
@@ -222,6 +229,8 @@ def load(
         found = choose_layer(file, layer if prefix is None else prefix)
         if found.problem is not None:
             raise FileFormatError(f"{path}: {_named(found)}{found.problem}")
+        for caution in found.cautions:
+            warnings.warn(f"{os.fspath(path)}: {printable(_named(found) + caution)}", stacklevel=2)
         parameters = found.read()
     return build(path, found, parameters, target, wanted, batch_first)
 

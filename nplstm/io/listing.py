@@ -11,13 +11,18 @@ from nplstm.layers.structure import USUAL
 __all__ = ["list_layers", "summary"]
 
 
+_MOST = 20
+"""As many layers as anyone reads."""
+
+
 def list_layers(found: Sequence[FoundLayer]) -> str:
     """Return the layers' names and sizes, a line each."""
     lines: list[str] = []
-    for layer in found:
+    for layer in found[:_MOST]:
         lines.append(f"  {printable(layer.name) or '(no prefix)'}: {summary(layer)}")
-        lines += [f"    of {printable(part.name)}: {summary(part)}" for part in layer.parts]
-    return "\n".join(lines)
+        lines += [f"    of {printable(part.name)}: {summary(part)}" for part in layer.parts[:_MOST]]
+    more = [f"  ... and {len(found) - _MOST:,} more"] if len(found) > _MOST else []
+    return "\n".join(lines + more)
 
 
 def summary(layer: FoundLayer) -> str:

@@ -81,7 +81,9 @@ class FoundLayer:
     problem: str | None = None
     """Why no layer can be made of it; the options are then what could be found out."""
     notes: tuple[str, ...] = ()
-    """What a user has to know that the layer cannot hold, such as an initial state that the file fixes."""
+    """What is good to know of it."""
+    cautions: tuple[str, ...] = ()
+    """Why the layer alone may compute other numbers than the model it is from; ``load`` warns of each."""
     parts: tuple["FoundLayer", ...] = field(default=(), repr=False)
     """The layers in the file that this one is put together from; each can be asked for by its own name."""
 
@@ -126,6 +128,8 @@ class ModelFile(ABC):
 
     format: str
     """What the file is, in a word or two."""
+    without_lstm: str = ""
+    """What else to say of a file in which no LSTM is found."""
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
         self.path = path

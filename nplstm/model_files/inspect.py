@@ -61,6 +61,7 @@ def _layer_record(layer: FoundLayer) -> dict[str, Any]:
         "parameters": layer.num_parameters,
         "problem": layer.problem,
         "notes": list(layer.notes),
+        "cautions": list(layer.cautions),
         "parts": [_layer_record(part) for part in layer.parts],
     }
 
@@ -83,6 +84,7 @@ def _lines(file: ModelFile, layers: list[FoundLayer]) -> list[str]:
 def _layer_lines(layer: FoundLayer, indent: str) -> list[str]:
     name = printable(layer.name) or "(no prefix)"
     lines = [f"{indent}{name}: {summary(layer)}, {layer.num_parameters:,} parameters"]
+    lines += [f"{indent}  caution: {printable(caution)}" for caution in layer.cautions]
     lines += [f"{indent}  note: {printable(note)}" for note in layer.notes]
     for part in layer.parts:
         lines += _layer_lines(part, indent + "  of ")
