@@ -95,6 +95,19 @@ def test_convert_keeps_the_layer(folder, target, capsys):
     assert "the outputs agree" in capsys.readouterr().out
 
 
+def test_verify_takes_the_only_layer_whatever_its_name(folder, capsys):
+    one, two = nplstm.LSTM(I, H, rng=0), nplstm.LSTM(I, 2, rng=1)
+    arrays = {
+        f"{p}.{name}": a for p, layer in {"a": one, "b": two}.items() for name, a in layer.parameters.items()
+    }
+    write_tensors("two.npz", arrays)
+    assert run("convert", "two.npz", "one.npz", "--layer", "a") == 0
+    assert run("verify", "two.npz", "one.npz", "--layer", "a") == 0
+    assert run("verify", "two.npz", "two.npz", "--layer", "a") == 0
+    assert run("verify", "two.npz", "two.npz", "--layer", "a", "--second-layer", "b") == 2
+    assert "hidden_size: the first file's layer has 5" in capsys.readouterr().err
+
+
 def test_convert_with_choices(folder, capsys):
     one, two = nplstm.LSTM(I, H, rng=0), nplstm.LSTM(I, 2, rng=1)
     parts = {"a.": one, "b.": two}

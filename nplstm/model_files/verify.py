@@ -10,7 +10,7 @@ import numpy as np
 from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.errors import ArgumentError
-from nplstm.io import load
+from nplstm.io import load, open_file
 from nplstm.io.model_file import MAX_BYTES
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import as_lstm, named_states
@@ -46,9 +46,11 @@ def verify(
     check_size("--seed", seed, minimum=0)
     if tolerance is not None:
         check_number("--tolerance", tolerance, minimum=0)
+    other = second_layer
+    if second_layer is None and not _holds_one(second, max_bytes):
+        other = layer
     a, b = (
-        as_lstm(load(path, layer=name, max_bytes=max_bytes))
-        for path, name in ((first, layer), (second, second_layer or layer))
+        as_lstm(load(path, layer=name, max_bytes=max_bytes)) for path, name in ((first, layer), (second, other))
     )
     bound = max(_TOLERANCE[lstm.dtype.name] for lstm in (a, b)) if tolerance is None else tolerance
     dtypes = [lstm.dtype.name for lstm in (a, b)]
@@ -72,6 +74,12 @@ def verify(
     }
     sys.stdout.write((_json(found) if as_json else _text(found)) + "\n")
     return 0 if same else 1
+
+
+def _holds_one(path: Path, max_bytes: int) -> bool:
+    """Tell whether a file holds one LSTM, so that no name is needed: a conversion may have left it none."""
+    with open_file(path, max_bytes=max_bytes) as file:
+        return len(file.layers()) == 1
 
 
 def _check_comparable(a: LSTM, b: LSTM) -> None:
