@@ -173,7 +173,7 @@ def _add_verify(subparsers: Any) -> None:
     _add_model(parser, "first", "A")
     _add_model(parser, "second", "B")
     parser.add_argument("--layer", metavar="NAME", help="which LSTM, where there are several")
-    parser.add_argument("--second-layer", metavar="NAME", help="in B, where there are several and its name is another")
+    parser.add_argument("--second-layer", metavar="NAME", help="which in B, where its name is another")
     parser.add_argument("--tolerance", type=float, metavar="X", help="default: 1e-6, in float64 1e-12")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the input (default: 0)")
     _add_max_bytes(parser)

@@ -111,6 +111,9 @@ def test_objects_of_all_kinds_live(torch, saver, tmp_path):
     import argparse
     import collections
     import datetime
+    import decimal
+    import fractions
+    import types
 
     from make_files_pt import as_numpy, tensors
 
@@ -127,13 +130,21 @@ def test_objects_of_all_kinds_live(torch, saver, tmp_path):
         "device": torch.device("cpu"), "size": torch.Size([1, 2]), "version": torch.__version__,
         "counter": collections.Counter("aab"), "path": Path("a/b"), "time": datetime.datetime(2020, 1, 2),
         "default": collections.defaultdict(list, {1: [2]}), "storage": torch.zeros(2).untyped_storage(),
-        "long": 2**100, "none": None, "float": 1.5,
+        "long": 2**100, "none": None, "float": 1.5, "range": range(3), "slice": slice(1, 2),
+        "decimal": decimal.Decimal("1.5"), "fraction": fractions.Fraction(1, 2),
+        "namespace": types.SimpleNamespace(a=1), "deque": collections.deque([1, 2]),
+        ("a", "b"): [1], b"x": 1, np.int64(3): 1, "keys": {("a", 1): {}, None: 2},
     }  # fmt: skip
-    held = {"in a namespace": argparse.Namespace(weight=torch.ones(2))}
+    held = {
+        "in a namespace": argparse.Namespace(weight=torch.ones(2)),
+        "in another": types.SimpleNamespace(weight=torch.ones(3)),
+        "in a deque": collections.deque([torch.ones(4)], maxlen=3),
+    }
     nested = {"list": [found, (found["float32"],)], "number": {3: found["bool"], None: found["int8"]}}
     torch.save({**found, "others": others, **held, **nested}, tmp_path / "m.pt", **SAVERS[saver])
     read = read_tensors(tmp_path / "m.pt")
-    wanted = dict(found) | {"in a namespace.weight": torch.ones(2)}
+    wanted = dict(found) | {"in a namespace.weight": torch.ones(2), "in another.weight": torch.ones(3)}
+    wanted["in a deque.0"] = torch.ones(4)
     wanted |= {f"list.0.{name}": value for name, value in found.items()}
     wanted |= {"list.1.0": found["float32"], "number.3": found["bool"], "number.None": found["int8"]}
     assert set(read) == set(wanted)
@@ -158,11 +169,15 @@ def test_types_that_numpy_lacks_are_listed_and_refused_live(torch, tmp_path):
         for name in kinds:
             assert file.tensors[name].dtype == name
             assert file.tensors[name].shape == (3, 3)
-            with pytest.raises(FileFormatError, match=r"m\.pt: the tensor '.*' is .*, which NumPy does not have"):
+            with pytest.raises(FileFormatError, match=r"m\.pt: the tensor '.*' is .* NumPy"):
                 file.read(name)
         assert np.array_equal(file.read("good"), np.eye(3))
+    quantised = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.LSTM(2, 3)))
+    torch.save(quantised.state_dict(), tmp_path / "q.pt")
+    with pytest.raises(FileFormatError, match=r"q\.pt: asks for torch\.\w+, which no .* refused$"):
+        open_file(tmp_path / "q.pt")
     torch.save(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), tmp_path / "n.pt")
-    with pytest.raises(FileFormatError, match=r"n\.pt: asks for torch\._utils\._rebuild_nested_tensor"):
+    with pytest.raises(FileFormatError, match=r"n\.pt: asks for torch\._utils\._rebuild_nested_tensor.* refused$"):
         open_file(tmp_path / "n.pt")
 
 
@@ -223,6 +238,21 @@ def test_a_whole_module_is_refused_with_advice_live(torch, saver, tmp_path):
         FileFormatError, match=r"m\.pt: asks for torch\.nn\.modules\.rnn\.LSTM.*model\.state_dict\(\)"
     ):
         open_file(tmp_path / "m.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_frozen_script_says_so_live(torch, tmp_path):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(2, 3)
+
+        def forward(self, x: torch.Tensor):
+            return self.lstm(x)[0]
+
+    torch.jit.save(torch.jit.freeze(torch.jit.script(Model().eval())), tmp_path / "m.pt")
+    with pytest.raises(FileFormatError, match=r"m\.pt: no LSTM is in this frozen TorchScript file"):
+        nplstm.load(tmp_path / "m.pt")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -387,6 +417,11 @@ def test_untyped_storages_of_an_old_file_lie_as_the_writer_had_them(tmp_path):
         assert read_all(path)["tensor"].tolist() == [1, 515]
 
 
+def test_typed_storages_of_an_old_file_are_little_endian(tmp_path):
+    path = write(tmp_path, legacy(program(tensor()), machine=dictionary(little_endian=b"\x89")))
+    assert read_all(path)["tensor"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 # Files that want something done. Each of these pickles would run a command.
 
 
@@ -510,6 +545,24 @@ def test_a_script_may_have_states_of_its_own(tmp_path):
     assert set(read_all(write(tmp_path, zipped(program(body), script=True)))) == {"weight"}
 
 
+def test_a_script_with_constants_and_parameters_is_not_frozen(tmp_path):
+    body = program(name("__torch__", "M") + b")\x81" + dictionary(weight=tensor()) + b"b")
+    with open_file(write(tmp_path, zipped(body, entries={"constants/0": NUMBERS}, script=True))) as file:
+        assert file.format == "TorchScript"
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "count"),
+    [("ComplexHalf", "complex32", 6), ("QInt32", "qint32", 6), ("QUInt8", "quint8", 24)],
+)
+def test_storages_of_types_that_numpy_lacks(kind, dtype, count, tmp_path):
+    path = write(tmp_path, zipped(program(tensor(storage(f"{kind}Storage", count=count)))))
+    with open_file(path) as file:
+        assert file.tensors["tensor"] == ((2, 3), dtype)
+    path = write(tmp_path, zipped(program(tensor(storage(f"{kind}Storage", count=count + 1)))))
+    refused(path, "bytes of the storage '0', and has 24")
+
+
 def test_a_pickle_that_is_not_torchs(tmp_path):
     marker = tmp_path / "marker"
     for body in (
@@ -538,6 +591,9 @@ def array(shape=(2,), dtype=None, data=b"", fortran=b"\x89"):
 
 
 BUG = 10**30
+LONG = 2**62
+SPARSE = name("torch._utils", "_rebuild_sparse_tensor")
+LAYOUT = call(name("torch.serialization", "_get_layout"), text("torch.sparse_coo"))
 LIES = {
     "offset": (tensor(offset=1), "the tensor 'tensor' reaches beyond its storage '0', which has 24 bytes"),
     "negative offset": (tensor(offset=-1), "negative stride or place"),
@@ -545,14 +601,24 @@ LIES = {
     "size": (tensor(shape=(3, 3)), "reaches beyond its storage"),
     "negative size": (tensor(shape=(-2, 3)), "has sizes that no tensor has"),
     "two negative sizes": (tensor(shape=(-2, -3)), "has sizes that no tensor has"),
-    "huge size": (tensor(shape=(BUG, BUG)), "has sizes that no tensor has"),
-    "huge beside nothing": (tensor(shape=(0, BUG)), "has sizes that no tensor has"),
+    "huge size": (tensor(shape=(LONG, LONG)), "has sizes that no tensor has"),
+    "huge beside nothing": (tensor(shape=(0, LONG)), "has sizes that no tensor has"),
+    "size of many bits": (tensor(shape=(BUG, 1)), "cannot take"),
     "huge expanded": (tensor(shape=(2**58,), strides=(0,)), "takes .* bytes, and of max_bytes"),
     "stride": (tensor(strides=(4, 1)), "reaches beyond its storage"),
     "negative stride": (tensor(offset=5, strides=(-3, -1)), "negative stride"),
-    "huge stride": (tensor(strides=(BUG, 1)), "reaches beyond its storage"),
+    "huge stride": (tensor(strides=(LONG, 1)), "reaches beyond its storage"),
+    "stride of many bits": (tensor(strides=(BUG, 1)), "cannot take"),
     "strides missing": (tensor(strides=(1,)), "has 2 axes and 1 strides"),
-    "axes": (tensor(shape=(1,) * 100, strides=(1,) * 100), "has 100 axes"),
+    "axes": (tensor(shape=(1,) * 65, strides=(1,) * 65), "cannot take"),
+    "sparse of sparse": (
+        call(SPARSE, LAYOUT, many(b"N", call(SPARSE, LAYOUT, many(b"N", tensor(), sizes(2))), sizes(2))),
+        r"gives torch\._utils\._rebuild_sparse_tensor what it cannot take",
+    ),
+    "many flags": (tensor(last=dictionary(conj=b"\x88", neg=b"\x88") + text("neg") + b"\x88s"), "cannot take"),
+    "layout of a type": (
+        call(SPARSE, name("torch", "int8"), many(integer(0), tensor(), sizes(2))), "what it cannot take"
+    ),
     "sizes that are text": (
         call(V2, storage(), integer(0), many(text("a")), sizes(1), b"\x89", EMPTY), "cannot take"
     ),
@@ -600,13 +666,15 @@ LIES = {
     "set of a number": (call(name("builtins", "set"), integer(5)), "cannot take"),
     "dict of a number": (call(name("collections", "OrderedDict"), integer(5)), "cannot take"),
     "dict of odd pairs": (call(name("collections", "OrderedDict"), b"](](K\x01ee"), "cannot take"),
+    "deque of a number": (call(name("collections", "deque"), integer(5)), "cannot take"),
     "namespace of something": (call(name("argparse", "Namespace"), integer(5)), "cannot take"),
     "array of another class": (
         call(name("numpy.core.multiarray", "_reconstruct"), name("torch", "Tensor"), sizes(0), text("b")),
         "cannot take",
     ),
     "array of few bytes": (array((2,), data=b"\0" * 15), "beyond its storage in the pickle, which has 15 bytes"),
-    "array of huge size": (array((BUG, BUG)), "has sizes that no tensor has"),
+    "array of huge size": (array((LONG, LONG)), "has sizes that no tensor has"),
+    "array of a size of many bits": (array((BUG,)), "gives NumpyArray a state"),
     "array of negative size": (array((-1,)), "has sizes that no tensor has"),
     "array of many axes": (array((1,) * 100, data=b"\0" * 8), "gives NumpyArray a state"),
     "array of strange numbers": (array((1,), numpy_type("f16"), b"\0" * 16), "f16, which NumPy does not have"),
@@ -618,23 +686,32 @@ LIES = {
     "type by an object": (call(name("numpy", "dtype"), EMPTY), "cannot take"),
     "type with an order of its own": (numpy_type(order="?"), "gives NumpyType a state"),
     "scalar of no type": (call(name("numpy.core.multiarray", "scalar"), text("f8"), text("x")), "cannot take"),
-    "key without a name": (b"}" + b")" + tensor() + b"s", "no text or number as its key: tuple"),
-    "key that is a list": (b"}" + b"]" + tensor() + b"s", "no text or number as its key: list"),
-    "name twice": (
-        b"}" + text("a.b") + tensor() + b"s" + text("a") + dictionary(b=tensor()) + b"s", "same name, 'a.b'"
+    "key without a name": (
+        b"}" + b")" + tensor() + b"s", "a tensor in the object lies under a key that is no text or number: tuple"
     ),
-    "number and text": (b"}" + integer(1) + tensor() + b"s" + text("1") + tensor() + b"s", "same name, '1'"),
+    "key that is a list": (dictionary(a=b"}" + b"]" + b"]" + tensor() + b"as"), "a tensor in 'a.' lies .*: list"),
+    "name thrice": (
+        b"}" + (text("a") + tensor() + b"s") * 2 + text("a (1)") + tensor() + b"s",
+        r"two entries come to the same name, 'a \(1\)'",
+    ),
     "name that is no text": (b"}" + text("\ud800") + tensor() + b"s", r"a name that is no text: '\\ud800'"),
     "long name": (b"}" + text("a" * 5000) + tensor() + b"s", "nested too deep, or a name of more than"),
-    "list in itself": (b"]q\x00h\x00a", "0 is inside of itself"),
-    "dict in itself": (b"}q\x00" + text("a") + b"](h\x00es", r"a\.0 is inside of itself"),
-    "tuple in itself": (b"]q\x00h\x00\x85a", r"0\.0 is inside of itself"),
-    "deep": (b"]" * 100_000 + tensor() + b"a" * 100_000, "nested too deep"),
-    "deep tuples": (tensor() + b"\x85" * 100_000, "nested too deep"),
-    "deep dicts": (b"}K\x01" * 50_000 + tensor() + b"s" * 50_000, "nested too deep"),
+    "list in itself": (b"]q\x00h\x00a", "'0' is inside of itself"),
+    "dict in itself": (b"}q\x00" + text("a") + b"](h\x00es", r"'a\.0' is inside of itself"),
+    "tuple in itself": (b"]q\x00h\x00\x85a", r"'0\.0' is inside of itself"),
+    "control characters": (b"}q\x00" + text("\x1b[31m\r") + b"h\x00s", r"'\\x1b\[31m\\r' is inside of itself"),
+    "control characters on the way": (
+        dictionary(**{"\x1b": b"})" + tensor() + b"s"}), r"a tensor in '\\x1b\.' lies under a key"
+    ),
+    "attributes of itself": (
+        name("argparse", "Namespace") + b")Rq\x01}q\x00bh\x00" + text("a") + b"h\x01s0",
+        "'a' is inside of itself",
+    ),
+    "deep": (b"]" * 30_000 + tensor() + b"a" * 30_000, "nested too deep"),
+    "deep tuples": (tensor() + b"\x85" * 30_000, "nested too deep"),
+    "deep dicts": (b"}K\x01" * 20_000 + tensor() + b"s" * 20_000, "nested too deep"),
     "doubling": (b"]" + tensor() + b"a" + b"".join(b"q\x000]h\x00ah\x00a" for _ in range(60)),
-        "come to more than 1,000|the list of its tensors takes"),
-    "doubling of nothing": (b"]" + b"".join(b"q\x000]h\x00ah\x00a" for _ in range(60)), "come to more than 1,000"),
+        "shared lists and dicts come to more than 50,4"),
     "huge integer": (b"\x8b" + struct.pack("<I", 300) + b"\x7f" * 300, "has an integer of 2,399 bits"),
     "huge integer as text": (b"I" + b"9" * 4000 + b"\n", "has an integer of"),
     "integer beyond text": (b"L" + b"9" * 5000 + b"L\n", "not a whole pickle"),
@@ -653,6 +730,44 @@ def test_lies_are_found_out(lie, container, tmp_path):
             assert read_all(path)["tensor"].dtype == np.float64
         return
     refused(path, match)
+
+
+READ = {
+    "numbers after a name that two have": (
+        b"}" + text("a.b") + tensor() + b"s" + text("a") + dictionary(b=tensor(shape=(3,), strides=(1,))) + b"s",
+        {"a.b (1)": (2, 3), "a.b (2)": (3,)},
+    ),
+    "number and text": (
+        b"}" + integer(1) + tensor() + b"s" + text("1") + tensor() + b"s" + text("b") + tensor() + b"s",
+        {"1 (1)": (2, 3), "1 (2)": (2, 3), "b": (2, 3)},
+    ),
+    "keys without names, over no tensor": (
+        b"}" + text("a") + tensor() + b"s" + b")" + b"](K\x01K\x02es" + b"]" + b"}s" + b"C\x01xK\x01s",
+        {"a": (2, 3)},
+    ),
+    "doubling of nothing": (b"]" + b"".join(b"q\x000]h\x00ah\x00a" for _ in range(60)), {}),
+    "attributes doubled": (name("argparse", "Namespace") + b")R" + dictionary(a=tensor()) + b"b" + b"2b" * 60,
+        {"a": (2, 3)}),
+    "deep, and nothing there": (b"]" * 20_000 + b"a" * 19_999, {}),
+    "one list in two places": (b"]" + tensor() + b"aq\x000](h\x00h\x00e", {"0.0": (2, 3), "1.0": (2, 3)}),
+    "one element, any stride": (tensor(shape=(1, 3), strides=(2**63 - 1, 1)), {"tensor": (1, 3)}),
+    "as many axes as there may be": (tensor(shape=(1,) * 64, strides=(LONG,) * 64), {"tensor": (1,) * 64}),
+    "array of the other order": (array((2,), numpy_type("i2", ">"), b"\0\0\0\1"), {"tensor": (2,)}),
+    "array in Fortran's order": (array((2, 2), numpy_type("i1"), b"\0\2\1\3", b"\x88"), {"tensor": (2, 2)}),
+    "empty containers": (b"](" + b")" * 9 + b"]" + b"}" + tensor() + b"e", {"11": (2, 3)}),
+    "tensor alone": (tensor(), {"tensor": (2, 3)}),
+    "longest name": (dictionary(**{"a" * 4096: tensor()}), {"a" * 4096: (2, 3)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+@pytest.mark.parametrize("what", READ)
+def test_odd_and_harmless(what, container, tmp_path):
+    body, shapes = READ[what]
+    read = read_all(write(tmp_path, CONTAINERS[container](program(body))))
+    assert {key: array.shape for key, array in read.items()} == shapes
+    for array in read.values():
+        assert array.ravel().tolist() == list(range(array.size))
 
 
 DAMAGED = {
@@ -727,6 +842,135 @@ def test_what_a_pickle_makes_is_counted(tmp_path, monkeypatch):
     refused(write(tmp_path, legacy(body)), "of max_bytes=1,000,000", 10**6)
     monkeypatch.setattr(machine, "_MOST_STEPS", 1000)
     refused(write(tmp_path, zipped(body)), "more than 1,000 operations")
+
+
+LIST = b"](" + b"N" * 20_000 + b"eq\x000"
+TEXT = text("x" * 200_000) + b"q\x000"
+ROW = b"(" + b"K\x01" * 20_000 + b"tq\x000"
+ITEMS = b"}(" + b"NN" * 10_000 + b"uq\x000"
+AGAIN = {
+    "copies of a list": (LIST, name("builtins", "set"), b"h\x00\x85R", "what a pickle makes takes 2,560,000"),
+    "copies of a dict": (ITEMS, name("collections", "OrderedDict"), b"h\x00\x85R", "takes 1,280,000"),
+    "pairs of a list": (
+        b"](" + b"NN\x86" * 10_000 + b"eq\x000", name("collections", "OrderedDict"), b"h\x00\x85R", "takes 1,280,"
+    ),
+    "bytes from a text": (
+        TEXT + text("latin1") + b"q\x020", name("_codecs", "encode"), b"h\x00h\x02\x86R", "takes 200,000"
+    ),
+    "an array from a text": (
+        TEXT + numpy_type("u1") + b"q\x020" + sizes(200_000) + b"q\x030",
+        name("numpy.core.multiarray", "_reconstruct"),
+        name("numpy", "ndarray") + b"\x85R(K\x01h\x03h\x02\x89h\x00tb",
+        "takes 200,000",
+    ),
+    "strides of what cannot be": (
+        numpy_type("u1") + b"q\x020" + sizes(*[LONG] * 64) + b"q\x030",
+        name("numpy.core.multiarray", "_reconstruct"),
+        name("numpy", "ndarray") + b"\x85R(K\x01h\x03h\x02\x89C\0tb",
+        "what a pickle makes takes",
+    ),
+    "states": (ITEMS, EMPTY, b"h\x00b", "takes 1,280,000"),
+    "arguments": (ROW, name("builtins", "complex"), b"h\x00R", "takes 2,560,000"),
+    "sizes": (ROW, name("torch", "Size"), b"h\x00\x85R", r"gives torch\.Size what it cannot take|2,560,000"),
+    "a key": (TEXT, b"N", storage(key="h").replace(text("h"), b"h\x00"), "by a name of 200,000 characters"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_what_a_function_is_given_is_counted_each_time(what, tmp_path):
+    """A few bytes give a function the same list again and again: memory, and time, that no operation shows."""
+    shared, function, again, match = AGAIN[what]
+    body = shared + function + b"q\x010" + b"](" + (b"h\x01" + again) * 3000 + b"e"
+    path = write(tmp_path, zipped(program(body)))
+    tracemalloc.start()
+    refused(path, match, max_bytes=10_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_there_is_an_end_to_operations_whatever_the_memory(tmp_path):
+    body = LIST + name("builtins", "set") + b"q\x010" + b"h\x01h\x00\x85R0" * 500 + b"N"
+    refused(write(tmp_path, zipped(program(body))), "asks for more than 10,000,000 operations", 2**40)
+    body = LIST + name("builtins", "set") + b"q\x010" + b"h\x01h\x00\x85R0" * 490 + b"N"
+    assert read_all(write(tmp_path, zipped(program(body))), 2**40) == {}
+
+
+def test_modules_that_stand_in_many_places(tmp_path):
+    """One of 20,000 attributes is gone through once where there is no parameter in it, and else not endlessly."""
+    start, end = name("__torch__", "A") + b")R}(" + b"K\x01N" * 20_000, b"ubq\x000"
+    places = b"".join(text(str(number)) + b"h\x00" for number in range(500))
+    root = name("__torch__", "B") + b")R}(" + places + b"ub"
+    assert read_all(write(tmp_path, zipped(program(start + end + root), script=True))) == {}
+    body = start + text("a") + tensor() + end + root
+    refused(write(tmp_path, zipped(program(body), script=True)), "come to more than 9")
+
+
+def test_names_that_every_storage_keeps_are_short(tmp_path):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr(f"{'m' * 256}/data.pkl", program(tensor()))
+        archive.writestr(f"{'m' * 256}/data/0", NUMBERS)
+    refused(write(tmp_path, data.getvalue()), "its folder has a name of 256 characters")
+    key = "k" * 101
+    refused(write(tmp_path, zipped(program(tensor(storage(key=key))), {key: NUMBERS})), "name of 101 characters")
+    assert read_all(write(tmp_path, zipped(program(tensor(storage(key=key[1:]))), {key[1:]: NUMBERS})))
+
+
+@pytest.mark.parametrize("long", ["module", "name"])
+def test_long_names_of_classes(long, tmp_path):
+    module = "__torch__" + (".x" * 2048 if long == "module" else "")
+    body = text(module) + text("y" * 4097 if long == "name" else "y") + b"\x93"
+    path = write(tmp_path, zipped(program(body), script=True))
+    refused(path, "asks for a name of more than 4,096 characters")
+
+
+def test_names_of_classes_are_shown_cut_and_escaped(tmp_path):
+    body = text("__torch__.\x1b[31m\r\n" + "\U0001f600" * 1000) + text("A") + b"\x93NR"
+    path = write(tmp_path, zipped(program(body), script=True))
+    refused(path, r"calls __torch__\.\\x1b\[31m\\r\\n(\\U0001f600)+\\\w+ with")
+
+
+def test_the_text_of_names_is_counted(tmp_path):
+    one = tensor(shape=(1,), strides=(1,))
+    body = one + b"q\x000}" + text("字" * 2000) + b"](" + b"h\x00" * 3000 + b"es"
+    refused(write(tmp_path, zipped(program(body))), "the list of its tensors takes 5,1", 12_000_000)
+
+
+def test_what_is_not_read_is_not_counted(tmp_path):
+    """Lines are asked for by the length that none has; what of it there is not, is given back."""
+    path = write(tmp_path, zipped(program(b"](" + b"I1\n" * 2000 + b"e")))
+    assert read_all(path, max_bytes=2**19) == {}
+
+
+def test_what_lay_between_elements_is_given_back(tmp_path):
+    body = program(tensor(shape=(2,), strides=(10**6,), held=storage(count=10**6 + 1)))
+    with open_file(write(tmp_path, zipped(body, {"0": bytes(4 * 10**6 + 4)})), max_bytes=5 * 10**6) as file:
+        assert [file.read("tensor").tolist() for _ in range(3)] == [[0, 0]] * 3
+
+
+def test_errors_of_numpy_become_ours(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OverflowError("Python int too large to convert to C long")
+
+    monkeypatch.setattr(stored, "as_strided", fails)
+    refused(write(tmp_path, zipped(program(tensor()))), "the tensor 'tensor' cannot be read: Python int too large")
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute", "advised"),
+    [
+        ("torch.nn.modules.rnn", "LSTM", True), ("torch.optim.adam", "Adam", True), ("mine", "Model", True),
+        ("torch.ao.nn.quantized.dynamic.modules.rnn", "LSTM", True), ("torchvision.models", "ResNet", True),
+        ("torch._utils", "_rebuild_nested_tensor", False), ("torch", "ScriptObject", False),
+        ("uuid", "UUID", False), ("copy_reg", "_reconstructor", False),
+    ],
+)  # fmt: skip
+def test_advice_where_it_helps(module, attribute, advised, tmp_path):
+    """State dicts of quantised modules, and nested tensors, ask for torch's own: that is what was saved."""
+    path = write(tmp_path, zipped(program(name(module, attribute))))
+    with pytest.raises(FileFormatError, match=f"asks for {module}.{attribute}") as caught:
+        read_all(path)
+    assert ("save model.state_dict()" in str(caught.value)) is advised
 
 
 def test_a_tensor_beyond_what_is_allowed(tmp_path):
@@ -810,6 +1054,10 @@ def test_old_files_that_lie(tmp_path):
         write(tmp_path, legacy(body, {"0": NUMBERS * 3}, keys=twice, counts={"0": 6})),
         "the storage '0' twice|has ",
     )
+    again = legacy(body, {"0": NUMBERS}, keys=twice) + struct.pack("<q", 6) + NUMBERS
+    refused(write(tmp_path, again), "the storage '0' twice")
+    with pytest.raises(FileFormatError, match="ends inside of the storage '0'"):
+        open_file(write(tmp_path, legacy(body)[:-1]))
     refused(write(tmp_path, legacy(body, keys=b"]")), "has no storage '0', which its tensors use")
     refused(write(tmp_path, legacy(body, counts={"0": -6})), "declares 6 elements of the storage '0', and has -6")
     refused(write(tmp_path, legacy(body, {"0": NUMBERS[:-1]}, counts={"0": 6})), "ends inside of the storage '0'")

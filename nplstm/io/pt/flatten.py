@@ -1,8 +1,10 @@
 """Tensors in nested containers by names: the keys on the way to each, joined by dots."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from types import NoneType
-from typing import NamedTuple, cast
+from typing import cast
 
 from nplstm.io.pt.names import Record
 from nplstm.io.pt.numpy_names import NumpyArray
@@ -12,16 +14,21 @@ from nplstm.io.pt.values import Items, RefusedError, Value, kind
 __all__ = ["named_tensors"]
 
 _LONGEST_NAME = 4096
-"""Longer than any; what bounds a name's length bounds how deep containers may lie in one another."""
-_MOST_SHARED = 1_000_000
+"""Longer than any; what bounds a name's length bounds how deep tensors may lie."""
+_MOST_SHARED = 50_000
+"""How many entries more there may be than operations. A tensor takes some twenty, so that most of what is shared
+is paid for."""
 
 
-class _Level(NamedTuple):
+@dataclass(slots=True)
+class _Level:
     """A container on the way."""
 
-    prefix: str
+    key: Value  # under which it lies in the one above
     container: object
     entries: Iterator[tuple[Value, Value]]
+    prefix: str | None = None  # of its entries' names; None as long as no tensor needs it
+    barren: bool = True  # no tensor was found in it
 
 
 def named_tensors(root: Value, steps: int) -> Iterator[tuple[str, StoredTensor]]:
@@ -33,32 +40,34 @@ def named_tensors(root: Value, steps: int) -> Iterator[tuple[str, StoredTensor]]
         A tensor alone is called ``tensor``.
     steps : int
         How many operations made it. Where nothing is shared, there are no more entries. A container that stands in
-        several places is walked through in each, so that a few could come to more than can ever be walked through.
+        several places is walked through in each if there are tensors in it, so that a few could come to more than
+        can ever be walked through.
 
     Raises
     ------
     RefusedError
-        If a container is inside of itself, a name is too long or is none, or there is no end to the entries.
+        If a container is inside of itself, a tensor's name is too long or is none, or there is no end to the
+        entries.
     """
     if (alone := _tensor(root)) is not None:
         yield "tensor", alone
         return
     left = steps + _MOST_SHARED
-    levels, inside = [_Level("", root, _entries(root))], {id(root)}
+    levels, inside, barren = [_Level(None, root, _entries(root), "")], {id(root)}, set[int]()
     while levels:
-        prefix, container, entries = levels[-1]
-        for key, value in entries:
+        level = levels[-1]
+        for key, value in level.entries:
             left -= 1
             if left < 0:
                 raise RefusedError(f"shared lists and dicts come to more than {steps + _MOST_SHARED:,} entries")
             if (tensor := _tensor(value)) is not None:
-                yield _join(prefix, key), tensor
-            elif _is_container(value):
-                levels.append(_enter(_join(prefix, key), value, inside))
+                level.barren = False
+                yield _join(_prefix(levels), key), tensor
+            elif _is_container(value) and id(value) not in barren:
+                _enter(levels, key, value, inside)
                 break
         else:
-            levels.pop()
-            inside.remove(id(container))
+            _leave(levels, inside, barren)
 
 
 def _tensor(value: Value) -> StoredTensor | None:
@@ -68,34 +77,68 @@ def _tensor(value: Value) -> StoredTensor | None:
 
 
 def _is_container(value: Value) -> bool:
-    return isinstance(value, (Items, Record, list, tuple)) and value != ()
+    return isinstance(value, (Items, Record, list, tuple))
 
 
-def _enter(name: str, container: Value, inside: set[int]) -> _Level:
+def _enter(levels: list[_Level], key: Value, container: Value, inside: set[int]) -> None:
     if id(container) in inside:
-        raise RefusedError(f"{name:.200} is inside of itself")
+        raise RefusedError(f"{_join(_prefix(levels), key)!a:.200} is inside of itself")
     inside.add(id(container))
-    return _Level(f"{name}.", container, _entries(container))
+    levels.append(_Level(key, container, _entries(container)))
+
+
+def _leave(levels: list[_Level], inside: set[int], barren: set[int]) -> None:
+    """Go up, and note whether there is anything to come back for."""
+    level = levels.pop()
+    inside.remove(id(level.container))
+    if level.barren:
+        barren.add(id(level.container))
+    elif levels:
+        levels[-1].barren = False
 
 
 def _entries(container: Value) -> Iterator[tuple[Value, Value]]:
     if isinstance(container, Items):
         return iter(container.pairs)
-    if isinstance(container, Record):  # what else a module has is no parameter, buffer or submodule
-        return (pair for pair in container.attributes.pairs if isinstance(pair[1], (StoredTensor, Record)))
+    if isinstance(container, Record):
+        return _parts(container)
     return enumerate(cast("list[Value]", container)) if isinstance(container, (list, tuple)) else iter(())
+
+
+def _parts(module: Record) -> Iterator[tuple[Value, Value]]:
+    """Yield the attributes; without their values those that are no parameter, buffer or submodule."""
+    for key, value in module.attributes.pairs:
+        yield key, value if isinstance(value, (StoredTensor, Record)) else None
+
+
+def _prefix(levels: list[_Level]) -> str:
+    """Return what stands before the names of the last level's entries."""
+    known = len(levels) - 1
+    while levels[known].prefix is None:
+        known -= 1
+    for above, level in pairwise(levels[known:]):
+        level.prefix = f"{_join(above.prefix or '', level.key)}."
+    return levels[-1].prefix or ""
 
 
 def _join(prefix: str, key: Value) -> str:
     if not isinstance(key, (str, int, float, NoneType)):
-        raise RefusedError(
-            f"an entry of {prefix or 'the object':.200} has no text or number as its key: {kind(key)}"
-        )
+        where = f"{prefix!a:.200}" if prefix else "the object"
+        raise RefusedError(f"a tensor in {where} lies under a key that is no text or number: {kind(key)}")
     name = f"{prefix}{key}"
     if len(name) > _LONGEST_NAME:
         raise RefusedError(
-            f"nested too deep, or a name of more than {_LONGEST_NAME:,} characters: {name!a:.60} ..."
+            f"nested too deep, or a name of more than {_LONGEST_NAME:,} characters: {name[:60]!a:.60} ..."
         )
-    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+    if not _is_text(name):
         raise RefusedError(f"a name that is no text: {name!a:.200}")
     return name
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether UTF-8 can hold it; not so half a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -18,7 +18,8 @@ from nplstm.io.pt.values import UNFIT, Buildable, Function, Items, RefusedError,
 __all__ = ["Machine", "Source"]
 
 _MOST_STEPS = 10_000_000
-"""More operations than any file of tensors has; so many take a quarter of a minute."""
+"""More operations, or members of what functions are given, than any file of tensors has; so many operations take a
+quarter of a minute."""
 _STEP = 128
 """About the most bytes that one operation takes, besides those of its text."""
 _LONGEST_LINE = 4096
@@ -77,6 +78,7 @@ class Machine:
         self._below: list[list[Value]] = []  # what lies under each mark
         # By text, whose hashes Python salts: places could be chosen so that a dict of integers takes hours.
         self._memory: dict[str, Value] = {}
+        self._work = 0  # the operations, and the members of what functions were given
         self.steps = 0
 
     def run(self, source: Source) -> Value:
@@ -101,14 +103,30 @@ class Machine:
 
     def _step(self, name: str, argument: Value) -> None:
         self.steps += 1
-        if self.steps > _MOST_STEPS:
-            raise RefusedError(
-                f"its pickle has more than {_MOST_STEPS:,} operations; no file of tensors needs so many"
-            )
-        self._budget.take(_STEP, "what a pickle makes")
+        self._count(1)
         if name not in _OPERATIONS:
             raise RefusedError(f"uses the operation {name}, which no file of tensors needs; refused")
         _OPERATIONS[name](self, argument)
+
+    def _count(self, steps: int) -> None:
+        self._work += steps
+        if self._work > _MOST_STEPS:
+            raise RefusedError(
+                f"its pickle asks for more than {_MOST_STEPS:,} operations; no file of tensors needs so many"
+            )
+        self._budget.take(steps * _STEP, "what a pickle makes")
+
+    def _charge(self, given: Value) -> None:
+        """Count what a function may go through or copy: a few bytes can give it the same list again and again.
+
+        Bytes are handed on and never copied.
+        """
+        if isinstance(given, str):
+            self._budget.take(len(given), "what a pickle makes")
+        elif isinstance(given, Items):
+            self._count(len(given.pairs))
+        elif isinstance(given, (list, tuple)):
+            self._count(len(cast("list[Value]", given)))
 
     # The stack and its marks
 
@@ -198,6 +216,8 @@ class Machine:
         """Put what a name stands for on the stack."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise RefusedError(f"asks for a name that is no text ({kind(module)}, {kind(name)}); refused")
+        if max(len(module), len(name)) > _LONGEST_LINE:
+            raise RefusedError(f"asks for a name of more than {_LONGEST_LINE:,} characters; refused")
         found = self._find(module, name)
         if found is None:
             shown = ascii(f"{module}.{name}")[1:-1]
@@ -210,6 +230,9 @@ class Machine:
         if not isinstance(function, Function) or not isinstance(arguments, tuple):
             raise RefusedError(f"calls {kind(function)} with {kind(arguments)}; refused")
         given = cast("tuple[Value, ...]", arguments)
+        self._charge(given)
+        for value in given:
+            self._charge(value)
         result = function.run(given)
         if result is UNFIT:
             kinds = ", ".join(map(kind, given[:8])) + (", ..." if len(given) > 8 else "")
@@ -220,6 +243,9 @@ class Machine:
         """Give a state to what lies under it."""
         state = self.pop()
         target = self.top()
+        self._charge(state)
+        for value in cast("tuple[Value, ...]", state) if isinstance(state, tuple) else ():  # NumPy's
+            self._charge(value)
         if not isinstance(target, Buildable) or not target.build(state):
             raise RefusedError(f"gives {kind(target)} a state that it cannot take: {kind(state)}; refused")
 
@@ -234,8 +260,13 @@ def _check_protocol(protocol: int) -> None:
 
 
 def _hint(module: str) -> str:
-    """Return what to do about an object of the user's or a framework's own; of the standard library's, nothing."""
+    """Return what to do about an object of the user's or a framework's own.
+
+    Of the standard library's nothing, nor of torch's that are no modules: state dicts have those too.
+    """
     if module.partition(".")[0] in stdlib_module_names or module in {"__builtin__", "copy_reg"}:
+        return ""
+    if f"{module}.".startswith("torch.") and not module.startswith(("torch.nn.", "torch.ao.nn.", "torch.optim.")):
         return ""
     return ". It holds whole objects, not their tensors alone: save model.state_dict()"
 

@@ -9,11 +9,14 @@ from typing import TypeGuard, cast
 
 from nplstm.io.pt.numpy_names import NUMPY_NAMES
 from nplstm.io.pt.torch_names import TORCH_NAMES
-from nplstm.io.pt.values import UNFIT, Buildable, Function, Items, Name, Value
+from nplstm.io.pt.values import UNFIT, Buildable, Function, Items, Name, Value, latin1
 
 __all__ = ["Record", "find", "find_in_script"]
 
 _Arguments = tuple[Value, ...]
+
+_SHOWN = 100
+"""How much is kept of the name of a class that the file brings along; it is for messages alone."""
 
 
 class OrderedItems(Items, Buildable):
@@ -28,9 +31,9 @@ class Attributes(Items, Buildable):
     """An object that is no more than its attributes."""
 
     def build(self, state: Value) -> bool:
-        """Take the attributes."""
+        """Take the attributes, as they are: a copy would double with each time that it takes its own."""
         if isinstance(state, Items):
-            self.pairs += state.pairs
+            self.pairs = state.pairs
         return isinstance(state, Items)
 
 
@@ -55,7 +58,8 @@ def find(module: str, name: str) -> Value:
 def find_in_script(module: str, name: str) -> Value:
     """Return what a name stands for in a TorchScript archive, which has classes of its own."""
     if module == "__torch__" or module.startswith("__torch__."):
-        return Function(f"{module}.{name}", lambda _: Record())
+        shown = ascii(f"{module}.{name}"[:_SHOWN])[1:-1]
+        return Function(f"{shown:.{_SHOWN}}", lambda _: Record())
     return find(module, name)
 
 
@@ -100,6 +104,15 @@ def _new_list(arguments: _Arguments) -> Value:
             return UNFIT
 
 
+def _new_deque(arguments: _Arguments) -> Value:
+    """Return a list, empty as a deque is at first; its entries are appended."""
+    match arguments:
+        case () | ((),) | ((), None | int()):
+            return []
+        case _:
+            return UNFIT
+
+
 def _new_bytes(arguments: _Arguments) -> Value:
     match arguments:
         case ():
@@ -113,8 +126,8 @@ def _new_bytes(arguments: _Arguments) -> Value:
 def _encoded(arguments: _Arguments) -> Value:
     """Return bytes from text: as protocol 2, which has no bytes, writes them."""
     match arguments:
-        case (str() as text, "latin1" | "latin-1") if max(text, default="") <= "\xff":
-            return text.encode("latin-1")
+        case (str() as text, "latin1" | "latin-1"):
+            return latin1(text)
         case _:
             return UNFIT
 
@@ -130,14 +143,19 @@ def _names() -> dict[tuple[str, str], Value]:
         ("collections", "Counter"): Function("collections.Counter", _new_dict(Items)),
         ("collections", "defaultdict"): Function("collections.defaultdict", _new_default_dict),
         ("_codecs", "encode"): Function("_codecs.encode", _encoded),
-        ("argparse", "Namespace"): Function("argparse.Namespace", lambda a: UNFIT if a else Attributes()),
+        ("collections", "deque"): Function("collections.deque", _new_deque),
+        ("decimal", "Decimal"): _named("decimal.Decimal"),
+        ("fractions", "Fraction"): _named("fractions.Fraction"),
     }
+    for module, name in (("argparse", "Namespace"), ("types", "SimpleNamespace")):
+        names[module, name] = Function(f"{module}.{name}", lambda a: UNFIT if a else Attributes())
     for module in ("builtins", "__builtin__"):
         for name in ("dict", "list", "tuple", "int", "float", "bool", "str"):
             names[module, name] = Name(name)
         names[module, "set"] = names[module, "frozenset"] = Function("set", _new_list)
         names[module, "bytearray"] = Function("bytearray", _new_bytes)
-        names[module, "complex"] = _named("complex")
+        for name in ("complex", "range", "xrange", "slice"):
+            names[module, name] = _named(name)
     for name in ("date", "datetime", "time", "timedelta", "timezone"):
         names["datetime", name] = _named(f"datetime.{name}")
     for module in ("pathlib", "pathlib._local"):

@@ -4,8 +4,8 @@ import re
 from itertools import accumulate
 from operator import mul
 
-from nplstm.io.pt.stored import NUMPY_CODES, StoredTensor, bytes_of, is_shape
-from nplstm.io.pt.values import UNFIT, Buildable, Function, Name, Value
+from nplstm.io.pt.stored import NUMPY_CODES, StoredTensor, bytes_of, is_possible, is_shape
+from nplstm.io.pt.values import UNFIT, Buildable, Function, Name, Value, latin1
 
 __all__ = ["NUMPY_NAMES", "NumpyArray"]
 
@@ -48,17 +48,20 @@ class NumpyArray(Buildable):
 
 
 def _tensor(shape: tuple[int, ...], dtype: NumpyType, data: Value, *, fortran: bool) -> StoredTensor | None:
-    raw = data.encode("latin-1") if isinstance(data, str) else data
-    if not isinstance(raw, bytes) or not _NUMBERS.fullmatch(dtype.code) or len(shape) > 64:
+    raw = latin1(data) if isinstance(data, str) else data
+    if not isinstance(raw, bytes) or not _NUMBERS.fullmatch(dtype.code):
         return None
+    storage = bytes_of(raw, "in the pickle", dtype.order)
+    return StoredTensor(_NAMES.get(dtype.code, dtype.code), shape, _strides(shape, fortran), storage=storage)
+
+
+def _strides(shape: tuple[int, ...], fortran: bool) -> tuple[int, ...]:
+    """Return the strides; none for sizes that ``check`` refuses, whose products could be endless."""
+    if not shape or not is_possible(shape):
+        return ()
     sizes = shape if fortran else shape[::-1]
-    strides = tuple(accumulate(sizes[:-1], mul, initial=1)) if shape else ()
-    return StoredTensor(
-        _NAMES.get(dtype.code, dtype.code),
-        shape,
-        strides if fortran else strides[::-1],
-        storage=bytes_of(raw, "in the pickle", dtype.order),
-    )
+    strides = tuple(accumulate(sizes[:-1], mul, initial=1))
+    return strides if fortran else strides[::-1]
 
 
 def _type(arguments: tuple[Value, ...]) -> Value:

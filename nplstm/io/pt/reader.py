@@ -4,6 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from sys import getsizeof
 from typing import BinaryIO
 
 from nplstm._typing import Array
@@ -21,6 +22,8 @@ __all__ = ["Declared", "PickledFile", "refusals"]
 
 _DESCRIPTION = 1024
 """About the most memory that what is kept of a tensor takes, besides the text of its name."""
+_LONGEST_KEY = 100
+"""torch calls its storages by numbers."""
 
 
 @contextmanager
@@ -36,9 +39,11 @@ class Declared:
     """What a pickle says of a storage that it refers to."""
 
     def __init__(self, kind_of: StorageType, key: str, count: int) -> None:
-        if not 0 <= count < 2**59:
-            raise RefusedError(f"the storage {key!a:.100} has a number of elements that no storage has")
+        if len(key) > _LONGEST_KEY:
+            raise RefusedError(f"refers to a storage by a name of {len(key):,} characters; refused")
         self.dtype, self.key, self.name = kind_of.dtype, key, f"{key!a:.100}"
+        if not 0 <= count < 2**59:
+            raise RefusedError(f"the storage {self.name} has a number of elements that no storage has")
         self.itemsize = ITEMSIZES[kind_of.dtype] if kind_of.dtype else 1
         self.count, self.nbytes = count, count * self.itemsize
 
@@ -78,21 +83,31 @@ class PickledFile(ModelFile):
                 raise RefusedError(f"refers to what is no storage ({kind(identifier)}); refused")
 
     def _list(self, root: Value, steps: int) -> None:
-        """Find the tensors in what the pickle made of so many operations, and check each."""
+        """Find the tensors in what the pickle made of so many operations, and check each.
+
+        Where several come to one name, as in ``{"a.b": tensor, "a": {"b": tensor}}``, a number follows it: none of
+        them is lost, and none is taken for the other.
+        """
+        found: dict[str, list[StoredTensor]] = {}
         for name, tensor in named_tensors(root, steps):
-            if name in self._stored:
-                raise RefusedError(f"two entries come to the same name, {name!r:.200}")
-            with refusals(self.path, f"the tensor {name!r:.200} "):
-                tensor.check()
-            self.budget.take(_DESCRIPTION + len(name), "the list of its tensors")
-            self._stored[name] = tensor
-            self.tensors[name] = TensorInfo(tensor.shape, tensor.dtype)
+            _check(name, tensor)
+            self.budget.take(_DESCRIPTION + getsizeof(name), "the list of its tensors")
+            found.setdefault(name, []).append(tensor)
+        for name, tensors in found.items():
+            for number, tensor in enumerate(tensors, 1):
+                self._add(f"{name} ({number})" if len(tensors) > 1 else name, tensor)
+
+    def _add(self, name: str, tensor: StoredTensor) -> None:
+        if name in self._stored:
+            raise RefusedError(f"two entries come to the same name, {name[:200]!r:.200}")
+        self._stored[name] = tensor
+        self.tensors[name] = TensorInfo(tensor.shape, tensor.dtype)
 
     def _read(self, name: str) -> Array:
-        what = f"the tensor {name!r:.200}"
+        what = f"the tensor {name[:200]!r:.200}"
         with (
             refusals(self.path, f"{what} "),
-            damaged(self.path, f"{what} cannot be read", ValueError, MemoryError),
+            damaged(self.path, f"{what} cannot be read", ValueError, MemoryError, OverflowError),
         ):
             return self._stored[name].read(self.budget)
 
@@ -103,3 +118,10 @@ class PickledFile(ModelFile):
     def close(self) -> None:
         """Let the file go."""
         self._file.close()
+
+
+def _check(name: str, tensor: StoredTensor) -> None:
+    try:
+        tensor.check()
+    except RefusedError as error:
+        raise RefusedError(f"the tensor {name[:200]!r:.200} {error}") from error

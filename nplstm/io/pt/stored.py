@@ -12,7 +12,7 @@ from nplstm._typing import Array
 from nplstm.io.model_file import WIDENED, Budget, widen_bfloat16
 from nplstm.io.pt.values import RefusedError, Value
 
-__all__ = ["ITEMSIZES", "NUMPY_CODES", "Storage", "StoredTensor", "bytes_of", "is_shape"]
+__all__ = ["ITEMSIZES", "NUMPY_CODES", "Storage", "StoredTensor", "bytes_of", "is_possible", "is_shape"]
 
 NUMPY_CODES = {
     "float16": "f2", "float32": "f4", "float64": "f8", "complex64": "c8", "complex128": "c16", "bool": "b1",
@@ -56,8 +56,18 @@ def bytes_of(data: bytes, name: str, order: str = "<") -> Storage:
 
 
 def is_shape(value: Value) -> TypeGuard[tuple[int, ...]]:
-    """Tell whether a value is a tuple of integers, as sizes and strides are; truth values are none to NumPy."""
-    return isinstance(value, tuple) and all(type(size) is int for size in cast("tuple[Value, ...]", value))
+    """Tell whether a value is a tuple of integers, as sizes and strides are; truth values are none to NumPy.
+
+    One tuple may stand in many places: if it were long, or its integers, going through it would take too long.
+    """
+    if not isinstance(value, tuple) or len(cast("tuple[Value, ...]", value)) > _MOST_AXES:
+        return False
+    return all(type(size) is int and size.bit_length() < 64 for size in cast("tuple[Value, ...]", value))
+
+
+def is_possible(shape: tuple[int, ...]) -> bool:
+    """Tell whether an array can have these sizes."""
+    return min(shape, default=0) >= 0 and prod(max(size, 1) for size in shape) < 2**59
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +89,7 @@ class StoredTensor:
 
     def check(self) -> None:
         """Raise RefusedError if sizes, strides or place are such as no tensor has, or reach beyond the storage."""
-        if len(self.shape) > _MOST_AXES:
-            raise RefusedError(f"has {len(self.shape):,} axes")
-        if min(self.shape, default=0) < 0 or prod(max(size, 1) for size in self.shape) >= 2**59:
+        if not is_possible(self.shape):
             raise RefusedError("has sizes that no tensor has")
         if self.readable:
             self._check_window()
@@ -128,7 +136,9 @@ class StoredTensor:
         if not data:
             return np.zeros(self.shape, dtype=WIDENED.get(self.dtype, self.dtype))
         flat = np.frombuffer(data, dtype=order + code)
-        strides = tuple(stride * flat.itemsize for stride in self.strides)
+        # where there is one element, no step is taken, and the stride may be any number
+        steps = zip(self.shape, self.strides, strict=True)
+        strides = tuple(stride * flat.itemsize if size > 1 else 0 for size, stride in steps)
         view = as_strided(flat, self.shape, strides)  # `check` has seen to it that it stays within `flat`
         whole = np.ascontiguousarray(view, dtype=code).reshape(self.shape)
         if self.dtype == "bfloat16":

@@ -20,6 +20,10 @@ class ElementType(Name):
     """One of torch's element types."""
 
 
+class Layout(Name):
+    """A way to lay out the numbers of a tensor."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageType(Name):
     """A class of storages, and its element type; None for bytes that may be anything."""
@@ -48,13 +52,14 @@ _SCHEMES = (
     "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
     "per_channel_affine_float_qparams",
 )  # fmt: skip
+_FLAGS = ("conj", "neg")
 
 
 def _tensor(storage: Value, dtype: Value, offset: Value, sizes: Value, strides: Value, flags: Value) -> Value:
     given: list[tuple[Value, Value]] = (
         [] if flags is None else flags.pairs if isinstance(flags, Items) else [(0, 0)]
     )
-    if not all(key in ("conj", "neg") and isinstance(value, bool) for key, value in given):
+    if len(given) > len(_FLAGS) or not all(key in _FLAGS and isinstance(value, bool) for key, value in given):
         return UNFIT
     if not isinstance(storage, Storage) or not isinstance(dtype, str) or not isinstance(offset, int):
         return UNFIT
@@ -127,14 +132,16 @@ def _quantized(arguments: _Arguments) -> Value:
 
 def _sparse(arguments: _Arguments) -> Value:
     match arguments:
-        case (Name() as layout, (_, StoredTensor() as values, sizes)) if is_shape(sizes):
+        case (Layout() as layout, (_, StoredTensor() as values, sizes)) if is_shape(sizes):
             pass
-        case (Name() as layout, (_, StoredTensor() as values, sizes, bool() | None)) if is_shape(sizes):
+        case (Layout() as layout, (_, StoredTensor() as values, sizes, bool() | None)) if is_shape(sizes):
             pass
-        case (Name() as layout, (_, _, StoredTensor() as values, sizes)) if is_shape(sizes):
+        case (Layout() as layout, (_, _, StoredTensor() as values, sizes)) if is_shape(sizes):
             pass
         case _:
             return UNFIT
+    if values.dtype not in ITEMSIZES:  # one made here, whose name would grow with each time
+        return UNFIT
     return StoredTensor(f"{values.dtype} ({layout.name})", sizes)
 
 
@@ -150,7 +157,7 @@ def _layout(arguments: _Arguments) -> Value:
     match arguments:
         case ("torch.strided" | "torch.sparse_coo" | "torch.sparse_csr" | "torch.sparse_csc" | "torch.sparse_bsr"
               | "torch.sparse_bsc" as name,):  # fmt: skip
-            return Name(name.removeprefix("torch."))
+            return Layout(name.removeprefix("torch."))
         case _:
             return UNFIT
 

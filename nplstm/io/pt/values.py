@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 from nplstm.errors import NplstmError
 
-__all__ = ["UNFIT", "Buildable", "Function", "Items", "Name", "RefusedError", "Value", "kind"]
+__all__ = ["UNFIT", "Buildable", "Function", "Items", "Name", "RefusedError", "Value", "kind", "latin1"]
 
 Value: TypeAlias = Any
 """Whatever the pickle's author wished, so that each use has to look first."""
@@ -70,3 +70,11 @@ def kind(value: Value) -> str:
     if isinstance(value, Items):
         return "dict"
     return "None" if value is None else type(value).__name__
+
+
+def latin1(text: str) -> Value:
+    """Return the bytes that text stands for, as old pickles have them; UNFIT if it stands for none."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return UNFIT

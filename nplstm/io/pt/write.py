@@ -55,7 +55,7 @@ def write_pt(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadat
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: "bytes | memoryview[Any]") -> None:
     """Add an entry whose bytes begin at a multiple of the alignment, moved there by a field that readers skip."""
     info = zipfile.ZipInfo(f"{_FOLDER}/{name}")
-    large = len(data) >= zipfile.ZIP64_LIMIT
+    large = len(data) * 1.05 > zipfile.ZIP64_LIMIT  # as zipfile itself decides
     header = 30 + len(info.filename) + (20 if large else 0)  # of 64-bit sizes
     padding = -(file.tell() + header + 4) % _ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
@@ -89,7 +89,7 @@ _EMPTY_DICT = _global("collections", "OrderedDict") + b")R"
 
 
 def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 

@@ -25,6 +25,8 @@ from nplstm.io.saved_layer import layers_by_metadata
 __all__ = ["ScriptFile", "ZipFile", "open_zip"]
 
 _PICKLE = "/data.pkl"
+_LONGEST_FOLDER = 255
+"""torch calls it as the file was called; no file system has longer names. Every storage keeps its entry's name."""
 _ORDERS = {b"little": "<", b"big": ">"}
 
 _OTHERS = {
@@ -62,6 +64,8 @@ def _folder(path: str | os.PathLike[str], archive: Archive) -> str:
     folders = [name.removesuffix(_PICKLE) for name in archive.names if name.endswith(_PICKLE)]
     if len(folders) != 1:
         raise FileFormatError(f"{os.fspath(path)}: expected one data.pkl in a folder, found {len(folders)}")
+    if len(folders[0]) > _LONGEST_FOLDER:
+        raise FileFormatError(f"{os.fspath(path)}: its folder has a name of {len(folders[0]):,} characters")
     return folders[0]
 
 
@@ -124,3 +128,10 @@ class ScriptFile(ZipFile):
 
     format = "TorchScript"
     _names = staticmethod(find_in_script)
+
+    def __init__(
+        self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO, archive: Archive, folder: str
+    ) -> None:
+        super().__init__(path, budget, file, archive, folder)
+        if not self.tensors and any(name.startswith(f"{folder}/constants/") for name in archive.names):
+            self.format = "frozen TorchScript"  # the weights are constants of its code, and have no names
