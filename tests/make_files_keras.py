@@ -39,6 +39,17 @@ def both():
     return keras.Model(given, merged), ["both"]
 
 
+def frozen():
+    """Parts of layers that do not train: ``.h5`` lists them last; of directions, Keras 2 does not say which."""
+    given = keras.Input((T, I))
+    both = layers.Bidirectional(layers.LSTM(2, return_sequences=True), name="both")
+    cells = [layers.LSTMCell(4), layers.LSTMCell(4)]
+    first = both(given)
+    model = keras.Model(given, [first, layers.RNN(cells, return_sequences=True, name="stack")(first)])
+    both.forward_layer.trainable = cells[0].trainable = False
+    return model, ["both", "stack"]
+
+
 def save(make, suffixes):
     """Save a model, and what its layers compute, each of them reading the one before."""
     model, names = make()
@@ -58,12 +69,13 @@ def save(make, suffixes):
 
 
 def main():
-    """Save both models; the formats that come again with the next version only in the last."""
+    """Save the models; the formats that come again with the next version only in the last."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     formats = {"2.13": [".keras"], "2.15": [".keras", ".h5", "_weights.h5"]}
     save(nested, formats.get(f"{MAJOR}.{MINOR}", [".keras", ".h5", ".weights.h5"]))
     if f"{MAJOR}.{MINOR}" != "2.13":
         save(both, [".keras", ".h5"])
+        save(frozen, [".h5"])
     print("\n".join(f"{path.name}: {path.stat().st_size:,}" for path in sorted(FOLDER.iterdir())))
 
 

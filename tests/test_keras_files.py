@@ -79,8 +79,9 @@ def test_weights_alone(name):
         assert file.format == ("Keras (HDF5)" if "_weights" in name else "Keras weights")
     assert sorted(found) == ["first", "inner/last"]
     for layer in found.values():
-        assert any("its configuration is not in the file" in note for note in layer.notes)
-    last = nplstm.load(FOLDER / name, layer="last")
+        assert any("its configuration is not in the file" in caution for caution in layer.cautions)
+    with pytest.warns(UserWarning, match=f"{name}: 'inner/last': its configuration is not in the file"):
+        last = nplstm.load(FOLDER / name, layer="last")
     assert not last.bias
     x, output = numbers_of(name)["inner/last"]
     softsign = CellSpec(activations=("sigmoid", "softsign", "softsign"))
@@ -284,6 +285,7 @@ def test_cells(keras, name, suffix, tmp_path):
     check_layer(keras, layer, tmp_path, suffix, num_layers=len(sizes))
 
 
+@pytest.mark.filterwarnings("ignore:.*its options are Keras's defaults is assumed:UserWarning")
 def test_a_stack_of_many_cells_is_in_order(keras, tmp_path):
     cells = [keras.layers.LSTMCell(H) for _ in range(12)]
     layer = keras.layers.RNN(cells, return_sequences=True, name="it")
@@ -346,6 +348,132 @@ def test_layers_in_models_in_models(keras, suffix, tmp_path):
             assert_close(output if expected.ndim == 3 else h_n[-1], expected, RTOL, name)
 
 
+FROZEN = {
+    "forwards": lambda k: (
+        both := k.Bidirectional(k.LSTM(H, return_sequences=True), name="it"),
+        both.forward_layer,
+    ),
+    "backwards": lambda k: (
+        both := k.Bidirectional(k.LSTM(H, return_sequences=True), name="it"),
+        both.backward_layer,
+    ),
+    "a backward_layer": lambda k: (
+        k.Bidirectional(
+            k.LSTM(H, return_sequences=True),
+            backward_layer=(back := k.LSTM(H, return_sequences=True, go_backwards=True, name="back")),
+            name="it",
+        ),
+        back,
+    ),
+    "a cell": lambda k: (
+        k.RNN([one := k.LSTMCell(H), k.LSTMCell(H)], return_sequences=True, name="it"),
+        one,
+    ),
+    "a cell of a direction": lambda k: (
+        both := k.Bidirectional(k.RNN([k.LSTMCell(H), k.LSTMCell(H)], return_sequences=True), name="it"),
+        both.forward_layer.cell.cells[0],
+    ),
+    "all": lambda k: (both := k.Bidirectional(k.LSTM(H, return_sequences=True), name="it"), both),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("part", FROZEN)
+def test_parts_that_do_not_train(keras, part, nested, tmp_path):
+    """A ``.h5`` lists their weights after all the others of the model's layer."""
+    layer, frozen = FROZEN[part](keras.layers)
+    inner = [layer, keras.layers.LSTM(H, return_sequences=True, name="after")]
+    model = sequential(keras, keras.Sequential([keras.Input((T, I)), *inner], name="in")) if nested else None
+    model = model or sequential(keras, *inner)
+    frozen.trainable = False
+    path = save(keras, model, tmp_path, ".h5")
+    x = draw(B, T, I, dtype="float32", seed=9)
+    output, _ = nplstm.load(path, layer="it")(x)
+    assert_close(output, keras_output(keras, layer, x), RTOL)
+    after = nplstm.load(path, layer="after")(output)[0]
+    assert_close(after, keras_output(keras, model, x), RTOL)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_layers_between_do_not_count_in_keras_3(keras, tmp_path):
+    """An RNN made with trainable=False freezes no cell of its: the weights stay where they are."""
+    k = keras.layers
+    inner = [k.RNN(k.LSTMCell(I), return_sequences=True, trainable=False, name="it"), k.LSTM(I, name="after")]
+    model = sequential(keras, keras.Sequential([keras.Input((T, I)), *inner], name="in"))
+    path = save(keras, model, tmp_path, ".h5")
+    for layer in inner:
+        ours = keras_weights(nplstm.load(path, layer=layer.name))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, layer.get_weights(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_does_not_train_and_is_not_in_the_configuration(keras, tmp_path):
+    """The cell of an LSTM is not: names show that weights are not where they should be."""
+    inner = [keras.layers.LSTM(I, return_sequences=True, name=name) for name in ("one", "two")]
+    model = sequential(keras, keras.Sequential([keras.Input((T, I)), *inner], name="in"))
+    inner[0].cell.trainable = False
+    path = save(keras, model, tmp_path, ".h5")
+    with pytest.raises(nplstm.FileFormatError, match=r"'in/one': which weights are whose is not clear: .*/two/"):
+        nplstm.load(path, layer="one")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_frozen_cell_without_a_configuration(keras, h5py, tmp_path):
+    """Directions are told apart by their names, the cells of a stack are not."""
+    k = keras.layers
+    layers = {part: FROZEN[part](k) for part in ("forwards", "a cell")}
+    for part, (layer, frozen) in layers.items():
+        model = sequential(keras, layer)
+        frozen.trainable = False
+        path = save(keras, model, tmp_path, ".h5")
+        with h5py.File(path, "a") as file:
+            del file.attrs["model_config"]
+        if part == "a cell":
+            with pytest.raises(
+                nplstm.FileFormatError, match="it': its cells are not in the order of their numbers"
+            ):
+                nplstm.load(path)
+        else:
+            x = draw(B, T, I, dtype="float32", seed=9)
+            with pytest.warns(UserWarning, match="its options are Keras's defaults is assumed"):
+                assert_close(nplstm.load(path)(x)[0], keras_output(keras, layer, x), RTOL)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", ["a cell", "a cell of a stack", "a stack", "a layer", "a layer called LSTM"])
+def test_classes_of_the_users_own(keras, name, suffix, tmp_path):
+    """They may compute anything, whatever they are called."""
+    k = keras.layers
+
+    def own(kind, name=None):
+        return type(name or kind.__name__, (kind,), {})
+
+    layer, message = {
+        "a cell": lambda: (k.RNN(own(k.LSTMCell)(H), name="it"), "the class of its 'LSTMCell' is the user's own"),
+        "a cell of a stack": lambda: (
+            k.RNN([k.LSTMCell(H), own(k.LSTMCell)(H)], name="it"),
+            "the class of its 'LSTMCell' is the user's own",
+        ),
+        "a stack": lambda: (
+            k.RNN(own(k.StackedRNNCells)([k.LSTMCell(H)]), name="it"),
+            "the class of its 'StackedRNNCells' is the user's own",
+        ),
+        "a layer": lambda: (
+            own(k.LSTM, "Mine")(H, activation="relu", name="it"),
+            "its weights, at '[^']*', are those of no LSTM in the configuration; the class there, 'Mine', is",
+        ),
+        "a layer called LSTM": lambda: (own(k.LSTM)(H, name="it"), "its class is the user's own"),
+    }[name]()
+    path = save(keras, sequential(keras, layer), tmp_path, suffix)
+    if (name, suffix) == ("a layer called LSTM", ".h5"):  # the one thing that no .h5 says
+        nplstm.load(path)
+        return
+    with pytest.raises(nplstm.FileFormatError, match=f"it': {message}"):
+        nplstm.load(path)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".weights.h5"])
 def test_a_layer_in_two_models(keras, suffix, tmp_path):
@@ -393,7 +521,26 @@ def test_element_types_are_as_stored(keras, dtype, tmp_path, monkeypatch):
     for name, array in names.items():
         assert parameters[name].dtype == array.dtype
         assert np.array_equal(parameters[name], array)
-    assert nplstm.load(path).dtype == ("float64" if dtype == "float64" else "float32")
+    if dtype == "float64":
+        assert nplstm.load(path).dtype == "float64"
+    else:
+        with pytest.warns(UserWarning, match=f"'it': dtype='{dtype}': the model computes in half precision"):
+            assert nplstm.load(path).dtype == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("name", ["a layer", "a cell", "a direction"])
+def test_half_precision_is_warned_of(keras, name, suffix, tmp_path):
+    k, options = keras.layers, dict(dtype="mixed_float16")
+    layer = {
+        "a layer": lambda: k.LSTM(H, name="it", **options),
+        "a cell": lambda: k.RNN(k.LSTMCell(H, **options), name="it"),
+        "a direction": lambda: k.Bidirectional(k.LSTM(H, **options), name="it"),
+    }[name]()
+    path = save(keras, sequential(keras, layer), tmp_path, suffix)
+    with pytest.warns(UserWarning, match="'it': dtype='mixed_float16': the model computes in half precision"):
+        assert nplstm.load(path).dtype == "float32"
 
 
 def test_a_model_of_the_users_own(keras, tmp_path):
@@ -416,21 +563,25 @@ def test_a_model_of_the_users_own(keras, tmp_path):
     path = save(keras, model, tmp_path, ".keras")
     with open_file(path) as file:
         assert sorted(layer.name for layer in file.layers()) == ["enc", "two"]
-    output, _ = nplstm.load(path, layer="enc")(x)
+    with pytest.warns(UserWarning, match="its options are Keras's defaults is assumed"):
+        encoder, two = (nplstm.load(path, layer=layer) for layer in ("enc", "two"))
+    output, _ = encoder(x)
     assert_close(output, keras_output(keras, model.encoder, x), RTOL)
-    assert_close(nplstm.load(path, layer="two")(output)[0], keras_output(keras, model.both, output), RTOL)
+    assert_close(two(output)[0], keras_output(keras, model.both, output), RTOL)
 
 
 def test_notes_say_what_belongs_to_the_call(keras, tmp_path):
     options = dict(stateful=True, zero_output_for_mask=True)
     model = keras.Sequential([keras.Input((T, I), batch_size=B), keras.layers.LSTM(H, **options)])
-    with open_file(save(keras, model, tmp_path, ".keras")) as file:
+    path = save(keras, model, tmp_path, ".keras")
+    with open_file(path) as file:
         (layer,) = file.layers()
     assert [note.partition(":")[0] for note in layer.notes] == [
         "return_sequences=False",
-        "stateful=True",
         "zero_output_for_mask=True",
     ]
+    with pytest.warns(UserWarning, match="stateful=True: the model goes on from the state of the call before"):
+        nplstm.load(path)
 
 
 def own(x):
@@ -476,7 +627,9 @@ def test_cells_of_two_kinds_are_named(keras, tmp_path):
 
 def test_no_lstm(keras, tmp_path):
     path = save(keras, sequential(keras, keras.layers.GRU(H)), tmp_path, ".keras")
-    with pytest.raises(nplstm.FileFormatError, match=r"no LSTM is in this Keras file; it has 3 tensors: layers/gru"):
+    with pytest.raises(
+        nplstm.FileFormatError, match=r"no LSTM is in this Keras file; it has 3 tensors: layers/gru"
+    ):
         nplstm.load(path)
 
 
@@ -512,6 +665,7 @@ def test_a_cells_weights_go_back(keras):
 UNLIKE = {
     "proj_size=2": dict(proj_size=2),
     "recurrent_size=5": dict(recurrent_size=5),
+    "residual=": dict(num_layers=2, residual=True),
     "peephole='full'": dict(cell=CellSpec(peephole="full")),
     "coupled_input_forget=True": dict(cell=CellSpec(coupled_input_forget=True)),
     "clip=3.0": dict(cell=CellSpec(clip=3.0)),
@@ -527,7 +681,7 @@ UNLIKE = {
 @pytest.mark.parametrize("option", UNLIKE)
 def test_what_keras_has_not_is_named(option):
     with pytest.raises(nplstm.ArgumentError, match=rf"{option}.*: Keras's LSTM has no such thing"):
-        keras_weights(nplstm.LSTM(I, H, **UNLIKE[option], rng=0))
+        keras_weights(nplstm.LSTM(H, H, **UNLIKE[option], rng=0), layer=0)
 
 
 def test_which_layer_has_to_be_said():
@@ -536,9 +690,12 @@ def test_which_layer_has_to_be_said():
         nplstm.ArgumentError, match=r"layer: Keras has a layer for each of the 2 here; .*from 0 to 1"
     ):
         keras_weights(lstm)
-    for number in (2, -1, "1"):
-        with pytest.raises(nplstm.ArgumentError, match=f"layer: expected a number below 2, got {number!r}"):
+    with pytest.raises(nplstm.ArgumentError, match="layer: expected a number below 2, got 2"):
+        keras_weights(lstm, layer=2)
+    for number in (-1, "1", True, 1.0):
+        with pytest.raises(nplstm.ArgumentError, match=f"layer: expected an integer >= 0, got {number!r}"):
             keras_weights(lstm, layer=number)
+    assert np.array_equal(keras_weights(lstm, layer=np.int64(1))[0], keras_weights(lstm, layer=1)[0])
     with pytest.raises(nplstm.ArgumentError, match="lstm: expected an LSTM or an LSTMCell, got dict"):
         keras_weights({})
 
@@ -592,6 +749,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*(stateful=True|is assumed):UserWarning")
 def test_wrong_types_in_a_configuration(tmp_path):
     """Whatever stands where: errors of ours, which name the file, or a layer."""
     with zipfile.ZipFile(FOLDER / "nested_3_15.keras") as archive:
@@ -599,7 +757,9 @@ def test_wrong_types_in_a_configuration(tmp_path):
     places = [("config",), ("config", "layers"), ("class_name",), ("config", "name"), ("module",)]
     places += [("config", "layers", 1, key) for key in first(config)]
     places += [("config", "layers", 1, "config", key) for key in first(config)["config"]]
-    places += [("config", "layers", 1, "config", "kernel_initializer", key) for key in ("class_name", "config")]
+    for key in ("kernel_initializer", "recurrent_initializer"):
+        places += [("config", "layers", 1, "config", key, part) for part in ("class_name", "config")]
+    places += [("config", "layers", 1, "config", "recurrent_initializer", "config", "gain")]
     seen, problems = set(), set()
     for place in places:
         for value in WRONG:
@@ -633,6 +793,16 @@ CONFIGS = {
     ),
     "class": (lambda c: first(c).update(registered_name="own>LSTM"), r"its class is the user's own, 'own>LSTM'"),
     "module": (lambda c: first(c).update(module="own"), r"its class is the user's own, 'own'"),
+    "the main program": (
+        lambda c: first(c).update(module=None, registered_name="LSTM"),
+        r"'first': its class is the user's own, 'LSTM'",
+    ),
+    "no module": (lambda c: first(c).update(module=None), r"'first': its class is the user's own, 'LSTM'"),
+    "like Keras's": (lambda c: first(c).update(module="kerasy.layers"), r"its class is the user's own, 'kerasy"),
+    "another name": (
+        lambda c: first(c).update(class_name="Mine"),
+        r"'first': its weights, at 'layers/lstm', are those of no LSTM in the configuration$",
+    ),
     "deep": (lambda c: b'{"config":' * 100_000, r"changed\.keras: 'config\.json' is not JSON"),
     "text": (lambda c: b"\xff\xfe{", r"changed\.keras: 'config\.json' is not JSON"),
     "list": (lambda c: [c], r"changed\.keras: 'config\.json' is not an object, but a list"),
@@ -655,6 +825,31 @@ def test_a_version_that_is_not_known(tmp_path):
     with pytest.raises(nplstm.FileFormatError, match="recurrent_activation: hard_sigmoid has the slope"):
         nplstm.load(path, layer="first")
     nplstm.load(path, layer="last")
+
+
+def test_an_input_whose_first_axis_is_time(tmp_path):
+    """Keras 2 has time_major; its outputs are those of the other order of axes."""
+
+    def change(config):
+        assert first(config)["config"]["time_major"] is False
+        first(config)["config"]["time_major"] = True
+
+    lstm = nplstm.load(rewrite(tmp_path, change, "nested_2_15.keras"), layer="first")
+    assert not lstm.batch_first
+    x, output = numbers_of("nested_2_15.keras")["first"]
+    assert_close(lstm(x.swapaxes(0, 1))[0], output.swapaxes(0, 1), RTOL)
+
+
+def test_deep_values_of_options(tmp_path):
+    """As deep as JSON can be read: what says that they are wrong does not go too deep itself."""
+    for depth in (100, 500, 900, 950, 970, 990):
+
+        def change(config, depth=depth):
+            first(config)["config"]["dropout"] = "DEEP"
+            return json.dumps(config).replace('"DEEP"', "[" * depth + "]" * depth).encode()
+
+        with pytest.raises(nplstm.FileFormatError, match=r"changed\.keras: .*(no meaning|is not JSON)"):
+            nplstm.load(rewrite(tmp_path, change), layer="first")
 
 
 def nest(config):
@@ -721,6 +916,21 @@ def test_weights_that_are_elsewhere(tmp_path):
 
 
 # HDF5 files that Keras would not write
+
+
+def test_datasets_that_share_bytes(h5py, tmp_path):
+    """A small file could declare a large one's arrays."""
+
+    def fill(file):
+        for name in "abc":
+            file[f"x/{name}"] = np.full(100, 7, "f4")
+
+    path = make(h5py, tmp_path / "x.h5", fill)
+    with h5py.File(path) as file:
+        places = [struct.pack("<2Q", file[f"x/{name}"].id.get_offset(), 400) for name in "ab"]
+    path.write_bytes(path.read_bytes().replace(places[1], places[0]))
+    with pytest.raises(nplstm.FileFormatError, match=r"x\.h5: .*the datasets 'x/a' and 'x/b' overlap"):
+        open_file(path)
 
 
 def make(h5py, path, fill, **options):
@@ -805,6 +1015,7 @@ UNREAD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*its options are Keras's defaults is assumed:UserWarning")
 @pytest.mark.parametrize("name", UNREAD)
 def test_data_that_are_elsewhere_or_nowhere(name, h5py, tmp_path):
     """The other arrays can be read all the same."""

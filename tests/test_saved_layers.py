@@ -19,8 +19,12 @@ from nplstm.ops.activations import _FUNCTIONS as FUNCTIONS
 SAVED = [name for name, row in LAYERS.items() if row.transform != "state"]
 
 
-@pytest.mark.parametrize("layer", SAVED)
-@pytest.mark.parametrize("cell", CELLS)
+# every cell in a few layers, every layer with a few cells; any of both are drawn below
+PAIRS = [(cell, layer) for cell in CELLS for layer in ("plain", "bidirectional")]
+PAIRS += [(cell, layer) for cell in ("standard", "everything") for layer in SAVED]
+
+
+@pytest.mark.parametrize(("cell", "layer"), PAIRS)
 def test_a_layer_comes_back_bit_for_bit(cell, layer, be, tmp_path):
     variant = Variant(cell, layer, be)
     saved, point = variant.lstm, variant.place()

@@ -1,5 +1,6 @@
 """What is in an HDF5 file that Keras wrote: arrays in one piece, in groups, with texts as attributes."""
 
+from itertools import pairwise
 from math import prod
 from typing import BinaryIO, NamedTuple
 
@@ -69,6 +70,7 @@ class Hdf5:
             path, address = waiting.pop()
             links = self._object(path, address)
             waiting += [(f"{path}/{name}" if path else name, child) for name, child in reversed(links)]
+        self._check_overlaps()
 
     def __contains__(self, path: str) -> bool:
         return path in self._attributes
@@ -155,6 +157,17 @@ class Hdf5:
         self.datasets[path] = Dataset(shape, element, storage)
         if storage.problem is None:
             self._check_place(path, self.datasets[path])
+
+    def _check_overlaps(self) -> None:
+        """Raise if two datasets share bytes: the way to make much out of few."""
+        stored = [
+            (found.storage.address, found.storage.size, name)
+            for name, found in self.datasets.items()
+            if found.storage.inline is None and found.storage.size and found.storage.problem is None
+        ]
+        for (start, size, one), (other_start, _, other) in pairwise(sorted(stored)):
+            if start + size > other_start:
+                raise MalformedError(f"the datasets {one!r} and {other!r} overlap")
 
     def _check_place(self, path: str, dataset: Dataset) -> None:
         """Raise unless what is stored is just what the shape needs, and lies in the file."""

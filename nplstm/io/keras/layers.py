@@ -4,21 +4,44 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.keras.hdf5 import Hdf5
-from nplstm.io.keras.models import Cell, Entry, Numbering, Recurrent, cells_of, is_shared, named_layers
-from nplstm.io.keras.options import UnsupportedError, layer_notes, layer_options
-from nplstm.io.keras.weight_places import Weights, cells_by_name, cells_by_number, grouped, listed, name_in
+from nplstm.io.keras.models import (
+    Cell,
+    Entry,
+    Numbering,
+    Placed,
+    cells_of,
+    class_of,
+    is_recurrent,
+    is_shared,
+    lists_layers,
+    named_layers,
+)
+from nplstm.io.keras.options import UnsupportedError, layer_cautions, layer_notes, layer_options
+from nplstm.io.keras.weight_order import Share, shares
+from nplstm.io.keras.weight_places import (
+    Group,
+    Weights,
+    cells_by_name,
+    cells_by_number,
+    grouped,
+    listed,
+    name_in,
+    numbered,
+)
 from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
 from nplstm.io.model_file import WIDENED, FoundLayer, ModelFile
 
 __all__ = ["Source", "found_layers", "legacy_layers"]
 
 _ASSUMED = "its configuration is not in the file: that its options are Keras's defaults is assumed"
+_UNORDERED = (
+    "its cells are not in the order of their numbers, and without its configuration their order is not known"
+)
 _OLD_GROUP = "_layer_checkpoint_dependencies"
 
 
@@ -34,15 +57,21 @@ def found_layers(source: Source, hdf5: Hdf5, model: Entry | None) -> list[FoundL
     weights = {cell.place: cell for cell in cells_by_number(hdf5)}
     found: list[FoundLayer] = []
     known: set[str] = set()
+    classes: dict[str, str] = {}
     for layer in named_layers(model or {}, _numbering(source, hdf5)):
-        if layer.shared:  # it is listed, and stored, where it comes first
+        classes[layer.place] = class_of(layer.entry)
+        if layer.shared or not is_recurrent(
+            layer.entry
+        ):  # what is shared is listed, and stored, where it comes first
             continue
         places = [f"{layer.place}/{cell.place}" for cell in cells_of(layer.entry)]
         known.update(places)
         cells = [weights[place] for place in places if place in weights]
-        found.append(_configured(source, layer, cells, layer.place))
-    rest = [cell for place, cell in weights.items() if place not in known]
-    return found + [_assumed(source, name_in(hdf5, place), ways) for place, ways in grouped(rest)]
+        found.append(_configured(source, Share(layer, cells, None), layer.place))
+    rest = grouped(cell for place, cell in weights.items() if place not in known)
+    if model is None or not lists_layers(model):
+        return found + [_assumed(source, name_in(hdf5, place), ways) for place, ways in rest]
+    return found + [_unknown(source, name_in(hdf5, other.place), other, classes) for other in rest]
 
 
 def legacy_layers(source: Source, hdf5: Hdf5, group: str, model: Entry | None) -> list[FoundLayer]:
@@ -53,14 +82,19 @@ def legacy_layers(source: Source, hdf5: Hdf5, group: str, model: Entry | None) -
         return [
             _assumed(source, *layer) for layer in grouped(cell for cells in weights.values() for cell in cells)
         ]
-    layers: dict[str, list[Recurrent]] = {}
+    layers: dict[str, list[Placed]] = {}
+    classes: dict[str, str] = {}
     for layer in named_layers(model, _numbering(source, hdf5)):
-        layers.setdefault(layer.top, []).append(layer)
-    return [
-        found
+        classes.setdefault(layer.top, class_of(layer.entry))
+        if is_recurrent(layer.entry):
+            layers.setdefault(layer.top, []).append(layer)
+    known = [
+        _configured(source, share, f"{group}/{top}")
         for top, some in layers.items()
-        for found in _in_order(source, some, weights.get(top, []), f"{group}/{top}")
+        for share in shares(some, weights.get(top, []), source.version)
     ]
+    rest = grouped(cell for name, cells in weights.items() if name not in layers for cell in cells)
+    return known + [_unknown(source, other.place, other, classes) for other in rest]
 
 
 def _numbering(source: Source, hdf5: Hdf5) -> Numbering:
@@ -82,16 +116,6 @@ def _numbering(source: Source, hdf5: Hdf5) -> Numbering:
     return Numbering(_OLD_GROUP if old else "layers", used)
 
 
-def _in_order(source: Source, layers: list[Recurrent], weights: list[Weights], where: str) -> list[FoundLayer]:
-    """Give the weights of a model's layer to those in it, in Keras's own order: the ones that train come first."""
-    needed = [len(cells_of(layer.entry)) for layer in layers]
-    given = iter(weights if sum(needed) == len(weights) else [])
-    parts: dict[int, list[Weights]] = {}
-    for place in sorted(range(len(layers)), key=lambda place: not layers[place].trainable):
-        parts[place] = list(islice(given, needed[place]))
-    return [_configured(source, layer, parts[place], where) for place, layer in enumerate(layers)]
-
-
 def _assumed(source: Source, name: str, ways: list[list[Weights]]) -> FoundLayer:
     """Return the layer that weights without a configuration are, if its options are Keras's defaults."""
     layers = [_default_layer(source, cells) for cells in ways]
@@ -99,9 +123,23 @@ def _assumed(source: Source, name: str, ways: list[list[Weights]]) -> FoundLayer
     if len(layers) == 2:
         backward = {**layers[1], "config": {**layers[1]["config"], "go_backwards": True}}
         entry = {"class_name": "Bidirectional", "config": {"layer": entry, "backward_layer": backward}}
-    layer = Recurrent(name, name, name, trainable=True, shared=False, entry=entry)
-    found = _configured(source, layer, [cell for cells in ways for cell in cells], name)
-    return replace(found, notes=(_ASSUMED,))
+    layer = Placed(name, name, name, trains=(), shared=False, entry=entry)
+    problem = None if all(numbered(cells) for cells in ways) else _UNORDERED
+    found = _configured(source, Share(layer, [cell for cells in ways for cell in cells], problem), name)
+    return replace(found, notes=(), cautions=(_ASSUMED,))
+
+
+def _unknown(source: Source, name: str, group: Group, classes: Mapping[str, str]) -> FoundLayer:
+    """Return what weights are that no LSTM of the configuration has: of a class not known here."""
+    parts = group.place.split("/")
+    around = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
+    kind = next((classes[place] for place in around if place in classes), None)
+    problem = (
+        f"its weights, at {group.place!r}, are those of no LSTM in the configuration"
+        f"{f'; the class there, {kind!r}, is not known' if kind is not None else ''}"
+    )
+    found = _assumed(source, name, group.ways)
+    return replace(found, options={"kind": "LSTM"}, problem=problem, cautions=())
 
 
 def _default_layer(source: Source, weights: list[Weights]) -> Entry:
@@ -115,16 +153,18 @@ def _default_layer(source: Source, weights: list[Weights]) -> Entry:
     return {"class_name": "RNN", "config": {"cell": {"class_name": "StackedRNNCells", "config": {"cells": cells}}}}
 
 
-def _configured(source: Source, layer: Recurrent, weights: list[Weights], where: str) -> FoundLayer:
+def _configured(source: Source, share: Share, where: str) -> FoundLayer:
     """Return a layer of the configuration, with its weights."""
+    layer, weights, problem = share
     cells = cells_of(layer.entry)
     tensors = [source.file.tensors[name] for cell in weights for name in cell.names]
     options: dict[str, Any] = {"kind": "LSTM"}
-    problem = None
     try:
         options = layer_options(layer.entry, source.version)
         if len(weights) != len(cells):
             raise UnsupportedError(f"its weights are not where Keras puts them, at {where!r}")
+        if problem is not None:
+            raise UnsupportedError(problem)
         options["input_size"] = _input_size(source.file, list(zip(cells, weights, strict=True)), options)
     except UnsupportedError as error:
         problem = str(error)
@@ -136,6 +176,7 @@ def _configured(source: Source, layer: Recurrent, weights: list[Weights], where:
         num_parameters=sum(info.size for info in tensors),
         problem=problem,
         notes=layer_notes(layer.entry),
+        cautions=layer_cautions(layer.entry),
     )
 
 

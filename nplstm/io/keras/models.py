@@ -13,13 +13,16 @@ __all__ = [
     "Cell",
     "Entry",
     "Numbering",
-    "Recurrent",
+    "Placed",
     "TooLargeError",
     "cells_of",
+    "class_of",
     "config_of",
     "directions_of",
     "is_fused",
+    "is_recurrent",
     "is_shared",
+    "lists_layers",
     "named_layers",
     "stacked",
 ]
@@ -42,15 +45,16 @@ class Cell(NamedTuple):
     suffix: str  # that torch's names would end in
     place: str  # in the layer, as Keras 3 has it in a file
     config: Entry
+    trains: tuple[bool, ...]  # its "trainable", after that of what it is in, inside of the layer
 
 
-class Recurrent(NamedTuple):
-    """A layer with LSTM cells, and where it is in its model."""
+class Placed(NamedTuple):
+    """A layer, and where it is in its model."""
 
     name: str  # its own, after those of the models and wrappers around it, joined by "/"
     top: str  # the name of the outermost of these; its own where there is none
     place: str  # the group that Keras 3 puts its weights in
-    trainable: bool
+    trains: tuple[bool, ...]  # its "trainable", after those of the models and wrappers around it
     shared: bool  # whether it is in the model a second time
     entry: Entry
 
@@ -69,7 +73,7 @@ class _Walk(NamedTuple):
     name: str = ""
     top: str = ""
     place: str = ""
-    trainable: bool = True
+    trains: tuple[bool, ...] = ()
     shared: bool = False
     depth: int = 0
 
@@ -81,7 +85,7 @@ class _Walk(NamedTuple):
             f"{self.name}/{name}" if self.name else name,
             self.top or name,
             place,
-            self.trainable and config_of(entry).get("trainable") is not False,
+            (*self.trains, _trains(entry)),
             self.shared or is_shared(entry),
             self.depth + 1,
         )
@@ -90,8 +94,8 @@ class _Walk(NamedTuple):
         return walk
 
 
-def named_layers(model: Entry, numbering: Numbering) -> Iterator[Recurrent]:
-    """Yield the layers of a model that have LSTM cells, also those in models and wrappers inside of it.
+def named_layers(model: Entry, numbering: Numbering) -> Iterator[Placed]:
+    """Yield the layers of a model, also those in models and wrappers inside of it.
 
     Raises
     ------
@@ -100,10 +104,10 @@ def named_layers(model: Entry, numbering: Numbering) -> Iterator[Recurrent]:
     return _layers(model, numbering, _Walk(count()))
 
 
-def _layers(model: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Recurrent]:
+def _layers(model: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Placed]:
     numbers: dict[str, int] = {}
     for entry in layers_in(model):
-        kind = snake_case(_class_of(entry))
+        kind = snake_case(class_of(entry))
         number = numbers.get(kind, 0)
         start = f"{walk.place}/" if walk.place else ""
         place = f"{start}{numbering.group}/{kind}{f'_{number}' if number else ''}"
@@ -111,14 +115,23 @@ def _layers(model: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Recurre
         yield from _visit(entry, numbering, walk.into(entry, place))
 
 
-def _visit(entry: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Recurrent]:
-    if cells_of(entry) or is_fused(entry):
-        yield Recurrent(walk.name, walk.top, walk.place, walk.trainable, walk.shared, entry)
+def _visit(entry: Entry, numbering: Numbering, walk: _Walk) -> Iterator[Placed]:
+    yield Placed(walk.name, walk.top, walk.place, walk.trains, walk.shared, entry)
+    if is_recurrent(entry):
         return
     yield from _layers(entry, numbering, walk)
     wrapped = _entry(config_of(entry).get("layer"))
     if wrapped:
         yield from _visit(wrapped, numbering, walk.into(wrapped, f"{walk.place}/layer"))
+
+
+def _trains(entry: Entry) -> bool:
+    return config_of(entry).get("trainable") is not False
+
+
+def is_recurrent(entry: Entry) -> bool:
+    """Tell whether a layer has LSTM cells, of whichever layout."""
+    return bool(cells_of(entry)) or is_fused(entry)
 
 
 def is_fused(entry: Entry) -> bool:
@@ -135,9 +148,10 @@ def is_shared(entry: Entry) -> bool:
 def cells_of(entry: Entry) -> list[Cell]:
     """Return the LSTM cells of a layer, in the order of its weights; none of other layers."""
     if entry.get("class_name") != "Bidirectional":
-        return _cells(entry, "", "")
+        return _cells(entry, "", "", ())
     forward, backward = directions_of(entry)
-    return _cells(forward, "", "forward_layer/") + _cells(backward, "_reverse", "backward_layer/")
+    first = _cells(forward, "", "forward_layer/", (_trains(forward),))
+    return first + _cells(backward, "_reverse", "backward_layer/", (_trains(backward),))
 
 
 def directions_of(entry: Entry) -> tuple[Entry, Entry]:
@@ -148,23 +162,24 @@ def directions_of(entry: Entry) -> tuple[Entry, Entry]:
     return forward, given or {**forward, "config": {**config_of(forward), "go_backwards": True}}
 
 
-def _cells(entry: Entry, direction: str, place: str) -> list[Cell]:
+def _cells(entry: Entry, direction: str, place: str, trains: tuple[bool, ...]) -> list[Cell]:
     config = config_of(entry)
     if entry.get("class_name") == "LSTM":
-        return [Cell(f"_l0{direction}", f"{place}cell", config)]
+        return [Cell(f"_l0{direction}", f"{place}cell", config, trains)]
     if entry.get("class_name") != "RNN":
         return []
     cell = _entry(config.get("cell"))
     if cell.get("class_name") == "LSTMCell":
-        return [Cell(f"_l0{direction}", f"{place}cell", config_of(cell))]
+        return [Cell(f"_l0{direction}", f"{place}cell", config_of(cell), (*trains, _trains(cell)))]
     if cell.get("class_name") != "StackedRNNCells":
         return []
     _check_count(len(stacked(cell)))
     found: list[Cell] = []
     for layer, one in enumerate(stacked(cell)):
         if one.get("class_name") == "LSTMCell":
-            number = f"_{len(found)}" if found else ""
-            found.append(Cell(f"_l{layer}{direction}", f"{place}cell/cells/lstm_cell{number}", config_of(one)))
+            inside = f"{place}cell/cells/lstm_cell{f'_{len(found)}' if found else ''}"
+            flags = (*trains, _trains(cell), _trains(one))
+            found.append(Cell(f"_l{layer}{direction}", inside, config_of(one), flags))
     return found
 
 
@@ -176,6 +191,11 @@ def _check_count(number: int) -> None:
 def stacked(entry: Entry) -> list[Entry]:
     """Return the cells of a StackedRNNCells."""
     return _entries(config_of(entry).get("cells"))
+
+
+def lists_layers(model: Entry) -> bool:
+    """Tell whether a configuration says what a model is made of; that of a class of the user's own does not."""
+    return "layers" in config_of(model) or isinstance(model.get("config"), list)
 
 
 def layers_in(entry: Entry) -> list[Entry]:
@@ -194,10 +214,11 @@ def config_of(entry: Entry) -> Entry:
 def name_of(entry: Entry) -> str:
     """Return a layer's name; that of its class if it has none."""
     name = config_of(entry).get("name", entry.get("name"))
-    return name if isinstance(name, str) else _class_of(entry)
+    return name if isinstance(name, str) else class_of(entry)
 
 
-def _class_of(entry: Entry) -> str:
+def class_of(entry: Entry) -> str:
+    """Return what a layer's class is called; "" if the entry does not say."""
     name = entry.get("class_name")
     return name[:_MAX_NAME] if isinstance(name, str) else ""
 

@@ -1,12 +1,14 @@
 """The options of Keras's LSTM, as the layers here have them; ``docs/keras.md`` has the table."""
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import NplstmError
-from nplstm.io.keras.models import Entry, cells_of, config_of, directions_of, is_fused, stacked
+from nplstm.io.keras.models import Entry, cells_of, class_of, config_of, directions_of, is_fused, stacked
+from nplstm.io.model_file import describe
 
-__all__ = ["UnsupportedError", "layer_notes", "layer_options"]
+__all__ = ["UnsupportedError", "layer_cautions", "layer_notes", "layer_options"]
 
 _MERGES = {"concat": "concat", "sum": "sum", "ave": "mean", "mul": "product", None: "none"}
 
@@ -32,6 +34,10 @@ _INITIALIZERS = {  # ours, Keras's option, and its default
     "init_bias": ("bias_initializer", "Zeros"),
 }
 _STARTS = {"GlorotUniform": "xavier_uniform", "Orthogonal": "orthogonal", "Zeros": "zeros"}
+
+
+_MODULES = {"keras", "tf_keras", "tensorflow"}
+_HALF = {"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"}
 
 
 class UnsupportedError(Exception):
@@ -71,11 +77,26 @@ def layer_notes(entry: Entry) -> tuple[str, ...]:
     notes: list[str] = []
     if config.get("return_sequences") is not True:
         notes.append("return_sequences=False: the model uses the last h alone, h_n of the last layer")
-    if config.get("stateful") is True:
-        notes.append("stateful=True: the model goes on from the state of the call before; give it as hx")
     if config.get("zero_output_for_mask") is True and not _is_bidirectional(entry):
         notes.append('zero_output_for_mask=True: with a mask, call it with masked_output="zero"')
     return tuple(notes)
+
+
+def layer_cautions(entry: Entry) -> tuple[str, ...]:
+    """Return what makes a layer compute other numbers in Keras than here, with the same call."""
+    configs = [config_of(part) for part in _parts(entry)]
+    cautions: list[str] = []
+    if any(config.get("stateful") is True for config in configs):
+        cautions.append("stateful=True: the model goes on from the state of the call before; give it as hx")
+    half = sorted({_policy(config) for config in configs} & _HALF)
+    return (*cautions, *(f"dtype={name!r}: the model computes in half precision" for name in half))
+
+
+def _policy(config: Entry) -> str:
+    """Return the name of a layer's element type, or of the policy in its place; "" if there is none."""
+    dtype = config.get("dtype")
+    name = config_of(cast("Entry", dtype)).get("name") if isinstance(dtype, dict) else dtype
+    return name if isinstance(name, str) else ""
 
 
 def _is_bidirectional(entry: Entry) -> bool:
@@ -86,15 +107,39 @@ def _check_classes(entry: Entry) -> None:
     """Raise if a class has the name of one of Keras's and is another, or holds what is no LSTM."""
     if is_fused(entry):
         raise UnsupportedError("CuDNNLSTM has another layout; Keras 2 loads its weights into an LSTM: save that")
-    for part in (entry, *directions_of(entry)) if _is_bidirectional(entry) else (entry,):
-        registered, module = part.get("registered_name"), part.get("module")
-        own = isinstance(registered, str) and registered != part.get("class_name")
-        if own or (isinstance(module, str) and not module.startswith(("keras", "tensorflow", "tf_keras"))):
-            raise UnsupportedError(f"its class is the user's own, {_brief(registered or module)}")
-        cell = config_of(part).get("cell")
-        for one in stacked(cast("Entry", cell)) if isinstance(cell, dict) else []:
+    for part in _parts(entry):
+        if _is_own(part):
+            what = "its class" if part is entry else f"the class of its {_brief(part.get('class_name'))}"
+            raise UnsupportedError(f"{what} is the user's own, {_brief(_qualified(part))}")
+        for one in stacked(part) if class_of(part) == "StackedRNNCells" else []:
             if one.get("class_name") != "LSTMCell":
                 raise UnsupportedError(f"one of its cells is a {_brief(one.get('class_name'))}")
+
+
+def _parts(entry: Entry) -> Iterator[Entry]:
+    """Yield a layer, its directions, and the cells of each."""
+    yield entry
+    for part in directions_of(entry) if _is_bidirectional(entry) else (entry,):
+        if part is not entry:
+            yield part
+        cell = config_of(part).get("cell")
+        if isinstance(cell, dict):
+            yield cast("Entry", cell)
+            yield from stacked(cast("Entry", cell))
+
+
+def _is_own(part: Entry) -> bool:
+    """Tell whether a class is none of Keras's, though it may be called like one.
+
+    Keras's have no registered name. The user's have one, and the module they are from, None for the main program.
+    """
+    module = part.get("module", "keras")
+    known = isinstance(module, str) and module.partition(".")[0] in _MODULES
+    return isinstance(part.get("registered_name"), str) or not known
+
+
+def _qualified(part: Entry) -> Any:
+    return part.get("registered_name") or part.get("module") or part.get("class_name")
 
 
 def _one_direction(entry: Entry) -> dict[str, Any]:
@@ -146,8 +191,8 @@ def _cell_options(config: Entry, version: str) -> dict[str, Any]:
             cell[ours] = config[theirs]
     try:
         CellSpec.from_dict(cell)
-    except (NplstmError, TypeError, OverflowError) as error:
-        raise UnsupportedError(f"its options have no meaning here: {error}") from error
+    except (NplstmError, TypeError, OverflowError, RecursionError) as error:
+        raise UnsupportedError(f"its options have no meaning here: {describe(error)}") from error
     return {"bias": _flag(config, "use_bias", default=True), "cell": cell}
 
 
@@ -158,7 +203,7 @@ def _start(cells: list[Entry], *, bias: bool) -> dict[str, Any]:
     for ours, (theirs, default) in _INITIALIZERS.items():
         given: Any = config.get(theirs, {"class_name": default})
         name: Any = cast("Entry", given).get("class_name") if isinstance(given, dict) else None
-        usual = isinstance(name, str) and config_of(cast("Entry", given)).get("gain") in {None, 1.0}
+        usual = isinstance(name, str) and config_of(cast("Entry", given)).get("gain") in (None, 1.0)
         if usual and name in _STARTS and (name == "Zeros") == (ours == "init_bias"):
             found[ours] = _STARTS[name]
     if bias and config.get("unit_forget_bias", True) is True:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from nplstm.io.keras.hdf5 import Hdf5
 
-__all__ = ["Group", "Weights", "cells_by_name", "cells_by_number", "grouped", "listed", "name_in"]
+__all__ = ["Group", "Weights", "cells_by_name", "cells_by_number", "grouped", "listed", "name_in", "numbered"]
 
 _CELL = re.compile(r"(lstm_)?cells?(_\d+)?|stacked_rnn_cells(_\d+)?")
+_NUMBER = re.compile(r"_(\d+)$")
 
 
 class Weights(NamedTuple):
@@ -23,6 +24,11 @@ class Weights(NamedTuple):
     kernel: str
     recurrent: str
     bias: str | None
+
+    @property
+    def backward(self) -> bool:
+        """Whether the names say that it is of the second direction: Bidirectional calls it so."""
+        return any(part.startswith("backward_") for part in self.place.split("/"))
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +118,13 @@ def grouped(cells: Iterable[Weights]) -> list[Group]:
         else:
             found += [Group(f"{place}/{way}" if way else place, [some]) for way, some in directions.items()]
     return found
+
+
+def numbered(cells: list[Weights]) -> bool:
+    """Tell whether the cells of a stack stand in the order of the numbers that Keras gave them in turn."""
+    found = [_NUMBER.search(cell.place) for cell in cells]
+    numbers = [int(number[1][:18]) if number else 0 for number in found]
+    return numbers == sorted(numbers)
 
 
 def name_in(hdf5: Hdf5, place: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nplstm._shapes import check_size
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.errors import ArgumentError
@@ -64,8 +65,8 @@ def _suffixes(lstm: LSTM, layer: int | None) -> list[str]:
             f"layer: Keras has a layer for each of the {lstm.num_layers} here; say which one, from 0 to "
             f"{lstm.num_layers - 1}"
         )
-    number = 0 if layer is None else layer
-    if not isinstance(number, int) or not 0 <= number < lstm.num_layers:
+    number = 0 if layer is None else check_size("layer", layer, minimum=0)
+    if number >= lstm.num_layers:
         raise ArgumentError(f"layer: expected a number below {lstm.num_layers}, got {layer!r}")
     return [f"_l{number}"] + [f"_l{number}_reverse"] * lstm.bidirectional
 
@@ -81,6 +82,7 @@ def _without_like(lstm: LSTM | LSTMCell) -> dict[str, Any]:
     unlike: dict[str, Any] = {
         "proj_size": getattr(lstm, "proj_size", 0),
         "hidden_transform": getattr(lstm, "hidden_transform", None),
+        "residual": getattr(lstm, "residual", False),
         "recurrent_size": getattr(lstm, "recurrent_given", None),
         "peephole": cell.peephole,
         "coupled_input_forget": cell.coupled_input_forget,
