@@ -7,9 +7,8 @@
 (5, 3, 20)
 """
 
-__version__ = "0.1.0"
-
 from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
+from nplstm._version import __version__ as __version__
 from nplstm.cells.spec import CellSpec
 from nplstm.engines import EngineChoice, get_num_threads, set_num_threads, use_engines
 from nplstm.errors import (

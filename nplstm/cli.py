@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nplstm import __version__
+from nplstm._version import __version__
 from nplstm.errors import GradcheckError, NplstmError
 from nplstm.io.model_file import MAX_BYTES, printable
 from nplstm.language_model import Settings, commands

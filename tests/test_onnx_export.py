@@ -342,9 +342,9 @@ def test_metadata(onnx, tmp_path):
     lstm = nplstm.LSTM(2, 3, num_layers=2, dropout=0.3, cell=nplstm.CellSpec(weight_dropout=0.2, forget_bias=1.0))
     model = shown(onnx, lstm, tmp_path / "m")
     assert (model.producer_name, model.producer_version) == ("nplstm", nplstm.__version__)
-    ((key, text),) = [(entry.key, entry.value) for entry in model.metadata_props]
-    options = json.loads(text)
-    assert key == "nplstm"
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert set(metadata) == {"nplstm", "nplstm_digest"}
+    options = json.loads(metadata["nplstm"])
     assert (options["kind"], options["dropout"], options["cell"]["weight_dropout"]) == ("LSTM", 0.3, 0.2)
 
 

@@ -4,6 +4,7 @@ Needed, and skipped without: the packages onnx and onnxruntime. What other frame
 ``files/onnx``; where torch is installed, it writes anew. Hostile files are in ``test_onnx_attacks.py``.
 """
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io import open_file, read_tensors
 from nplstm.io.door import list_layers
 from nplstm.io.layouts import layer as layer_layouts
+from nplstm.io.onnx.own import own_metadata
 
 FILES = Path(__file__).parent / "files" / "onnx"
 KEPT = sorted(path.stem for path in FILES.glob("*.onnx"))
@@ -129,7 +131,13 @@ def test_what_the_layer_is(tmp_path):
     arrays = weights(2, peephole=True)
     model = one_node(arrays, direction="bidirectional", clip=3.0, activations=["HardSigmoid", "Tanh", "Relu"] * 2)
     (found,) = layers_of(write(tmp_path, model))
-    assert (found.name, found.dtype, found.problem, found.notes, found.parts) == ("lstm", "float32", None, (), ())
+    assert (found.name, found.dtype, found.problem, found.cautions, found.parts) == (
+        "lstm",
+        "float32",
+        None,
+        (),
+        (),
+    )
     lstm = nplstm.load(write(tmp_path, model))
     assert repr(lstm) == (
         "LSTM(2, 3, bidirectional=True, cell=CellSpec(peephole='diagonal', "
@@ -311,7 +319,7 @@ def test_metadata(tmp_path):
 # Operators between stored tensors and weights
 
 
-def computed(operator, inputs, attributes, outputs):
+def computed(operator, inputs, attributes, outputs, opset):
     """What our table makes of it."""
     from nplstm.io.onnx.operators import OPERATORS as TABLE
     from nplstm.io.onnx.operators import Call
@@ -321,7 +329,7 @@ def computed(operator, inputs, attributes, outputs):
         for name, value in attributes.items()
     }
     taken = []
-    results = TABLE[operator](Call(given, outputs, taken.append), *inputs)
+    results = TABLE[operator].compute(Call(given, outputs, taken.append, opset), *inputs)
     results = [results] if isinstance(results, np.ndarray) else results
     return results, sum(taken)
 
@@ -343,7 +351,7 @@ def test_operators_beside_onnxs_reference(name):
         helper.make_graph([node], "g", values, shown), opset_imports=[helper.make_opsetid("", opset)]
     )
     expected = ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
-    results, taken = computed(operator, inputs, attributes, len(outputs))
+    results, taken = computed(operator, inputs, attributes, len(outputs), opset)
     assert len(results) == len(expected)
     for actual, array in zip(results, expected, strict=True):
         assert np.array_equal(actual, array)
@@ -450,8 +458,8 @@ def test_initial_states_that_the_file_fixes(tmp_path):
     model = one_node(given | states, inputs={"X": ["T", 3, 2]})
     path = write(tmp_path, model)
     (found,) = layers_of(path)
-    assert [note.split()[1] for note in found.notes] == ["initial_h", "initial_c"]
-    with pytest.warns(UserWarning, match=r"m\.onnx: lstm: its initial_[hc] is fixed in the file and not zero"):
+    assert [caution.split()[1] for caution in found.cautions] == ["initial_h", "initial_c"]
+    with pytest.warns(UserWarning, match=r"m\.onnx: 'lstm': its initial_[hc] is fixed in the file and not zero"):
         lstm = nplstm.load(path)
     compare(lstm(x, tuple(states.values()))[0], side_by_side(run(model, {"X": x})["Y"]))
 
@@ -463,7 +471,7 @@ def test_large_initial_states_are_read(tmp_path):
     for last, notes in ((0.0, 0), (1.0, 1)):
         state[0, -1, -1] = last
         path = write(tmp_path, one_node(given | {"initial_h": state}, inputs={"X": ["T", B, 2]}))
-        assert len(layers_of(path)[0].notes) == notes
+        assert len(layers_of(path)[0].cautions) == notes
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])
@@ -476,13 +484,13 @@ def test_initial_states_made_of_sizes(value, tmp_path):
     ]
     stored = weights() | {"one": N([1]), "H": N([3]), "value": N(value, F32)}
     (found,) = layers_of(write(tmp_path, model_of(nodes, tensors(stored), opset=15)))
-    assert len(found.notes) == (value != 0)
+    assert len(found.cautions) == (value != 0)
 
 
 def test_states_and_lengths_of_the_run_are_not_noted(tmp_path):
     inputs = {"X": ["T", "B", 2], "initial_h": [1, "B", 3], "sequence_lens": ["B"]}
     path = write(tmp_path, one_node(weights() | {"initial_h": None, "sequence_lens": None}, inputs=inputs))
-    assert layers_of(path)[0].notes == ()
+    assert layers_of(path)[0].cautions == ()
 
 
 def test_lengths_that_the_file_fixes(tmp_path):
@@ -490,12 +498,12 @@ def test_lengths_that_the_file_fixes(tmp_path):
     model = one_node(weights() | {"sequence_lens": lens}, inputs={"X": [5, 3, 2]})
     path = write(tmp_path, model)
     with pytest.warns(
-        UserWarning, match=r"lstm: its sequence_lens are fixed in the file: give the layer lengths="
+        UserWarning, match=r"'lstm': its sequence_lens are fixed in the file: give the layer lengths="
     ):
         lstm = nplstm.load(path)
     compare(lstm(x, lengths=lens)[0], side_by_side(run(model, {"X": x})["Y"]))
     all_steps = one_node(weights() | {"sequence_lens": np.array([5, 5, 5], np.int32)}, inputs={"X": [5, 3, 2]})
-    assert layers_of(write(tmp_path, all_steps))[0].notes == ()
+    assert layers_of(write(tmp_path, all_steps))[0].cautions == ()
 
 
 def test_lengths_that_are_all_steps_by_the_sizes(tmp_path):
@@ -510,7 +518,7 @@ def test_lengths_that_are_all_steps_by_the_sizes(tmp_path):
     for first, notes in (("T", 0), ("batch", 1)):
         nodes[2].input[0] = first
         (found,) = layers_of(write(tmp_path, model_of(nodes, tensors(weights()), opset=15)))
-        assert len(found.notes) == notes
+        assert len(found.cautions) == notes
 
 
 def typed_w(kind):
@@ -705,6 +713,39 @@ APART = {
 }
 
 
+def after_squeeze(*nodes):
+    """Nodes that make Z of ``a``, the output of the node below as the node above reads it."""
+    made = [helper.make_node(operator, inputs, [output], **more) for operator, inputs, output, more in nodes]
+    return 1, [helper.make_node("Squeeze", ["Y1", "one"], ["a"]), *made]
+
+
+APART |= {
+    "masked": after_squeeze(("Where", ["mask", "0.0", "a"], "Z", {})),
+    "times a mask": after_squeeze(
+        ("Cast", ["mask"], "m", dict(to=1)), ("Sub", ["1.0", "m"], "n", {}), ("Mul", ["a", "n"], "Z", {})
+    ),
+    "plus integers": after_squeeze(("Cast", ["ids"], "i", dict(to=1)), ("Add", ["a", "i"], "Z", {})),
+    "where the input is zero": after_squeeze(
+        ("Equal", ["X3", "0.0"], "m", {}), ("Where", ["m", "0.0", "a"], "Z", {})
+    ),
+    "plus zero": after_squeeze(("Add", ["a", "0.0"], "Z", {})),
+    "a sum of three": after_squeeze(("Add", ["a", "0.0", "X3"], "Z", {})),
+    "to integers and back": after_squeeze(("Cast", ["a"], "i", dict(to=7)), ("Cast", ["i"], "Z", dict(to=1))),
+    "to halves and back": after_squeeze(("Cast", ["a"], "i", dict(to=10)), ("Cast", ["i"], "Z", dict(to=1))),
+    "the first hundred": after_squeeze(("Slice", ["a", "zero", "100", "zero"], "Z", {})),
+    "the last hundred": after_squeeze(("Slice", ["a", "-100", "most", "zero"], "Z", {})),
+    "turned from the hundredth on, twice": after_squeeze(
+        ("Slice", ["a", "100", "least", "zero", "-1"], "b", {}),
+        ("Slice", ["b", "100", "least", "zero", "-1"], "Z", {}),
+    ),
+    "a part by sizes that round": after_squeeze(
+        ("Shape", ["a"], "sizes", dict(start=0, end=1)),
+        ("Div", ["sizes", "100"], "none", {}),
+        ("Slice", ["a", "none", "most", "zero"], "Z", {}),
+    ),
+}
+
+
 @pytest.mark.parametrize("axes", [["T", "B", 2], [5, 3, 2], [5, 1, 2], None])
 @pytest.mark.parametrize("name", ARRANGE)
 def test_nodes_that_follow_each_other_are_one_layer(name, axes, tmp_path):
@@ -728,9 +769,149 @@ def test_nodes_that_follow_each_other_are_one_layer(name, axes, tmp_path):
 @pytest.mark.parametrize("name", APART)
 def test_what_comes_between_keeps_nodes_apart(name, tmp_path):
     D, between = APART[name]
-    inputs = {"X": ["T", "B", 2], "X3": ["T", "B", 3]}
+    inputs = {"X": ["T", "B", 2], "X3": ["T", "B", 3], "mask": ["T", "B", 1], "ids": ["T", "B", 1]}
     found = layers_of(write(tmp_path, two_nodes(D, between, (3, 3), inputs=inputs)))
     assert [layer.name for layer in found] == ["below", "above"]
+
+
+def test_indices_of_a_run_keep_nodes_apart(tmp_path):
+    """One sequence, of which any may be gathered; as many steps as there are, cut where a run says."""
+    for inputs, *node in (
+        ({"X": ["T", 1, 2], "ids": [1]}, "Gather", ["a", "ids"], dict(axis=1)),
+        ({"X": ["T", "B", 2], "ids": [1]}, "Slice", ["a", "ids", "most", "zero"], {}),
+        ({"X": ["T", "B", 2], "ids": [3]}, "Reshape", ["a", "ids"], {}),
+    ):
+        operator, given, more = node
+        D, between = after_squeeze((operator, given, "Z", more))
+        found = layers_of(write(tmp_path, two_nodes(D, between, inputs=inputs)))
+        assert [layer.name for layer in found] == ["below", "above"]
+
+
+def test_sizes_that_fit_one_run_alone(tmp_path):
+    """Whatever sizes are tried: one of these is right for the first of them, and none for all."""
+    for T in range(1, 8):
+        for B in range(1, 8):
+            model = two_nodes(1, [helper.make_node("Reshape", ["Y1", "fixed"], ["Z"])])
+            model.graph.initializer.extend(tensors({"fixed": N([T, B, 3])}))
+            assert len(layers_of(write(tmp_path, model))) == 2
+
+
+@pytest.mark.parametrize(
+    ("opset", "more", "together"), [(6, {}, False), (6, dict(is_test=1), True), (7, dict(ratio=0.3), True)]
+)
+def test_dropout_of_each_version(opset, more, together, tmp_path):
+    D, between = after_squeeze(("Dropout", ["a"], "Z", more))
+    path = write(tmp_path, two_nodes(D, between, opset=opset))
+    assert len(layers_of(path)) == (1 if together else 2)
+
+
+def stacked(tmp_path, below, above, *nodes, H=(3, 3), **inputs):
+    """Two nodes one after the other, with these inputs beside their weights: lengths, h and c."""
+    model = two_nodes(1, ARRANGE["squeeze"][1], H, inputs={"X": ["T", "B", 2], **inputs})
+    first, second = (node for node in model.graph.node if node.op_type == "LSTM")
+    first.input.extend(below)
+    second.input.extend(above)
+    first.output.extend(["h", "c"])
+    for node in reversed(nodes):
+        where = 0 if "h" not in node.input else 1
+        model.graph.node.insert(where, node)
+    model.graph.initializer.extend(tensors({"ones": np.ones((1, 3, 3), F32), "zeros": np.zeros((1, 3, 3), F32)}))
+    return layers_of(write(tmp_path, model))
+
+
+STATE = [1, "B", 3]
+
+
+def test_states_of_a_stack(tmp_path):
+    given = dict(h0=STATE, c0=STATE, h1=STATE, c1=STATE)
+    (found,) = stacked(tmp_path, ["", "h0", "c0"], ["", "h1", "c1"], **given)
+    assert found.cautions == ()
+    (found,) = stacked(tmp_path, [], ["", "zeros", "zeros"])
+    assert found.cautions == ()
+    (found,) = stacked(tmp_path, ["", "ones"], ["", "ones"])
+    assert found.cautions[0].startswith("below: its initial_h is fixed in the file and not zero")
+    cut = [helper.make_node("Split", ["hh"], ["h0", "h1"], axis=0)]
+    (found,) = stacked(tmp_path, ["", "h0"], ["", "h1"], *cut, hh=[2, "B", 3])
+    assert found.cautions == ()
+    computed = [helper.make_node("Relu", ["hh"], ["r"]), helper.make_node("Split", ["r"], ["h0", "h1"], axis=0)]
+    (found,) = stacked(tmp_path, ["", "h0"], ["", "h1"], *computed, hh=[2, "B", 3])
+    assert [caution[:45] for caution in found.cautions] == [
+        f"{name}: its initial_h is computed in the model" for name in ("below", "above")
+    ]
+
+
+def test_states_that_keep_nodes_apart(tmp_path):
+    """One has a state and the other none, or it is computed from the node below, or each has another."""
+    relu = [helper.make_node("Relu", ["h"], ["r"])]
+    apart = [helper.make_node("Relu", ["h0"], ["p"]), helper.make_node("Relu", ["h1"], ["q"])]
+    for below, above, nodes in (
+        ([], ["", "h0"], []),
+        ([], ["", "ones"], []),
+        (["", "h0"], [], []),
+        ([], ["", "h", "c"], []),
+        (["", "h0"], ["", "h"], []),
+        (["", "p"], ["", "r"], [*relu, apart[0]]),
+        (["", "p"], ["", "q"], apart),
+    ):
+        found = stacked(tmp_path, below, above, *nodes, h0=STATE, h1=STATE)
+        assert [layer.name for layer in found] == ["below", "above"], (below, above)
+    (_, second) = stacked(tmp_path, [], ["", "h", "c"])
+    assert second.cautions == tuple(
+        f"its initial_{s} is computed in the model: give the layer its initial state" for s in "hc"
+    )
+
+
+def test_a_state_that_is_computed_is_warned_of(tmp_path):
+    nodes = [helper.make_node("Relu", ["given"], ["initial_h"]), lstm_node(weights() | {"initial_h": None})]
+    path = write(tmp_path, model_of(nodes, tensors(weights()), {"X": ["T", "B", 2], "given": STATE}))
+    with pytest.warns(
+        UserWarning, match=r"m\.onnx: 'lstm': its initial_h is computed in the model: give the layer"
+    ):
+        nplstm.load(path)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+def test_states_of_a_size_that_is_not_known(value, tmp_path):
+    """Behind an operator that is not evaluated not even the batch is known; zero is zero all the same."""
+    fill = numpy_helper.from_array(N([value], F32))
+    nodes = [
+        helper.make_node("Relu", ["X"], ["x"]),
+        helper.make_node("Shape", ["x"], ["batch"], start=1, end=2),
+        helper.make_node("Concat", ["one", "batch", "H"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["initial_h"], value=fill),
+        helper.make_node("Expand", ["value", "shape"], ["initial_c"]),
+        lstm_node(weights() | {"initial_h": None, "initial_c": None}, x="x"),
+    ]
+    stored = weights() | {"one": N([1]), "H": N([3]), "value": N(value, F32)}
+    (found,) = layers_of(write(tmp_path, model_of(nodes, tensors(stored), opset=15)))
+    assert len(found.cautions) == (2 if value else 0)
+    if value:
+        assert "fixed in the file" in found.cautions[0]
+
+
+def test_lengths_that_are_computed(tmp_path):
+    """Of which nothing is known: they are warned of, and two of them are not the same."""
+    inputs = {"X": ["T", "B", 2], "p": ["B", 9], "q": ["B", 9]}
+    sums = [helper.make_node("Relu", [name], [f"{name} lens"]) for name in "pq"]
+    between = ARRANGE["squeeze"][1]
+    for second, count in (("p lens", 1), ("q lens", 2)):
+        model = two_nodes(1, [*sums, *between], inputs=inputs)
+        for node, lens in zip(
+            [n for n in model.graph.node if n.op_type == "LSTM"], ("p lens", second), strict=True
+        ):
+            node.input.append(lens)
+        found = layers_of(write(tmp_path, model))
+        assert len(found) == count
+        assert "its sequence_lens are computed in the model: give the layer lengths=" in found[0].cautions[0]
+
+
+def test_lengths_of_another_type_are_given_still(tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["sequence_lens"], to=6),
+        lstm_node(weights() | {"sequence_lens": None}),
+    ]
+    path = write(tmp_path, model_of(nodes, tensors(weights()), {"X": ["T", "B", 2], "ids": ["B"]}))
+    assert layers_of(path)[0].cautions == ()
 
 
 DIFFERENT = {
@@ -811,6 +992,24 @@ def test_the_check_of_stacks_sees_a_wrong_expectation(tmp_path, monkeypatch):
         compare(nplstm.load(path)(x)[0], side_by_side(run(model, {"X": x})["Y"]), 1e-3)
 
 
+# What else is in the file
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        ("GRU", "has 1 tensors: W, and nodes of the kind GRU, which are none"),
+        ("RNN", "and nodes of the kind RNN"),
+        ("Scan", "and a Scan: an LSTM that is computed step by step in one has no node LSTM"),
+        ("MatMul", "; an LSTM whose steps were unrolled into other operators has no node LSTM"),
+    ],
+)
+def test_what_is_there_instead(operator, message, tmp_path):
+    model = model_of([helper.make_node(operator, ["X", "W"], ["Y"])], tensors({"W": np.ones(2, F32)}))
+    with pytest.raises(FileFormatError, match=f"no LSTM is in this ONNX file; it .*{message}"):
+        nplstm.load(write(tmp_path, model))
+
+
 # Graphs in graphs, and functions
 
 
@@ -829,6 +1028,43 @@ def test_an_lstm_in_a_loop(tmp_path):
     lstm = nplstm.load(path)
     twice = lstm(lstm(x)[0])[0]
     compare(twice, run(model, {"X": x, "count": np.array(2)})["Y"])
+
+
+def test_bodies_keep_nodes_apart(tmp_path):
+    """A branch may not be taken, and a loop runs any number of times."""
+    one, other = weights(), weights(I=3, seed=1)
+    for operator, given, names in (
+        ("If", ["go"], ("then_branch", "else_branch")),
+        ("Loop", ["count", ""], ("body",)),
+    ):
+        inside = lstm_node(other, x="Z", y="inner", name="inside", prefix="b")
+        inputs = [] if operator == "If" else [("k", 7, []), ("more", 9, [])]
+        outputs = [helper.make_tensor_value_info("inner", 1, None)]
+        step = [helper.make_node("Identity", ["more"], ["again"])] if inputs else []
+        outputs = [helper.make_tensor_value_info("again", 9, [])] * len(step) + outputs
+        values = [helper.make_tensor_value_info(*value) for value in inputs]
+        body = helper.make_graph([inside, *step], "body", values, outputs)
+        bodies = {names[0]: body}
+        if operator == "If":
+            same = helper.make_node("Identity", ["Y1"], ["same"])
+            bodies["else_branch"] = helper.make_graph(
+                [same], "else", [], [helper.make_tensor_value_info("same", 1, None)]
+            )
+        nodes = [
+            lstm_node(one, y="Y1", prefix="a", name="below"),
+            helper.make_node("Squeeze", ["Y1", "one"], ["Z"]),
+            helper.make_node(operator, given, ["Y"], name="within", **bodies),
+        ]
+        stored = [*tensors(one, "a"), *tensors(other, "b"), *tensors({"one": N([1])})]
+        path = write(tmp_path, model_of(nodes, stored, {"X": ["T", "B", 2], "go": [], "count": []}))
+        assert [layer.name for layer in layers_of(path)] == ["below", f"within/{names[0]}/inside"]
+
+
+def test_states_that_a_loop_carries_are_computed(tmp_path):
+    model = loop_model(weights(I=3))
+    model.graph.node[0].attribute[0].g.node[0].input.extend(["", "carried"])
+    (found,) = layers_of(write(tmp_path, model))
+    assert found.cautions == ("its initial_h is computed in the model: give the layer its initial state",)
 
 
 def test_weights_that_a_loop_carries_are_no_constants(tmp_path):
@@ -996,10 +1232,76 @@ def test_options_that_are_not_the_graphs_do_not_count(text, tmp_path):
     assert repr(nplstm.load(tmp_path / "m.onnx")) == "LSTM(2, 3)"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"kind": "LSTM", "cell": 3}', '{"kind": "LSTMCell", "bidirectional": true}', '{"hidden_size": [1]}', "{}"],
+)
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_options_that_claim_to_be_the_graphs(text, bidirectional, tmp_path):
+    """Anyone can compute a digest: what it goes with need not be a layer's options."""
+    nplstm.save(nplstm.LSTM(2, 3, bidirectional=bidirectional, rng=0), tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    helper.set_model_props(model, own_metadata(model, {"nplstm": text}))
+    path = write(tmp_path, model)
+    list_layers(layers_of(path))
+    with contextlib.suppress(FileFormatError):
+        nplstm.load(path)
+
+
+def between_relu(graph):
+    second = next(node for node in graph.node if node.name == "lstm_l1")
+    read, second.input[0] = second.input[0], "rectified"
+    graph.node.insert(list(graph.node).index(second), helper.make_node("Relu", [read], ["rectified"]))
+
+
+def exchange(graph):
+    first, second = (node for node in graph.node if node.op_type == "LSTM")
+    first.name, second.name = second.name, first.name
+
+
+def other_constant(graph):
+    """The sum of the directions is no mean any more."""
+    tensor = next(t for t in graph.initializer if t.name == "number_0.5")
+    tensor.CopyFrom(numpy_helper.from_array(N(1.0, F32), tensor.name))
+
+
+def other_wiring(graph):
+    second = next(node for node in graph.node if node.name == "lstm_l1")
+    second.input[0] = "input"
+
+
+@pytest.mark.parametrize("change", [between_relu, exchange, other_constant, other_wiring])
+def test_a_graph_that_was_changed_is_not_what_its_options_say(change, tmp_path):
+    lstm = nplstm.LSTM(6, 3, 2, bidirectional=True, merge="mean", dropout=0.1, rng=0)
+    nplstm.save(lstm, tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    assert layers_of(write(tmp_path, model))[0].options["merge"] == "mean"
+    change(model.graph)
+    found = layers_of(write(tmp_path, model))
+    assert not any("merge" in layer.options for layer in found)
+    assert len(found) == (2 if change in (between_relu, other_wiring) else 1)
+
+
+def test_weights_may_be_others(tmp_path):
+    """A model that was trained further is the same layer."""
+    nplstm.save(
+        nplstm.LSTM(2, 3, dropout=0.0, merge="concat", bidirectional=True, residual=False, rng=0),
+        tmp_path / "m.onnx",
+    )
+    model = onnx.load(tmp_path / "m.onnx")
+    W = numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(W + 1, "W_l0"))
+    path = write(tmp_path, model)
+    assert layers_of(path)[0].name == ""
+    assert np.array_equal(nplstm.load(path).parameters["weight_ih_l0"][:3], W[0, :3] + 1)
+
+
 def test_options_that_do_not_fit_the_weights(tmp_path):
     nplstm.save(nplstm.LSTM(2, 3, rng=0), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
-    helper.set_model_props(model, {"nplstm": '{"kind": "LSTM", "input_size": 2, "hidden_size": 4}'})
+    helper.set_model_props(
+        model, own_metadata(model, {"nplstm": '{"kind": "LSTM", "input_size": 2, "hidden_size": 4}'})
+    )
     with pytest.raises(FileFormatError, match="its weights and options are no layer's: weight_ih_l0"):
         nplstm.load(write(tmp_path, model))
 

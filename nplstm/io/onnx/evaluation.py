@@ -4,19 +4,22 @@ Weights come out of stored tensors, often through operators, and those may read 
 alone. So a graph is evaluated on *probes*: what comes at run time stands as an array of the declared shape, filled
 with NaN, and sizes that are open are chosen. Each value carries how much it depends on the run; a weight may go by
 sizes on its way, if in the end all sizes give the same.
+
+The outputs of LSTM nodes are probes of which no two numbers are the same. They stay known where an operator moves
+them, and become NaN where one does anything else with them: so what arrives as they were is what they were.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from nplstm._typing import Array
-from nplstm.errors import FileFormatError
+from nplstm._typing import Array, DType
 from nplstm.io.model_file import WIDENED, Budget, describe
-from nplstm.io.onnx.operators import OPERATORS, Call, UnsupportedError
+from nplstm.io.onnx.open_sizes import OpenSizes
+from nplstm.io.onnx.operators import OPERATORS, Call, Operator, UnsupportedError
 from nplstm.io.onnx.scopes import (
     Constant,
     DeclaredInput,
@@ -29,7 +32,7 @@ from nplstm.io.onnx.scopes import (
 )
 from nplstm.io.onnx.tensors import DTYPES, StoredTensor, of_attribute
 
-__all__ = ["Depends", "Evaluator", "OpenSizes", "Value"]
+__all__ = ["Depends", "Evaluator", "Value"]
 
 _FEW = 4096
 """A stored tensor with more elements is not read for an outline; sizes and axes have fewer."""
@@ -53,7 +56,7 @@ class Value(NamedTuple):
     """What is known of a value."""
 
     array: Array | None
-    """None if nothing is known of a value that depends on data; and of an input that is left out."""
+    """None if not even the shape is known of a value that depends on data; and of an input that is left out."""
     depends: Depends = Depends.NOTHING
     reason: str = ""
     """Why it is no constant, if it depends on data: "comes from ..."."""
@@ -64,26 +67,6 @@ class Value(NamedTuple):
 
 
 _LEFT_OUT = Value(None)
-
-
-class OpenSizes:
-    """Chooses sizes for what a model leaves open: the same for the same name, and another for each name.
-
-    Parameters
-    ----------
-    first, step, many : int
-        The sizes are ``many`` from ``first`` on, ``step`` apart. Of two choosers that have no size in common, and
-        not as many, two names that share a size in one do not in the other, unless there are very many.
-    """
-
-    def __init__(self, first: int, step: int, many: int) -> None:
-        self._first, self._step, self._many = first, step, many
-        self._chosen: dict[Hashable, int] = {}
-
-    def __call__(self, name: Hashable) -> int:
-        """Return the size that stands for a name."""
-        # now and then two names share a size, so that no size is large
-        return self._chosen.setdefault(name, self._first + self._step * (len(self._chosen) % self._many))
 
 
 class Evaluator:
@@ -176,8 +159,8 @@ class Evaluator:
         if info.dtype not in DTYPES.values():
             return Value(None, Depends.DATA, f"comes from {what} of the type {info.dtype}, which is not read")
         if self._outline and info.size > _FEW:
-            blank = np.zeros((), dtype=WIDENED.get(info.dtype, info.dtype))
-            return Value(np.broadcast_to(blank, info.shape), dtype=info.dtype, outlined=True)
+            dtype = np.dtype(WIDENED.get(info.dtype, info.dtype))
+            return Value(_filled(info.shape, dtype, 0), dtype=info.dtype, outlined=True)
         self._take(info.nbytes, what)
         return Value(tensor.read(), dtype=info.dtype)
 
@@ -190,10 +173,10 @@ class Evaluator:
             dim.dim_value if dim.dim_value > 0 else self._sizes(dim.dim_param or (place, axis))
             for axis, dim in enumerate(declared.shape.dim)
         ]
-        dtype = np.dtype(WIDENED.get(name := DTYPES.get(declared.elem_type, "float32"), name))
-        blank = np.array(np.nan if dtype.kind in "fc" else 0, dtype=dtype)
+        name = DTYPES.get(declared.elem_type, "float32")
+        dtype = np.dtype(WIDENED.get(name, name))
         try:
-            return Value(np.broadcast_to(blank, shape), Depends.DATA, reason, dtype.name)
+            return Value(_filled(shape, dtype, np.nan), Depends.DATA, reason, name)
         except ValueError:  # more axes or elements than NumPy has
             return Value(None, Depends.DATA, reason)
 
@@ -202,7 +185,8 @@ class Evaluator:
         scope, node, _ = source
         inputs = [self._values[need] for need in _needs(source)]
         what = f"the operator {node.op_type} ({node_name(node)!r})"
-        lost = next((value for value in inputs if value.array is None and value.depends), None)
+        results: list[Value] = []
+        reason = ""
         try:
             if not is_standard(node) or node.op_type not in _EVALUATED:
                 raise UnsupportedError(f"{what}, which is not evaluated")
@@ -210,13 +194,12 @@ class Evaluator:
                 results = [self._constant_node(source, what)]
             elif node.op_type == "LSTM":
                 results = self._probes(source, inputs, what)
-            elif lost is not None:
-                results = []
+            elif lost := _lost(OPERATORS[node.op_type], inputs):
+                reason = lost.reason
             else:
                 results = self._results(source, inputs, what)
         except UnsupportedError as error:
-            results, lost = [], Value(None, Depends.DATA, f"comes from {error}")
-        reason = "" if lost is None else lost.reason
+            reason = f"comes from {error}"
         for k, name in enumerate(node.output):
             if name:
                 place = Place(scope, name)
@@ -237,7 +220,8 @@ class Evaluator:
         """Return probes for the outputs of an LSTM."""
         take = partial(self._count, what, Depends.DATA)
         arrays = self._lstm(source, *inputs, self._sizes, take)
-        return [Value(array, Depends.DATA, f"comes from {what}", array.dtype.name) for array in arrays]
+        dtype = inputs[-1].dtype  # R's: the probes themselves are of a type that holds more numbers
+        return [Value(array, Depends.DATA, f"comes from {what}", dtype) for array in arrays]
 
     def _results(self, source: Produced, inputs: Sequence[Value], what: str) -> list[Value]:
         """Compute a node's outputs."""
@@ -250,28 +234,27 @@ class Evaluator:
         halves = any(value.dtype == "bfloat16" for value in inputs)
         if halves and node.op_type in _ROUNDING:
             raise UnsupportedError(f"{what}, which would have to round to bfloat16")
-        held = self._held
-        attributes = {name: self._attribute(name, a) for name, a in scope.attributes_of(node).items()}
-        call = Call(attributes, len(node.output), partial(self._count, what, depends))
+        attributes = {name: self.attribute(name, a) for name, a in scope.attributes_of(node).items()}
+        operator = _as_it_is(node, attributes, inputs) or OPERATORS[node.op_type]
+        probing, held = depends is Depends.DATA, self._held
+        call = Call(attributes, len(node.output), partial(self._count, what, depends), scope.opset, probing)
         try:
             with np.errstate(all="ignore"):
-                arrays = _arrays(OPERATORS[node.op_type](call, *(value.array for value in inputs)))
+                arrays = _arrays(operator.compute(call, *(value.array for value in inputs)))
         except _ERRORS as error:
             if depends is Depends.NOTHING:
-                raise FileFormatError(
-                    f"{scope.program.path}: {what} cannot be computed: {describe(error)}"
-                ) from error
+                raise scope.program.error(f"{what} cannot be computed: {describe(error)}") from error
             raise UnsupportedError(f"{what}, which does not fit the sizes tried: {describe(error)}") from error
-        if self._outline and outlined and depends is not Depends.DATA:  # none of them is worth its memory
-            arrays = [np.broadcast_to(np.zeros((), dtype=array.dtype), array.shape) for array in arrays]
+        if not operator.moves if probing else outlined and self._outline:  # none of them is worth its memory
+            arrays = [_filled(array.shape, array.dtype, np.nan if probing else 0) for array in arrays]
             self._budget.give_back(self._held - held)
             self._held = held
-        # bfloat16 stands as float32: what moves it leaves it what it is
-        named = {"float32": "bfloat16"} if halves and node.op_type != "Cast" else {}
-        dtypes = [named.get(array.dtype.name, array.dtype.name) for array in arrays]
+        # probes, and bfloat16 as float32, stand for another type than their own: what moves them leaves it so
+        kinds = {} if node.op_type == "Cast" else {v.array.dtype: v.dtype for v in inputs if v.array is not None}
+        dtypes = [kinds.get(array.dtype, array.dtype.name) for array in arrays]
         return [Value(array, depends, reason, dtypes[k], outlined) for k, array in enumerate(arrays)]
 
-    def _attribute(self, name: str, attribute: Any) -> Any:
+    def attribute(self, name: str, attribute: Any) -> Any:
         """Return an attribute as operators take it: a tensor as its numbers."""
         value = attribute_value(attribute)
         if not hasattr(value, "data_type"):
@@ -292,10 +275,34 @@ class Evaluator:
         self._held += nbytes
 
 
-_ROUNDING = {"Add", "CastLike", "DequantizeLinear", "Div", "Mul", "Range", "Sub"}
+_ROUNDING = {"Add", "CastLike", "DequantizeLinear", "Div", "Mul", "Sub"}
 """The operators whose results are rounded to their element type."""
 
 _EVALUATED = {*OPERATORS, "Constant", "LSTM"}
+
+
+def _lost(operator: Operator, inputs: Sequence[Value]) -> Value | None:
+    """Return an input without which nothing can be said of an operator's results: they go by its numbers."""
+    return next(
+        (
+            value
+            for k, value in enumerate(inputs)
+            if value.depends is Depends.DATA and (value.array is None or k >= operator.numbers)
+        ),
+        None,
+    )
+
+
+def _as_it_is(node: Any, attributes: dict[str, Any], inputs: Sequence[Value]) -> Operator | None:
+    """Return what leaves its input as it is, for a Cast to the type that the input has."""
+    same = node.op_type == "Cast" and inputs and DTYPES.get(attributes.get("to", 0)) == inputs[0].dtype
+    return OPERATORS["Identity"] if same else None
+
+
+def _filled(shape: Sequence[int], dtype: DType, number: float) -> Array:
+    """Return an array that takes no memory; of integers, NaN is 0."""
+    filled = np.array(number if dtype.kind in "fc" else 0, dtype=dtype)
+    return np.broadcast_to(filled, tuple(shape))
 
 
 def _arrays(computed: Any) -> list[Array]:

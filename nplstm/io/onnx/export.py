@@ -1,15 +1,16 @@
 """A layer as an ONNX model."""
 
 import os
-from importlib import import_module
 from typing import Any
 
 from nplstm._shapes import check_flag, check_size
+from nplstm._version import __version__
 from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.layer_graph import add_cell, add_lstm
 from nplstm.io.onnx.library import onnx_library
+from nplstm.io.onnx.own import own_metadata
 from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 
@@ -50,7 +51,8 @@ def export(
         outputs  "h_1", "c_1" (B, H)
 
     Options that act in training alone (dropout, weight dropout, initialisers) have no part in the graph. All
-    options are in the model's metadata, so that ``nplstm.load`` makes the same layer of the file.
+    options are in the model's metadata, so that ``nplstm.load`` makes the same layer of the file, unless its graph
+    was changed in the meantime.
 
     Parameters
     ----------
@@ -153,7 +155,6 @@ def _model(layer: LSTM | LSTMCell, states: bool, lengths: bool, opset: int) -> A
         add_cell(graph, layer)
     else:
         add_lstm(graph, layer, states=states, lengths=lengths)
-    version = import_module("nplstm").__version__  # at run time: the package imports this module, not the reverse
-    model = graph.model(type(layer).__name__, opset, producer_name="nplstm", producer_version=version)
-    onnx_library().helper.set_model_props(model, metadata_of(layer))
+    model = graph.model(type(layer).__name__, opset, producer_name="nplstm", producer_version=__version__)
+    onnx_library().helper.set_model_props(model, own_metadata(model, metadata_of(layer)))
     return model

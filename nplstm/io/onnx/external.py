@@ -34,7 +34,7 @@ def read_external(proto: Any, path: str | os.PathLike[str], name: str, nbytes: i
     try:
         target = _target(path, location, tensor)
         size = target.stat().st_size
-        if start < 0 or start + nbytes > size:
+        if start + nbytes > size:
             raise FileFormatError(
                 f"{tensor} has {nbytes:,} bytes from {start:,} on in {location!r}, which has {size:,} in all"
             )
@@ -52,9 +52,17 @@ def _place(proto: Any, tensor: str, nbytes: int) -> tuple[str, int, int]:
     """Return the file's name, where the numbers start in it, and how many bytes they are said to be."""
     entries = {entry.key: entry.value for entry in proto.external_data}
     try:
-        return entries["location"], int(entries.get("offset", 0)), int(entries.get("length", nbytes))
+        start, length = _number(entries.get("offset", "0")), _number(entries.get("length", f"{nbytes}"))
+        return entries["location"], start, length
     except (KeyError, ValueError):
         raise FileFormatError(f"{tensor} has external data of no known place: {entries!s:.200}") from None
+
+
+def _number(text: str) -> int:
+    """Return a number that is written as ONNX writes it: ``int`` takes other signs and digits too."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
 
 
 def _target(path: str | os.PathLike[str], location: str, tensor: str) -> Path:

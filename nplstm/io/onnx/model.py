@@ -10,14 +10,15 @@ from typing import Any
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
-from nplstm.io.onnx.evaluation import Evaluator, OpenSizes
+from nplstm.io.onnx.evaluation import Evaluator
 from nplstm.io.onnx.library import onnx_library
 from nplstm.io.onnx.nodes import LSTMNode, Outlines, Readers
+from nplstm.io.onnx.open_sizes import OpenSizes
 from nplstm.io.onnx.own import own_layer
 from nplstm.io.onnx.scopes import Program
 from nplstm.io.onnx.stacks import Markers, found_layers
 from nplstm.io.onnx.tensors import StoredTensor
-from nplstm.io.onnx.walk import all_tensors, lstm_nodes, stored_tensor
+from nplstm.io.onnx.walk import all_graphs, all_tensors, lstm_nodes, other_recurrences, stored_tensor
 from nplstm.io.onnx.wire import parsed_sizes
 
 __all__ = ["OnnxFile"]
@@ -36,7 +37,8 @@ class OnnxFile(ModelFile):
         self._onnx = onnx_library()
         self._model = self._parsed()
         self.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
-        self._tensors = all_tensors(self._model, path, self._type_name)
+        self._graphs = all_graphs(self._model)
+        self._tensors = all_tensors(self._graphs, path, self._type_name)
         self.tensors = {name: tensor.info for name, tensor in self._tensors.items()}
         self._layers: list[FoundLayer] | None = None
 
@@ -104,8 +106,10 @@ class OnnxFile(ModelFile):
                     evaluator.release()
 
     def _layers_by(self, outlines: Outlines, markers: Sequence[Markers]) -> list[FoundLayer]:
-        program = Program(self.path, self._model.functions)
+        program = Program(self.path, self._model)
         # all are found before the first is looked into: there may be too many
-        nodes = [LSTMNode(*found, outlines) for found in list(lstm_nodes(self._model, program))]
-        own = own_layer(nodes, self.metadata["nplstm"]) if "nplstm" in self.metadata else None
+        every = list(lstm_nodes(self._model, self._graphs, program))
+        nodes = [LSTMNode(*found, outlines) for found in every]
+        self.without_lstm = "" if nodes else other_recurrences(self._graphs)
+        own = own_layer(nodes, self._model, self.metadata)
         return [own] if own is not None else found_layers(nodes, outlines, markers)

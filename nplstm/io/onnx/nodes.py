@@ -1,6 +1,5 @@
 """A node of ONNX's operator LSTM as a layer."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
@@ -12,9 +11,10 @@ from nplstm._typing import Array
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
-from nplstm.io.model_file import Budget, FoundLayer
+from nplstm.io.model_file import Budget, FoundLayer, printable
 from nplstm.io.onnx.attributes import NodeAttributes, read_attributes, without_forget_gate
 from nplstm.io.onnx.evaluation import Depends, Evaluator, Value
+from nplstm.io.onnx.given import Origin, State, made_at, origin_of, state_of
 from nplstm.io.onnx.scopes import Place, Scope, attribute_value
 
 __all__ = ["LSTMNode", "Outlines", "Readers", "read_all"]
@@ -62,7 +62,12 @@ class LSTMNode:
     options : dict
         Of the layer; what could be found out, if there is a problem.
     problem : str or None
-    notes : list of str
+    cautions : list of str
+        What of it a layer is given at each call, and the model holds or computes.
+    lengths : Place or None
+        Where its sequences' lengths are made, the same for all nodes that have the same.
+    states : list of State
+        The initial ones, of h and c.
     """
 
     def __init__(self, name: str, scope: Scope, node: Any, outlines: Outlines) -> None:
@@ -70,7 +75,9 @@ class LSTMNode:
         self._outlines = outlines
         self._places = {key: Place(scope, given) for key, given in zip(INPUTS, node.input, strict=False) if given}
         self.options: dict[str, Any] = {"kind": "LSTM"}
-        self.notes: list[str] = []
+        self.cautions: list[str] = []
+        self.lengths: Place | None = None
+        self.states: list[State] = []
         self.problem: str | None = None
         self.dtype = ""
         self.num_parameters = 0
@@ -81,21 +88,11 @@ class LSTMNode:
         except FileFormatError:
             raise
         except (_UnfitError, NplstmError) as error:
-            self.problem = f"{error}"[:300]
+            self.problem = printable(f"{error}"[:300])
 
     def place(self, name: str) -> Place | None:
         """Return where an input stands; None if it is left out."""
         return self._places.get(name)
-
-    @property
-    def lengths(self) -> Array | None:
-        """What its sequences' lengths are on probes: the same array for all nodes that have the same lengths."""
-        return self._outlines.one.value(self._places["sequence_lens"]).array if self.has_lengths else None
-
-    @property
-    def has_lengths(self) -> bool:
-        """Whether there is an input for the sequences' lengths."""
-        return "sequence_lens" in self._places
 
     def reading(self) -> AbstractContextManager[Readers]:
         """Return the evaluators that read the file, to be used in a with statement."""
@@ -120,7 +117,7 @@ class LSTMNode:
             dtype=self.dtype,
             num_parameters=self.num_parameters,
             problem=self.problem,
-            notes=tuple(self.notes),
+            cautions=tuple(self.cautions),
         )
 
     # What can be said of it
@@ -150,9 +147,10 @@ class LSTMNode:
             raise _UnfitError("its two directions have different activations")
         if self.dtype not in _DTYPES:
             raise _UnfitError(f"its weights are of {self.dtype}, and a layer's are of one type of floats")
-        self._note_lengths(attributes)
+        if "sequence_lens" in self._places:
+            self._look_at_lengths(self._places["sequence_lens"], int(attributes.batch_first))
         for name in ("initial_h", "initial_c"):
-            self._note_state(name)
+            self._look_at_state(name)
 
     def _structure(self, attributes: NodeAttributes) -> dict[str, Any]:
         """Return the options that are not the usual ones."""
@@ -175,40 +173,37 @@ class LSTMNode:
             raise _UnfitError(f"its {name} depends on the sizes of what the model is given")
         return one
 
-    def _note_lengths(self, attributes: NodeAttributes) -> None:
-        """Note lengths that the file fixes, unless they are all of the sequence's steps."""
-        if not self.has_lengths:
-            return
-        for evaluator in self._outlines[:2]:
-            value, x = evaluator.value(self._places["sequence_lens"]), evaluator.value(self._places["X"])
-            lengths = evaluator.look(value, "sequence_lens")
-            if lengths is None:
-                return
-            steps = None if x.array is None or x.array.ndim != 3 else x.array.shape[int(attributes.batch_first)]
-            if value.outlined or steps is None or (lengths != steps).any():
-                self.notes.append("its sequence_lens are fixed in the file: give the layer lengths=")
-                return
+    def _look_at_lengths(self, place: Place, axis: int) -> None:
+        """Caution against lengths that are not given to the model, unless they are all of the sequence's steps."""
+        one, other, reader, _ = self._outlines
+        origin = origin_of(place, one, reader)
+        self.lengths = made_at(place)
+        if origin is not Origin.GIVEN and not (
+            self._all_steps(place, axis, one) and self._all_steps(place, axis, other)
+        ):
+            how = Origin.COMPUTED if origin is Origin.COMPUTED else Origin.FIXED
+            self.cautions.append(f"its sequence_lens are {how.value}: give the layer lengths=")
 
-    def _note_state(self, name: str) -> None:
-        """Note an initial state that the file fixes, unless it is zero."""
-        if name not in self._places:
-            return
-        evaluator = self._outlines.one
-        if evaluator.value(self._places[name]).outlined:
-            evaluator = self._outlines.reader
-        state = evaluator.look(evaluator.value(self._places[name]), name)
-        if state is not None and state.any():
-            self.notes.append(f"its {name} is fixed in the file and not zero: give the layer its initial state")
+    def _all_steps(self, place: Place, axis: int, evaluator: Evaluator) -> bool:
+        """Tell whether lengths are those of X."""
+        value, x = evaluator.value(place), evaluator.value(self._places["X"])
+        lengths = evaluator.look(value, "sequence_lens")
+        known = lengths is not None and not value.outlined and x.array is not None and x.array.ndim == 3
+        return known and bool((lengths == cast("Array", x.array).shape[axis]).all())
+
+    def _look_at_state(self, name: str) -> None:
+        """Caution against an initial state that is not given to the model, unless it is zero."""
+        state = state_of(self._places.get(name), self._outlines.one, self._outlines.reader)
+        self.states.append(state)
+        if state.origin in (Origin.FIXED, Origin.COMPUTED):
+            zero = " and not zero" if state.origin is Origin.FIXED else ""
+            self.cautions.append(f"its {name} is {state.origin.value}{zero}: give the layer its initial state")
 
     # Its weights
 
-    def check(self) -> None:
-        """Raise if there is a problem, and warn of what the layer cannot hold."""
-        path = self.scope.program.path
-        if self.problem is not None:
-            raise FileFormatError(f"{path}: {self.name}: {self.problem}")
-        for note in self.notes:
-            warnings.warn(f"{path}: {self.name}: {note}", stacklevel=5)
+    def error(self, problem: str) -> FileFormatError:
+        """Return the error that names the file and the node."""
+        return self.scope.program.error(f"{self.name}: {problem}")
 
     def read(self, readers: Readers, suffixes: Sequence[str]) -> dict[str, Array]:
         """Read the parameters; ``suffixes`` says what ends their names in each direction."""
@@ -228,17 +223,14 @@ class LSTMNode:
         array = value.array
         if array is not None and array.shape == self._shapes[name]:
             # for what becomes of it; and before it is looked at, for it may be a view of any size
-            readers.budget.take(array.nbytes, f"{self.name}: {name}")
+            readers.budget.take(array.nbytes, printable(f"{self.name}: {name}"))
             if value.depends is Depends.NOTHING or _same(array, readers.other.value(self._places[name]).array):
                 return array
-        path = self.scope.program.path
-        raise FileFormatError(f"{path}: {self.name}: its {name} depends on the sizes of what the model is given")
+        raise self.error(f"its {name} depends on the sizes of what the model is given")
 
 
 def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array]:
     """Read the parameters of nodes that are one layer; with each, what ends their names in each direction.
-
-    Warns of what the layer cannot hold.
 
     Raises
     ------
@@ -246,7 +238,8 @@ def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array
         If there is a problem, or if what is read is not what was declared.
     """
     for node, _ in nodes:
-        node.check()
+        if node.problem is not None:
+            raise node.error(node.problem)
     with nodes[0][0].reading() as readers:
         return {name: a for node, suffixes in nodes for name, a in node.read(readers, suffixes).items()}
 

@@ -1,12 +1,15 @@
 """The operators that exporters put between stored weights and an LSTM, and between two LSTMs, in NumPy.
 
+Those that compute are for weights and sizes. Numbers of a run, an LSTM's output say, are known only as long as
+they are moved: what computes with them, or moves them to places that a run says, makes them unknown.
+
 They are ours and not those of ``onnx.reference`` because they run on what a file says: results are views where
 NumPy has views, an ``Expand`` to any size among them; what takes memory is counted before it is taken; and no
 attribute makes them open a file. Each takes all forms that its operator has had, axes as attribute or input, say.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,10 +18,13 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.io.onnx.tensors import DTYPES
 
-__all__ = ["OPERATORS", "Call", "UnsupportedError"]
+__all__ = ["OPERATORS", "Call", "Operator", "UnsupportedError"]
 
 
 _MOST_SIZES = 1024
+
+_FAR = 2**31 - 1
+"""From here on, exporters mean the end, however far it is."""
 
 
 class UnsupportedError(Exception):
@@ -39,6 +45,10 @@ class Call(NamedTuple):
     outputs: int
     take: Callable[[int], None]
     """Counts bytes before they are taken."""
+    opset: int
+    """The version of ONNX's operators."""
+    probing: bool = False
+    """Whether what is moved stands for numbers of a run, whose sizes are chosen."""
 
     def ints(self, name: str, given: Array | None) -> list[int] | None:
         """Return integers that are an input in some versions and an attribute in others."""
@@ -46,7 +56,14 @@ class Call(NamedTuple):
         return None if value is None else [int(number) for number in value]
 
 
-Operator = Callable[..., "Array | Sequence[Array]"]
+class Operator(NamedTuple):
+    """What evaluates an operator, and what is known of its results where the numbers of its inputs are not."""
+
+    compute: Callable[..., "Array | Sequence[Array]"]
+    numbers: int = 1
+    """How many of its inputs, from the first on, say nothing of the results' sizes and places."""
+    moves: bool = False
+    """Whether the results are made of these inputs' numbers, each as it is."""
 
 
 def _identity(call: Call, data: Array) -> Array:
@@ -54,12 +71,13 @@ def _identity(call: Call, data: Array) -> Array:
 
 
 def _dropout(call: Call, data: Array, ratio: Array | None = None, training: Array | None = None) -> Array:
-    if (training is not None and training.item()) or call.attributes.get("is_test", 1) == 0:
+    tests = call.attributes.get("is_test", int(call.opset >= 7))  # the attribute ends with version 6
+    if (training is not None and training.item()) or not tests:
         raise UnsupportedError("Dropout in training mode")
     return data
 
 
-def _cast(call: Call, data: Array, saturate: Array | None = None) -> Array:
+def _cast(call: Call, data: Array) -> Array:
     number = call.attributes["to"]
     if DTYPES.get(number, "bfloat16") == "bfloat16":
         raise UnsupportedError(f"Cast to ONNX's type {number}")
@@ -141,6 +159,9 @@ def _slice(
     strides = call.ints("steps", steps) or [1] * len(first)
     parts = [slice(None)] * data.ndim
     for axis, *part in zip(chosen, first, last, strides, strict=True):
+        size = data.shape[axis]
+        if call.probing and any(size < abs(place) < _FAR for place in part[:2]):
+            raise UnsupportedError("a Slice that may or may not reach beyond what there is")
         parts[axis] = slice(*part)
     return data[tuple(parts)]
 
@@ -177,28 +198,25 @@ def _tile(call: Call, data: Array, repeats: Array) -> Array:
     return np.tile(data, times)
 
 
-def _range(call: Call, start: Array, limit: Array, delta: Array) -> Array:
-    first, last, step = start.item(), limit.item(), delta.item()
-    call.take(max(int((last - first) / step) + 1, 0) * start.itemsize)
-    return np.arange(first, last, step, dtype=start.dtype)
-
-
-def _elementwise(function: Callable[..., Any]) -> Operator:
-    def operator(call: Call, *arrays: Array) -> Array:
+def _elementwise(function: Callable[..., Any], count: int) -> Operator:
+    def compute(call: Call, *arrays: Array) -> Array:
+        if len(arrays) != count:  # NumPy would write its result to one that is too many
+            raise ValueError(f"expected {count} inputs, got {len(arrays)}")
         if "broadcast" in call.attributes:  # before version 7 the second array was aligned by an attribute
             raise UnsupportedError("its broadcast attribute")
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         call.take(prod(shape) * max(8, *(array.itemsize for array in arrays)))
         return np.asarray(function(*arrays))
 
-    return operator
+    return Operator(compute, count)
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
     if numerator.dtype.kind == "f":
         return numerator / denominator
-    sign = np.sign(numerator) * np.sign(denominator)  # integers are rounded towards zero
-    return sign * (np.abs(numerator) // np.abs(denominator))
+    if np.any(numerator % denominator):  # what is left over of the sizes that are tried says nothing of others
+        raise UnsupportedError("a Div of integers that leaves a remainder")
+    return numerator // denominator
 
 
 def _dequantize(call: Call, data: Array, scale: Array, zero: Array | None = None) -> Array:
@@ -223,34 +241,31 @@ def _along_axis(call: Call, data: Array, factors: Array) -> Array:
 
 
 OPERATORS: dict[str, Operator] = {
-    "Add": _elementwise(np.add),
-    "Cast": _cast,
-    "CastLike": _cast_like,
-    "Concat": _concat,
-    "ConstantOfShape": _constant_of_shape,
-    "DequantizeLinear": _dequantize,
-    "Div": _elementwise(_divide),
-    "Dropout": _dropout,
-    "Equal": _elementwise(np.equal),
-    "Expand": _expand,
-    "Flatten": _flatten,
-    "Gather": _gather,
-    "Identity": _identity,
-    "Max": _elementwise(lambda *arrays: reduce(np.maximum, arrays)),
-    "Min": _elementwise(lambda *arrays: reduce(np.minimum, arrays)),
-    "Mul": _elementwise(np.multiply),
-    "Neg": _elementwise(np.negative),
-    "Range": _range,
-    "Reshape": _reshape,
-    "Shape": _shape,
-    "Size": _size,
-    "Slice": _slice,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Sub": _elementwise(np.subtract),
-    "Tile": _tile,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-    "Where": _elementwise(np.where),
+    "Add": _elementwise(np.add, 2),
+    "Cast": Operator(_cast),
+    "CastLike": Operator(_cast_like),
+    "Concat": Operator(_concat, sys.maxsize, moves=True),
+    "ConstantOfShape": Operator(_constant_of_shape, 0),
+    "DequantizeLinear": Operator(_dequantize, 3),
+    "Div": _elementwise(_divide, 2),
+    "Dropout": Operator(_dropout, moves=True),
+    "Equal": _elementwise(np.equal, 2),
+    "Expand": Operator(_expand),
+    "Flatten": Operator(_flatten, moves=True),
+    "Gather": Operator(_gather, moves=True),
+    "Identity": Operator(_identity, moves=True),
+    "Mul": _elementwise(np.multiply, 2),
+    "Neg": _elementwise(np.negative, 1),
+    "Reshape": Operator(_reshape, moves=True),
+    "Shape": Operator(_shape),
+    "Size": Operator(_size),
+    "Slice": Operator(_slice, moves=True),
+    "Split": Operator(_split, moves=True),
+    "Squeeze": Operator(_squeeze, moves=True),
+    "Sub": _elementwise(np.subtract, 2),
+    "Tile": Operator(_tile),
+    "Transpose": Operator(_transpose, moves=True),
+    "Unsqueeze": Operator(_unsqueeze, moves=True),
+    "Where": _elementwise(np.where, 3),
 }
 """Operators of ONNX's own domain, by name."""

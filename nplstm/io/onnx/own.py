@@ -1,32 +1,53 @@
-"""Models that ``nplstm.save`` wrote: the metadata has the options of the layer, and nodes have its weights."""
+"""Models that ``nplstm.save`` wrote: the metadata has the options of the layer, and nodes have its weights.
+
+A graph can be changed, and the metadata left behind. So there is a digest beside the options, of them and of all
+that the graph computes; its weights may be others.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
-import numpy as np
-
-from nplstm.cells.spec import CellSpec
-from nplstm.errors import NplstmError
 from nplstm.io.model_file import FoundLayer
 from nplstm.io.onnx.nodes import LSTMNode, read_all
+from nplstm.io.onnx.scopes import tensor_name
 from nplstm.io.saved_layer import options_of
 
-__all__ = ["own_layer"]
+__all__ = ["own_layer", "own_metadata"]
 
 _NAME = re.compile(r"lstm(_l\d+)(_reverse)?")
+_OPTIONS, _DIGEST = "nplstm", "nplstm_digest"
 
 
-def own_layer(nodes: Sequence[LSTMNode], text: str) -> FoundLayer | None:
+def own_metadata(model: Any, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a model that is written: the options, and what tells later that they are about it."""
+    return {**options, _DIGEST: _digest(model, options[_OPTIONS])}
+
+
+def _digest(model: Any, options: str) -> str:
+    """Return a digest of options, nodes and constants: of all of a model but its LSTMs' weights."""
+    lstms = [node for node in model.graph.node if node.op_type == "LSTM"]
+    weights = {name for node in lstms for name in (*node.input[1:4], *node.input[7:8])}
+    tensors = (*model.graph.initializer, *model.graph.sparse_initializer)
+    digest = sha256(options.encode())
+    for part in (*model.graph.node, *model.functions, *(t for t in tensors if tensor_name(t) not in weights)):
+        data = part.SerializeToString(deterministic=True)
+        digest.update(b"%d:" % len(data) + data)
+    return digest.hexdigest()
+
+
+def own_layer(nodes: Sequence[LSTMNode], model: Any, metadata: Mapping[str, str]) -> FoundLayer | None:
     """Return the layer of which the metadata has the options and the nodes have the weights.
 
-    None if they are not about each other: the graph can be changed, and the metadata left behind.
+    None if they are not about each other.
     """
-    options, problem = options_of(text)
-    if problem is not None or not nodes:
+    text = metadata.get(_OPTIONS)
+    if text is None or _DIGEST not in metadata or metadata[_DIGEST] != _digest(model, text):
         return None
+    options, problem = options_of(text)
     placed = [(node, _suffixes(node, options)) for node in nodes]
-    if not all(suffixes and _agree(options, node) for node, suffixes in placed):
+    if problem is not None or not nodes or not all(suffixes for _, suffixes in placed):
         return None
 
     return FoundLayer(
@@ -35,7 +56,7 @@ def own_layer(nodes: Sequence[LSTMNode], text: str) -> FoundLayer | None:
         read=lambda: read_all(placed),
         dtype=", ".join(sorted({node.dtype for node in nodes})),
         num_parameters=sum(node.num_parameters for node in nodes),
-        notes=tuple(f"{node.name}: {note}" for node in nodes for note in node.notes),
+        cautions=tuple(f"{node.name}: {caution}" for node in nodes for caution in node.cautions),
         parts=tuple(node.found() for node in nodes),
     )
 
@@ -46,30 +67,6 @@ def _suffixes(node: LSTMNode, options: dict[str, Any]) -> list[str]:
     if match is None or node.problem is not None:
         return []
     if options.get("kind") == "LSTMCell":
-        return [""]
+        return [""] if len(node.reverse) == 1 else []
     layer, reverse = match[1], match[2] or ""
     return [layer, layer + "_reverse"] if len(node.reverse) == 2 else [layer + reverse]
-
-
-def _agree(options: dict[str, Any], node: LSTMNode) -> bool:
-    """Tell whether the options say of the cell and its directions what the node says."""
-    try:
-        said, found = (CellSpec.from_dict(o.get("cell", {})) for o in (options, node.options))
-    except (NplstmError, TypeError, AttributeError):
-        return False
-    directions = (False, True) if options.get("bidirectional") else (bool(options.get("reverse")),)
-    if options.get("stacking") == "independent":
-        directions = (node.name.endswith("_reverse"),)
-    return node.reverse == directions and _as_stored(said) == _as_stored(found)
-
-
-def _as_stored(spec: CellSpec) -> tuple[Any, ...]:
-    """Return what a node holds of a cell, its numbers as ONNX holds them: in float32."""
-    numbers = [spec.clip, *(n for a in spec.activations for n in (a.alpha, a.beta))]
-    names = [a.name for a in spec.activations]
-    return (
-        spec.peephole,
-        spec.coupled_input_forget,
-        names,
-        [None if number is None else np.float32(number) for number in numbers],
-    )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from nplstm.errors import FileFormatError
+from nplstm.io.model_file import printable
 
 __all__ = [
     "Constant",
@@ -20,6 +21,7 @@ __all__ = [
     "Source",
     "attribute_value",
     "called_name",
+    "defined_name",
     "graphs_of",
     "is_standard",
     "node_name",
@@ -27,8 +29,8 @@ __all__ = [
     "tensor_name",
 ]
 
-MOST_EXPANDED = 100_000
-"""How many nodes there may be once functions stand in the place of their calls."""
+MOST_EXPANDED = 2**22
+"""How many bytes of nodes there may be once functions stand in the place of their calls, stored tensors aside."""
 
 _MOST_CALLS = 50
 """How deep functions may call functions."""
@@ -56,9 +58,11 @@ class Produced(NamedTuple):
 
 
 class DeclaredInput(NamedTuple):
-    """What comes from outside at run time: of a model, or of the body of a Loop or Scan."""
+    """What comes from outside at run time."""
 
     name: str
+    of_model: bool
+    """Whether it is the model's; else it is that of the body of a Loop or Scan."""
 
 
 class Constant(NamedTuple):
@@ -79,14 +83,16 @@ class Program:
     ----------
     path : str or PathLike
         For messages.
-    functions : list of FunctionProto
+    model : ModelProto
     """
 
-    def __init__(self, path: str | os.PathLike[str], functions: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], model: Any) -> None:
         self.path = os.fspath(path)
+        self.opset = _opset(model)
         self.functions: dict[tuple[str, str, str], Any] = {}
-        for function in functions:
-            key = (function.domain, function.name, _overload(function))
+        self._sizes: dict[tuple[str, str, str], int] = {}
+        for function in model.functions:
+            key = defined_name(function)
             if key in self.functions:
                 raise self.error(f"there are two functions {_function_name(key)!r}")
             self.functions[key] = function
@@ -94,13 +100,16 @@ class Program:
 
     def error(self, problem: str) -> FileFormatError:
         """Return the error that names the file."""
-        return FileFormatError(f"{self.path}: {problem}")
+        return FileFormatError(f"{self.path}: {printable(problem)}")
 
-    def expand(self, nodes: int) -> None:
-        """Count the nodes of a scope that is about to be made."""
-        self._expanded += nodes
+    def expand(self, node: Any) -> None:
+        """Count the function that a node calls, with all graphs in it, before it is gone through once more."""
+        key = called_name(node)
+        if key not in self._sizes:
+            self._sizes[key] = _size(self.functions[key])
+        self._expanded += self._sizes[key] + _size(node)
         if self._expanded > MOST_EXPANDED:
-            raise self.error(f"its functions come to more than {MOST_EXPANDED:,} nodes")
+            raise self.error(f"its functions come to more than {MOST_EXPANDED:,} bytes")
 
     def function_of(self, node: Any) -> Any:
         """Return the function that a node calls, if it does."""
@@ -118,6 +127,13 @@ class Scope:
         What stands before the names of what is in it; empty, or ends in a slash.
     outer : Scope, optional
         The one around a graph, whose names it sees.
+
+    Attributes
+    ----------
+    body : Scope
+        The graph that it runs in, as often as that does: itself, or that of the calls that lead to it.
+    opset : int
+        Version of ONNX's operators.
     """
 
     def __init__(self, program: Program, nodes: Any, path: str = "", outer: Self | None = None) -> None:
@@ -125,6 +141,8 @@ class Scope:
         self.nodes = list(nodes)
         self.attributes: dict[str, Any] = {} if outer is None else outer.attributes
         self.calls = 0 if outer is None else outer.calls
+        self.opset: int = program.opset if outer is None else outer.opset
+        self.body = self
         self._names: dict[str, Source] = {}
         self.shapes: dict[str, Any] = {}  # what the file declares of values: TypeProto.Tensor
         self._inner: dict[tuple[int, str], Scope] = {}
@@ -140,7 +158,8 @@ class Scope:
         for tensor in (*graph.initializer, *graph.sparse_initializer):
             scope._define(tensor_name(tensor), Constant(tensor_name(tensor), tensor))
         for value in graph.input:
-            scope._names.setdefault(value.name, DeclaredInput(value.name))  # an initializer is its default
+            # an initializer is its default
+            scope._names.setdefault(value.name, DeclaredInput(value.name, of_model=outer is None))
         for value in (*graph.value_info, *graph.output, *graph.input):
             scope.shapes[value.name] = value.type.tensor_type
         return scope
@@ -161,10 +180,15 @@ class Scope:
         FileFormatError
             If there is no such name.
         """
+        scope = self.holder(name)
+        return scope._step_into(scope._names[name])
+
+    def holder(self, name: str) -> "Scope":
+        """Return the scope that a name belongs to: this one, or one around it."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._names:
-                return scope._step_into(scope._names[name])
+                return scope
             scope = scope.outer
         raise self.program.error(f"there is no value {name!r} in {self.path or 'the graph'}")
 
@@ -207,9 +231,9 @@ class Scope:
     def _call(self, node: Any, function: Any) -> "Scope":
         if self.calls >= _MOST_CALLS:
             raise self.program.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
-        self.program.expand(len(function.node))
+        self.program.expand(node)
         scope = Scope(self.program, function.node, path_within(self.path, node))
-        scope.calls = self.calls + 1
+        scope.calls, scope.body, scope.opset = self.calls + 1, self.body, _opset(function)
         scope.attributes = {default.name: default for default in getattr(function, "attribute_proto", ())}
         scope.attributes |= self.attributes_of(node)
         given = [*node.input, *[""] * len(function.input)]
@@ -219,12 +243,10 @@ class Scope:
             scope.shapes[value.name] = value.type.tensor_type
         return scope
 
-    def body(self, node: Any, name: str, graph: Any) -> "Scope":
+    def inside(self, node: Any, name: str, graph: Any) -> "Scope":
         """Return the scope of a graph that is an attribute of a node."""
         key = (id(node), name)
         if key not in self._inner:
-            if self.calls:  # in the file it stands once
-                self.program.expand(len(graph.node))
             self._inner[key] = Scope.of_graph(self.program, graph, path_within(self.path, node, name), self)
         return self._inner[key]
 
@@ -235,7 +257,7 @@ class Scope:
         else:
             for attribute in node.attribute:
                 for name, graph in graphs_of(attribute):
-                    yield self.body(node, name, graph)
+                    yield self.inside(node, name, graph)
 
 
 def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
@@ -282,6 +304,22 @@ def tensor_name(tensor: Any) -> str:
 def called_name(node: Any) -> tuple[str, str, str]:
     """Return the name that the function has which a node calls, if there is one."""
     return node.domain, node.op_type, _overload(node)
+
+
+def _opset(message: Any) -> int:
+    """Return the version of ONNX's own operators in a model or function."""
+    return max((entry.version for entry in message.opset_import if is_standard(entry)), default=1)
+
+
+def _size(message: Any) -> int:
+    """Return the bytes of a node or function, but not those of tensors, which calls share."""
+    nodes = getattr(message, "node", [message])
+    return message.ByteSize() - sum(len(attribute.t.raw_data) for node in nodes for attribute in node.attribute)
+
+
+def defined_name(function: Any) -> tuple[str, str, str]:
+    """Return the name that nodes call a function by."""
+    return function.domain, function.name, _overload(function)
 
 
 def _overload(message: Any) -> str:

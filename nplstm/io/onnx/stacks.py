@@ -2,7 +2,8 @@
 
 ONNX's operator is one layer, and returns (T, D, B, H); exporters put transpositions, reshapes, slices and
 concatenations between two of them, each its own. Whether what they come to is the layout that the next one reads,
-(T, B, D * H), is not told by their pattern: they are run, on numbers of which no two are the same.
+(T, B, D * H), is not told by their pattern: they are run, on numbers of which no two are the same. Operators that
+do anything but move numbers make them unknown, so nothing is joined through them.
 """
 
 from bisect import bisect_right
@@ -13,8 +14,9 @@ import numpy as np
 
 from nplstm._typing import Array
 from nplstm.io.model_file import FoundLayer
-from nplstm.io.onnx.evaluation import OpenSizes, Value
+from nplstm.io.onnx.evaluation import Value
 from nplstm.io.onnx.nodes import LSTMNode, Outlines, read_all
+from nplstm.io.onnx.open_sizes import OpenSizes
 from nplstm.io.onnx.scopes import Place, Produced, attribute_value
 
 __all__ = ["Markers", "found_layers"]
@@ -56,9 +58,7 @@ class Markers:
     ) -> Array:
         count = prod(shape)
         take(16 * count)
-        marks = np.arange(self._next, self._next + count, dtype=np.float64)
-        marks[1::2] *= -1  # so that what treats negative numbers in another way is seen
-        Y = marks.reshape(shape)
+        Y = np.arange(self._next, self._next + count, dtype=np.float64).reshape(shape)
         turned = Y if batch_first else Y.transpose(0, 2, 1, 3)
         first, second, D, H = turned.shape
         self._starts.append(self._next)
@@ -72,7 +72,7 @@ class Markers:
         array = value.array
         if array is None or not array.size or array.dtype.kind != "f" or not np.isfinite(array.flat[0]):
             return None
-        number = bisect_right(self._starts, abs(float(array.flat[0]))) - 1
+        number = bisect_right(self._starts, float(array.flat[0])) - 1
         if number < 0 or array.shape != self._expected[number].shape or array.size > self._left:
             return None
         self._left -= array.size
@@ -124,8 +124,10 @@ def _go_together(below: LSTMNode, above: LSTMNode) -> bool:
         and above.problem is None
         and options[0] == options[1]
         and below.dtype == above.dtype
-        and below.has_lengths == above.has_lengths
-        and below.lengths is above.lengths
+        and below.scope.body is above.scope.body  # else one runs more often than the other, or not at all
+        and below.lengths == above.lengths
+        # what both are computed from cannot be computed from one of them
+        and below.states == above.states
     )
 
 
@@ -144,6 +146,6 @@ def _stack(chain: Sequence[LSTMNode]) -> FoundLayer:
         read=lambda: read_all(placed),
         dtype=chain[0].dtype,
         num_parameters=sum(node.num_parameters for node in chain),
-        notes=tuple(f"{node.name}: {note}" for node in chain for note in node.notes),
+        cautions=tuple(f"{node.name}: {caution}" for node in chain for caution in node.cautions),
         parts=tuple(node.found() for node in chain),
     )

@@ -1,14 +1,15 @@
 """All that is in a model: every tensor and every LSTM node, wherever it stands, each under a name of its own."""
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from nplstm.io.onnx.scopes import (
     Program,
     Scope,
     attribute_value,
     called_name,
+    defined_name,
     graphs_of,
     is_standard,
     node_name,
@@ -17,7 +18,7 @@ from nplstm.io.onnx.scopes import (
 )
 from nplstm.io.onnx.tensors import StoredTensor, of_attribute, of_proto, of_sparse
 
-__all__ = ["Names", "all_tensors", "lstm_nodes", "stored_tensor"]
+__all__ = ["Names", "all_graphs", "all_tensors", "lstm_nodes", "other_recurrences", "stored_tensor"]
 
 QUANTIZED = "DynamicQuantizeLSTM"
 """onnxruntime's own operator, which is listed, and refused by name."""
@@ -53,8 +54,35 @@ def stored_tensor(
     return of_proto(proto, path, name, type_name)
 
 
+class Graph(NamedTuple):
+    """A ``GraphProto``, or a ``FunctionProto``."""
+
+    path: str
+    nodes: Any
+    tensors: list[Any]
+    function: tuple[str, str, str] | None
+    """The name of the function that it is, or is in."""
+
+
+def all_graphs(model: Any) -> list[Graph]:
+    """Return every graph and function of a model once."""
+    found = list(_within("", model.graph, None))
+    for function in model.functions:
+        found += _within(f"{function.name[:100]}/", function, defined_name(function))
+    return found
+
+
+def _within(path: str, graph: Any, function: tuple[str, str, str] | None) -> Iterator[Graph]:
+    tensors = [*getattr(graph, "initializer", ()), *getattr(graph, "sparse_initializer", ())]
+    yield Graph(path, graph.node, tensors, function)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for name, inner in graphs_of(attribute):
+                yield from _within(path_within(path, node, name), inner, function)
+
+
 def all_tensors(
-    model: Any, path: str | os.PathLike[str], type_name: Callable[[int], str]
+    graphs: Sequence[Graph], path: str | os.PathLike[str], type_name: Callable[[int], str]
 ) -> dict[str, StoredTensor]:
     """Return initializers and Constant nodes by name; where two have the same, the path stands before the second.
 
@@ -65,15 +93,15 @@ def all_tensors(
     """
     names = Names()
     found: dict[str, StoredTensor] = {}
-    for prefix, graph in _graphs(model):
-        for proto in (*getattr(graph, "initializer", ()), *getattr(graph, "sparse_initializer", ())):
-            own = names.unique(tensor_name(proto), prefix)
+    for graph in graphs:
+        for proto in graph.tensors:
+            own = names.unique(tensor_name(proto), graph.path)
             found[own] = stored_tensor(own, proto, path, type_name)
-        for node in graph.node:
+        for node in graph.nodes:
             if node.op_type == "Constant" and is_standard(node) and node.output:
                 tensor = _constant(node, path, type_name)
                 if tensor is not None:
-                    found[names.unique(node.output[0], prefix)] = tensor
+                    found[names.unique(node.output[0], graph.path)] = tensor
     return found
 
 
@@ -89,22 +117,7 @@ def _constant(node: Any, path: str | os.PathLike[str], type_name: Callable[[int]
     return None
 
 
-def _graphs(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every graph and function once, each with its path."""
-    yield from _within("", model.graph)
-    for function in model.functions:
-        yield from _within(f"{function.name[:100]}/", function)
-
-
-def _within(path: str, graph: Any) -> Iterator[tuple[str, Any]]:
-    yield path, graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for name, inner in graphs_of(attribute):
-                yield from _within(path_within(path, node, name), inner)
-
-
-def lstm_nodes(model: Any, program: Program) -> Iterator[tuple[str, Scope, Any]]:
+def lstm_nodes(model: Any, graphs: Sequence[Graph], program: Program) -> Iterator[tuple[str, Scope, Any]]:
     """Yield each LSTM node with its name and scope; one in a function, for each call of the function.
 
     Raises
@@ -112,7 +125,7 @@ def lstm_nodes(model: Any, program: Program) -> Iterator[tuple[str, Scope, Any]]
     FileFormatError
         If functions call themselves, or come to too much, or a name is there twice.
     """
-    names, holders = Names(), _holders(program)
+    names, holders = Names(), _holders(graphs, program)
     waiting = [Scope.of_graph(program, model.graph)]
     while waiting:
         scope = waiting.pop()
@@ -130,17 +143,29 @@ def _is_lstm(node: Any) -> bool:
     return (node.op_type == "LSTM" and is_standard(node)) or node.op_type == QUANTIZED
 
 
-def _holders(program: Program) -> set[tuple[str, str, str]]:
+def other_recurrences(graphs: Sequence[Graph]) -> str:
+    """Say what a model without an LSTM node may have in the place of one."""
+    operators = {node.op_type for graph in graphs for node in graph.nodes}
+    cells, loops = (sorted(operators & names) for names in ({"GRU", "RNN"}, {"Loop", "Scan"}))
+    if cells:
+        return f", and nodes of the kind {' and '.join(cells)}, which are none"
+    if loops:
+        return f", and a {' and a '.join(loops)}: an LSTM that is computed step by step in one has no node LSTM"
+    return "; an LSTM whose steps were unrolled into other operators has no node LSTM"
+
+
+def _holders(graphs: Sequence[Graph], program: Program) -> set[tuple[str, str, str]]:
     """Return the names of the functions that hold an LSTM, or call one that does."""
     callers: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
     found: list[tuple[str, str, str]] = []
-    for name, function in program.functions.items():
-        for _, graph in _within("", function):
-            for node in graph.node:
-                if called_name(node) in program.functions:
-                    callers.setdefault(called_name(node), []).append(name)
-                elif _is_lstm(node):
-                    found.append(name)
+    for graph in graphs:
+        if graph.function is None:
+            continue
+        for node in graph.nodes:
+            if called_name(node) in program.functions:
+                callers.setdefault(called_name(node), []).append(graph.function)
+            elif _is_lstm(node):
+                found.append(graph.function)
     holders: set[tuple[str, str, str]] = set()
     while found:
         name = found.pop()
