@@ -1,6 +1,6 @@
 """A node of ONNX's operator LSTM as a layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,7 @@ from nplstm.io.onnx.evaluation import Depends, Evaluator, Value
 from nplstm.io.onnx.given import Origin, State, made_at, origin_of, state_of
 from nplstm.io.onnx.scopes import Place, Scope, attribute_value
 
-__all__ = ["LSTMNode", "Outlines", "Readers", "read_all"]
+__all__ = ["LSTMNode", "Outlines", "Readers", "joined"]
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _WEIGHTS = {"R": ("D", "4H", "H"), "W": ("D", "4H", "I"), "B": ("D", "8H"), "P": ("D", "3H")}
@@ -242,6 +242,20 @@ def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array
             raise node.error(node.problem)
     with nodes[0][0].reading() as readers:
         return {name: a for node, suffixes in nodes for name, a in node.read(readers, suffixes).items()}
+
+
+def joined(name: str, options: Mapping[str, Any], placed: Sequence[tuple[LSTMNode, Sequence[str]]]) -> FoundLayer:
+    """Return nodes as one layer; with each, what ends its parameters' names in each direction."""
+    nodes = [node for node, _ in placed]
+    return FoundLayer(
+        name=name,
+        options=options,
+        read=lambda: read_all(placed),
+        dtype=", ".join(sorted({node.dtype for node in nodes})),
+        num_parameters=sum(node.num_parameters for node in nodes),
+        cautions=tuple(f"{node.name}: {caution}" for node in nodes for caution in node.cautions),
+        parts=tuple(node.found() for node in nodes),
+    )
 
 
 def _same(one: Array, other: Array | None) -> bool:

@@ -10,19 +10,19 @@ from hashlib import sha256
 from typing import Any
 
 from nplstm.io.model_file import FoundLayer
-from nplstm.io.onnx.nodes import LSTMNode, read_all
+from nplstm.io.onnx.nodes import LSTMNode, joined
 from nplstm.io.onnx.scopes import tensor_name
-from nplstm.io.saved_layer import options_of
+from nplstm.io.saved_layer import OPTIONS, options_of
 
 __all__ = ["own_layer", "own_metadata"]
 
 _NAME = re.compile(r"lstm(_l\d+)(_reverse)?")
-_OPTIONS, _DIGEST = "nplstm", "nplstm_digest"
+_DIGEST = "nplstm_digest"
 
 
 def own_metadata(model: Any, options: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata of a model that is written: the options, and what tells later that they are about it."""
-    return {**options, _DIGEST: _digest(model, options[_OPTIONS])}
+    return {**options, _DIGEST: _digest(model, options[OPTIONS])}
 
 
 def _digest(model: Any, options: str) -> str:
@@ -42,23 +42,14 @@ def own_layer(nodes: Sequence[LSTMNode], model: Any, metadata: Mapping[str, str]
 
     None if they are not about each other.
     """
-    text = metadata.get(_OPTIONS)
+    text = metadata.get(OPTIONS)
     if text is None or _DIGEST not in metadata or metadata[_DIGEST] != _digest(model, text):
         return None
     options, problem = options_of(text)
     placed = [(node, _suffixes(node, options)) for node in nodes]
     if problem is not None or not nodes or not all(suffixes for _, suffixes in placed):
         return None
-
-    return FoundLayer(
-        name="",
-        options=options,
-        read=lambda: read_all(placed),
-        dtype=", ".join(sorted({node.dtype for node in nodes})),
-        num_parameters=sum(node.num_parameters for node in nodes),
-        cautions=tuple(f"{node.name}: {caution}" for node in nodes for caution in node.cautions),
-        parts=tuple(node.found() for node in nodes),
-    )
+    return joined("", options, placed)
 
 
 def _suffixes(node: LSTMNode, options: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.io.model_file import FoundLayer
 from nplstm.io.onnx.evaluation import Value
-from nplstm.io.onnx.nodes import LSTMNode, Outlines, read_all
+from nplstm.io.onnx.nodes import LSTMNode, Outlines, joined
 from nplstm.io.onnx.open_sizes import OpenSizes
 from nplstm.io.onnx.scopes import Place, Produced, attribute_value
 
@@ -139,13 +139,4 @@ def _stack(chain: Sequence[LSTMNode]) -> FoundLayer:
         "num_layers": len(chain),
     }
     placed = [(node, [f"_l{layer}{end}" for end in node.suffixes]) for layer, node in enumerate(chain)]
-
-    return FoundLayer(
-        name=" + ".join(node.name for node in chain),
-        options=options,
-        read=lambda: read_all(placed),
-        dtype=chain[0].dtype,
-        num_parameters=sum(node.num_parameters for node in chain),
-        cautions=tuple(f"{node.name}: {caution}" for node in chain for caution in node.cautions),
-        parts=tuple(node.found() for node in chain),
-    )
+    return joined(" + ".join(node.name for node in chain), options, placed)
