@@ -497,7 +497,7 @@ def test_a_bar_is_shown_at_a_terminal_only(monkeypatch, capsys):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(command, "import_module", missing)
+    monkeypatch.setattr("nplstm._progress.import_module", missing)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert command._show_progress(items, "measuring") is items
     assert capsys.readouterr().err == "measuring for a few seconds ...\n"

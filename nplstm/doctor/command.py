@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any
 
+from nplstm._progress import terminal_bar
 from nplstm.doctor.examination import examine
 from nplstm.doctor.report import write_report
 
@@ -27,11 +27,7 @@ def doctor(*, as_json: bool = False) -> int:
 
 def _show_progress(items: Sequence[Any], title: str) -> Iterable[Any]:
     """Show a bar while a user waits at a terminal, where tqdm is installed: the doctor has to run without it."""
-    if not sys.stderr.isatty():
-        return items
-    try:
-        bar: Any = import_module("tqdm").tqdm
-    except ImportError:
-        sys.stderr.write(f"{title} for a few seconds ...\n")
+    bar = terminal_bar(f"{title} for a few seconds ...")
+    if bar is None:
         return items
     return bar(items, desc=title, leave=False, dynamic_ncols=True, bar_format="{desc} {percentage:3.0f}% |{bar}|")

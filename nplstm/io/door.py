@@ -8,7 +8,7 @@ from nplstm._shapes import check_size
 from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io.listing import list_layers
-from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile, printable
+from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile, check_ordinary, printable
 
 __all__ = ["choose_layer", "open_file", "read_tensors"]
 
@@ -110,11 +110,8 @@ def _reader(path: str | os.PathLike[str], budget: Budget) -> tuple[str, str]:
     """Return module and name of the reader of a file."""
     from pathlib import Path  # here, because `import nplstm` has no need of it
 
-    where = Path(path)
-    if not where.is_file():  # a pipe or device cannot be read in parts
-        where.stat()
-        raise FileFormatError(f"{path}: not an ordinary file")
-    with where.open("rb") as file:
+    check_ordinary(path)
+    with Path(path).open("rb") as file:
         start = file.read(512)
         if start.startswith(_ZIP):
             from nplstm.io.archive import Archive

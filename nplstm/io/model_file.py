@@ -23,6 +23,7 @@ __all__ = [
     "FoundLayer",
     "ModelFile",
     "TensorInfo",
+    "check_ordinary",
     "damaged",
     "describe",
     "printable",
@@ -176,6 +177,13 @@ class ModelFile(ABC):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+
+def check_ordinary(path: str | os.PathLike[str]) -> None:
+    """Raise unless there is an ordinary file: a pipe or device cannot be read in parts."""
+    if not os.path.isfile(path):  # noqa: PTH113  pathlib takes its time to import
+        os.stat(path)  # noqa: PTH116
+        raise FileFormatError(f"{os.fspath(path)}: not an ordinary file")
 
 
 def printable(text: str) -> str:

@@ -5,18 +5,18 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from nplstm._progress import terminal_bar
 from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError, ShapeError
 from nplstm.io import atomic_write, load, read_tensors, write_tensors
 from nplstm.io.layer_files import check_tensors_format
-from nplstm.io.model_file import MAX_BYTES, damaged, printable
+from nplstm.io.model_file import MAX_BYTES, check_ordinary, damaged, printable
 from nplstm.layers import LSTM
 from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
 from nplstm.steps import check_lengths
@@ -75,11 +75,7 @@ def _width(lstm: LSTM) -> int:
 
 
 def _read_array(path: Path) -> Array:
-    if not path.is_file():
-        path.stat()
-        raise FileFormatError(f"{path}: not an ordinary file")
-    with path.open("rb"):
-        pass
+    check_ordinary(path)
     with damaged(path, "not an array (.npy)", ValueError, TypeError, EOFError, OverflowError, SyntaxError):
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
@@ -171,13 +167,8 @@ def _reserve(file: BinaryIO, size: int) -> None:
 @contextmanager
 def _progress(total: int) -> Generator[Any]:
     """Yield what is told of each piece: a bar while a user waits at a terminal, where tqdm is installed."""
-    if not sys.stderr.isatty():
-        yield _silent
-        return
-    try:
-        bar: Any = import_module("tqdm").tqdm
-    except ImportError:
-        sys.stderr.write(f"{total:,} steps ...{os.linesep}")
+    bar = terminal_bar(f"{total:,} steps ...")
+    if bar is None:
         yield _silent
         return
     with bar(total=total, unit=" steps", unit_scale=True, dynamic_ncols=True) as shown:
