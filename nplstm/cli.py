@@ -15,6 +15,7 @@ from typing import Any
 
 from nplstm._version import __version__
 from nplstm.errors import GradcheckError, NplstmError
+from nplstm.io.layer_files import FORMATS
 from nplstm.io.model_file import MAX_BYTES, printable
 from nplstm.language_model import Settings, commands
 
@@ -134,7 +135,7 @@ def _add_convert(subparsers: Any) -> None:
     _add_model(parser, "source", "IN")
     parser.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors, .npz, .pt or .onnx")
     _add_choice_of_layer(parser)
-    parser.add_argument("--format", choices=("safetensors", "npz", "pt", "onnx"), help="whatever OUT ends in")
+    parser.add_argument("--format", choices=tuple(dict.fromkeys(FORMATS.values())), help="whatever OUT ends in")
     parser.add_argument("--tensors", action="store_true", help="convert every tensor as it is, not one LSTM")
     _add_max_bytes(parser)
 

@@ -16,7 +16,7 @@ from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
 from nplstm.io.archive import Archive, leads_out
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
-from nplstm.io.saved_layer import layers_by_metadata
+from nplstm.io.saved_layer import layers_by_metadata, text_of_json
 
 __all__ = ["NpzFile", "write_npz"]
 
@@ -92,11 +92,7 @@ class NpzFile(ModelFile):
     def _metadata(self) -> dict[str, str]:
         text = self.read(_METADATA)
         del self.tensors[_METADATA]
-        with damaged(
-            self.path, f"{_METADATA!r} is not text", ValueError, TypeError, AttributeError, RecursionError
-        ):
-            found = json.loads(text.tobytes().decode())
-            return {str(key): str(value) for key, value in found.items()}
+        return text_of_json(self.path, repr(_METADATA), text.tobytes())
 
     def close(self) -> None:
         """Let the file go."""

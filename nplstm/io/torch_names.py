@@ -74,9 +74,7 @@ def _layer(
         problem = (
             f"{in_parts!r} is a part of a weight that is pruned or normalised; make it whole in torch, and save"
         )
-    notes: list[str] = []
-    if "recurrent_size" in options:
-        notes.append(f"weight_hh reads {options['recurrent_size']} numbers, not h: hence recurrent_size")
+    R = options.get("recurrent_size")
     return FoundLayer(
         name=prefix,
         options=options,
@@ -84,7 +82,7 @@ def _layer(
         dtype=", ".join(sorted({info.dtype for info in group.values()})),
         num_parameters=sum(info.size for info in group.values()),
         problem=problem,
-        notes=tuple(notes),
+        notes=() if R is None else (f"weight_hh reads {R} numbers, not h: hence recurrent_size",),
     )
 
 
@@ -95,7 +93,7 @@ def _cell_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
         return options, "weight_hr: an LSTMCell has no projection"
     if shapes["weight_hh"][1] != options["hidden_size"]:
         options["recurrent_size"] = shapes["weight_hh"][1]
-    cell, problem = _spec(shapes, "", options["hidden_size"])
+    cell, problem = _spec(shapes, "")
     return options | cell, problem
 
 
@@ -119,11 +117,11 @@ def _stack_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
         options["recurrent_size"] = shapes["weight_hh_l0"][1]
     if bidirectional and layers > 1 and shapes.get("weight_ih_l1", ())[-1:] == (width,):
         options["stacking"] = "independent"  # a layer reads one direction of the layer below, not both
-    cell, problem = _spec(shapes, "_l0", sizes[0])
+    cell, problem = _spec(shapes, "_l0")
     return options | cell, problem
 
 
-def _spec(shapes: Shapes, suffix: str, H: int) -> tuple[dict[str, Any], str | None]:
+def _spec(shapes: Shapes, suffix: str) -> tuple[dict[str, Any], str | None]:
     """Return what the weights say of the cell, and what they leave open."""
     if any(name.startswith("gain_") for name in shapes):
         return {}, "its layer normalisation is one of two kinds, and the weights do not say which"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,9 @@ class Hdf5File(ModelFile):
             self._file.close()
             raise
 
+    @abstractmethod
     def _open(self) -> None:
-        raise NotImplementedError
+        """Set ``_hdf5``, and ``metadata`` where there is some."""
 
     @contextmanager
     def _sound(self) -> Generator[None]:

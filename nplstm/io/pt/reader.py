@@ -16,7 +16,7 @@ from nplstm.io.pt.names import find
 from nplstm.io.pt.stored import ITEMSIZES, Storage, StoredTensor
 from nplstm.io.pt.torch_names import StorageType
 from nplstm.io.pt.values import RefusedError, Value, kind
-from nplstm.io.torch_names import layers_by_name
+from nplstm.io.saved_layer import layers_by_metadata
 
 __all__ = ["Declared", "PickledFile", "refusals"]
 
@@ -112,8 +112,8 @@ class PickledFile(ModelFile):
             return self._stored[name].read(self.budget)
 
     def layers(self) -> list[FoundLayer]:
-        """Return the LSTMs that are in the file, by the names and shapes of its tensors."""
-        return layers_by_name(self.tensors, self.read)
+        """Return the layer that the file says it is; else the LSTMs that its names and shapes show."""
+        return layers_by_metadata(self)
 
     def close(self) -> None:
         """Let the file go."""

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.backends import backend_of
 from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
 
@@ -35,9 +34,8 @@ _ALIGNMENT = 64
 """Where storages begin, so that torch can map them."""
 
 
-def write_pt(path: str | os.PathLike[str], tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """Write arrays, of any backend, as a state dict that ``torch.load`` reads; wholly or not at all."""
-    arrays = {name: backend_of(array).to_numpy(array) for name, array in tensors.items()}
+def write_pt(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write NumPy arrays and text as a state dict that ``torch.load`` reads; wholly or not at all."""
     for name, array in arrays.items():
         if array.dtype.name not in _STORAGES:
             raise ArgumentError(f"tensors: {name!r} is {array.dtype}, which torch's state dicts do not hold")

@@ -5,7 +5,6 @@ All entries are in one folder: ``data.pkl``, the storages by number in ``data/``
 object whose attributes are its parameters, buffers and submodules.
 """
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import BinaryIO
 
 from nplstm.errors import FileFormatError
 from nplstm.io.archive import Archive
-from nplstm.io.model_file import Budget, FoundLayer, damaged
+from nplstm.io.model_file import Budget
 from nplstm.io.pt.machine import Source
 from nplstm.io.pt.names import find, find_in_script
 from nplstm.io.pt.reader import Declared, PickledFile, refusals
 from nplstm.io.pt.stored import Storage
 from nplstm.io.pt.values import RefusedError, Value
 from nplstm.io.pt.write import METADATA
-from nplstm.io.saved_layer import layers_by_metadata
+from nplstm.io.saved_layer import text_of_json
 
 __all__ = ["ScriptFile", "ZipFile", "open_zip"]
 
@@ -100,13 +99,7 @@ class ZipFile(PickledFile):
         """Read the text that nplstm.save puts beside the tensors."""
         entry = f"{self._folder}/{METADATA}"
         if entry in self._archive:
-            with damaged(self.path, f"{METADATA} is not text", ValueError, AttributeError, RecursionError):
-                found = json.loads(self._archive.read_whole(entry))
-                self.metadata = {str(key): str(value) for key, value in found.items()}
-
-    def layers(self) -> list[FoundLayer]:
-        """Return the layer that the file says it is; else the LSTMs that its names and shapes show."""
-        return layers_by_metadata(self)
+            self.metadata = text_of_json(self.path, METADATA, self._archive.read_whole(entry))
 
     def _storage(self, declared: Declared, view: Value) -> Storage:
         entry = f"{self._folder}/data/{declared.key}"
