@@ -656,6 +656,21 @@ def test_the_library_is_asked_for(monkeypatch, tmp_path):
         nplstm.load(path)
 
 
+@pytest.mark.parametrize("to", [[1, 2], "1", 99, None])
+def test_a_cast_to_no_type(tmp_path, to):
+    """An attribute of another kind than it should be, in front of weights and between two nodes."""
+    attributes = {} if to is None else {"to": to}
+    path = write(tmp_path, chained([helper.make_node("Cast", ["w"], ["W"], **attributes)], {"w": weights()["W"]}))
+    with pytest.raises(FileFormatError, match=r"m\.onnx"):
+        nplstm.load(path)
+    between = [
+        helper.make_node("Squeeze", ["Y1", "one"], ["a"]),
+        helper.make_node("Cast", ["a"], ["Z"], **attributes),
+    ]
+    with open_file(write(tmp_path, two_nodes(1, between))) as file:
+        assert [found.parts for found in file.layers()] == [(), ()]
+
+
 GOOD = {
     "one": lambda: one_node(weights(2, peephole=True), direction="bidirectional", clip=1.0),
     "two": lambda: two_nodes(*ARRANGE["reshape by sizes"]),

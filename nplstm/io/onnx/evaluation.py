@@ -235,10 +235,10 @@ class Evaluator:
         if halves and node.op_type in _ROUNDING:
             raise UnsupportedError(f"{what}, which would have to round to bfloat16")
         attributes = {name: self.attribute(name, a) for name, a in scope.attributes_of(node).items()}
-        operator = _as_it_is(node, attributes, inputs) or OPERATORS[node.op_type]
         probing, held = depends is Depends.DATA, self._held
         call = Call(attributes, len(node.output), partial(self._count, what, depends), scope.opset, probing)
         try:
+            operator = _as_it_is(node, attributes, inputs) or OPERATORS[node.op_type]
             with np.errstate(all="ignore"):
                 arrays = _arrays(operator.compute(call, *(value.array for value in inputs)))
         except _ERRORS as error:
