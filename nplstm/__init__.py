@@ -10,11 +10,12 @@
 from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
 from nplstm._version import __version__ as __version__
 from nplstm.cells.spec import CellSpec
-from nplstm.engines import EngineChoice, get_num_threads, set_num_threads, use_engines
+from nplstm.engines import EngineChoice, get_num_threads, set_num_threads, use_engines, use_precision
 from nplstm.errors import (
     ArgumentError,
     BackendError,
     BackendUnavailableError,
+    DeviceError,
     DivergenceError,
     DTypeError,
     FileFormatError,
@@ -69,6 +70,7 @@ __all__ = [
     "CellSpec",
     "ContextConcatenation",
     "DTypeError",
+    "DeviceError",
     "DivergenceError",
     "Embedding",
     "EngineChoice",
@@ -103,4 +105,5 @@ __all__ = [
     "save",
     "set_num_threads",
     "use_engines",
+    "use_precision",
 ]

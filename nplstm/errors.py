@@ -7,6 +7,7 @@
     ├── DTypeError               (TypeError)       an array or option has the wrong element type
     ├── BackendError             (TypeError)       not an array, or arrays of two backends or devices
     ├── BackendUnavailableError  (ImportError)     a backend is not installed, or finds no device
+    ├── DeviceError              (RuntimeError)    a kernel on a GPU could not do its work
     ├── ArgumentError            (ValueError)      an option or argument has a value that means nothing
     ├── StateDictError           (RuntimeError)    a mapping does not fit the parameters
     ├── MissingDependencyError   (ImportError)     an optional package is not installed
@@ -37,6 +38,10 @@ class BackendError(NplstmError, TypeError):
 
 class BackendUnavailableError(NplstmError, ImportError):
     """A backend was asked for that is not installed, or that finds no device."""
+
+
+class DeviceError(NplstmError, RuntimeError):
+    """A kernel on a GPU could not be launched, or gave up: what it computed must not be used."""
 
 
 class ArgumentError(NplstmError, ValueError):

@@ -114,6 +114,25 @@ class Steps:
         t = np.repeat(np.arange(len(self)), self.batch_sizes)
         return np.asarray(self.bounds)[self.lengths[j] - 1 - t] + j
 
+    def rows_before(self, rows: slice, *, reverse: bool) -> tuple[HostIndices, HostIndices, HostIndices]:
+        """For rows of whole steps, find where their sequences were a step before, in the order of processing.
+
+        Returns
+        -------
+        places : shape (n,)
+            The row of the step before; any row for a sequence that begins here.
+        begins, sequences : shape (m,)
+            The rows of those that begin, counted from the first of ``rows``; and which they are.
+        """
+        t = np.repeat(np.arange(len(self)), self.batch_sizes)[rows] + (1 if reverse else -1)
+        j = self.sequences[rows]
+        sizes = np.concatenate(
+            [self.batch_sizes, [0]]
+        )  # a step before the first has nobody, as one after the last
+        inside = j < sizes[t]
+        begins = np.flatnonzero(~inside)
+        return np.where(inside, self.offsets[t] + j, 0), begins, j[begins]
+
     @property
     def sequences(self) -> HostIndices:
         """Each row's sequence, (N,)."""

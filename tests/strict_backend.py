@@ -6,12 +6,13 @@ backends, or lets float64 creep in, fails here as it would fail, or be slow, on 
 """
 
 import operator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from nplstm.backends import register
-from nplstm.backends._base import Backend
+from nplstm.backends._cuda import Cuda, CudaBackend
 from nplstm.backends._numpy import draw, require_numpy_generator
 
 # What the shared code may use; tests/test_backends.py compares it with CuPy's namespace where CuPy is installed.
@@ -39,7 +40,7 @@ class StrictArray:
         raise StrictTypeError("implicit conversion to a NumPy array")
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"shape", "dtype", "ndim", "size"}:
+        if name in {"shape", "dtype", "ndim", "size", "strides"}:
             return getattr(self._values, name)
         if name == "T":
             return StrictArray(self._values.T)
@@ -149,13 +150,19 @@ class StrictNamespace:
         return _UFunc(found) if isinstance(found, np.ufunc) else _wrapped(found)
 
 
-class StrictBackend(Backend):
-    """NumPy behind CuPy's rules."""
+class StrictBackend(CudaBackend):
+    """NumPy behind CuPy's rules, and kernels on the CPU."""
 
     name = "strict"
     xp: Any = StrictNamespace()
     float_dtypes = ("float16", "float32", "float64")
     device = "strict:0"
+
+    @cached_property
+    def cuda(self) -> Cuda:
+        from cuda_on_cpu import CudaOnCpu
+
+        return CudaOnCpu()
 
     def is_array(self, value: object) -> bool:
         return isinstance(value, StrictArray)

@@ -11,11 +11,11 @@ import nplstm
 PUBLIC = """
     Activation AttentionReadout CellSpec ContextConcatenation HiddenTransform Projection TransformGradients
     LSTM SGD Adam AdamW ArgumentError BackendError BackendUnavailableError DTypeError
-    DivergenceError Embedding FileFormatError GradcheckError JoinedParameters LSTMCell Linear
+    DeviceError DivergenceError Embedding FileFormatError GradcheckError JoinedParameters LSTMCell Linear
     MissingDependencyError NplstmError PackedSequence Parameters ShapeError StateDictError
     clip_grad_norm clip_grad_value cross_entropy gradcheck huber_loss load mse_loss pack_padded_sequence
     pack_sequence pad_packed_sequence pad_sequence read_tensors save
-    EngineChoice Stream get_num_threads set_num_threads use_engines
+    EngineChoice Stream get_num_threads set_num_threads use_engines use_precision
 """.split()
 
 

@@ -16,7 +16,9 @@ from nplstm.cells.spec import CellSpec
 from nplstm.engines._numpy import NumpyEngine
 from nplstm.engines.base import Engine, Lane, Request
 from nplstm.engines.compiled import CompiledEngine
+from nplstm.engines.cuda import FusedEngine, PersistentEngine
 from nplstm.engines.plain import PlainEngine
+from nplstm.engines.precision import allowed_precision, use_precision
 from nplstm.engines.threads import get_num_threads, set_num_threads
 from nplstm.errors import ArgumentError
 
@@ -26,15 +28,20 @@ __all__ = [
     "Lane",
     "Request",
     "allowed_engines",
+    "allowed_precision",
     "engine_refusals",
     "find_engine",
     "get_num_threads",
     "set_num_threads",
     "use_engines",
+    "use_precision",
 ]
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (CompiledEngine(), NumpyEngine(), PlainEngine())}
-"""By name, the fastest first."""
+_ENGINES: dict[str, Engine] = {
+    engine.name: engine
+    for engine in (CompiledEngine(), NumpyEngine(), PersistentEngine(), FusedEngine(), PlainEngine())
+}
+"""By name, for each backend the fastest first."""
 
 
 class EngineChoice(NamedTuple):
@@ -54,9 +61,12 @@ class EngineChoice(NamedTuple):
     name: str
     refused: dict[str, str]
     """By name of a faster engine, why it does not run the call."""
+    notes: tuple[str, ...] = ()
+    """How the engine runs it, where there is a choice."""
 
     def __str__(self) -> str:
-        return "\n".join([self.name, *(f"  not {name}: {reason}" for name, reason in self.refused.items())])
+        refused = (f"  not {name}: {reason}" for name, reason in self.refused.items())
+        return "\n".join([self.name, *(f"  {note}" for note in self.notes), *refused])
 
 
 def _named(argument: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,11 +89,12 @@ def use_engines(*names: str) -> Generator[None]:
     """Let calls within the context use these engines alone, tried in the order given.
 
     By default all are tried, the fastest first, or those that the environment variable NPLSTM_ENGINES names,
-    separated by commas.
+    separated by commas. An engine that has not been verified on the hardware it is for is not among all: it is tried
+    where it is named.
 
     Parameters
     ----------
-    *names : {"compiled", "numpy", "plain"}
+    *names : {"compiled", "numpy", "persistent", "fused", "plain"}
 
     Raises
     ------
@@ -109,22 +120,32 @@ def use_engines(*names: str) -> Generator[None]:
 
 def allowed_engines() -> tuple[str, ...]:
     """Return the names of the engines that may be used here, in the order in which they are tried."""
-    return _allowed.get() or _from_environment() or tuple(_ENGINES)
+    return _named_engines() or tuple(_ENGINES)
+
+
+def _named_engines() -> tuple[str, ...]:
+    """Return those that were asked for by name."""
+    return _allowed.get() or _from_environment()
 
 
 def engine_refusals() -> dict[str, str]:
-    """Return by name of each engine why it would not run a standard LSTM on NumPy here; empty where it would."""
+    """Return by name of each engine for NumPy why it would not run a standard LSTM here; empty where it would."""
     standard = Request("numpy", CellSpec())
-    return {name: engine.refusal(standard) for name, engine in _ENGINES.items()}
+    return {name: engine.refusal(standard) for name, engine in _ENGINES.items() if engine.serves("numpy")}
 
 
 def find_engine(request: Request) -> tuple[Engine, EngineChoice]:
     """Return the first engine that does not refuse."""
     refused: dict[str, str] = {}
-    for name in allowed_engines():
-        reason = _ENGINES[name].refusal(request)
+    named = _named_engines()
+    names = named or tuple(name for name, engine in _ENGINES.items() if engine.serves(request.backend))
+    for place, name in enumerate(names):
+        engine, asked = _ENGINES[name], request._replace(others=names[place + 1 :])
+        reason = engine.refusal(asked)
+        if not reason and not named and not engine.verified:
+            reason = f"it has not been verified on a GPU: nplstm.use_engines({name!r}, 'plain') takes it"
         if not reason:
-            return _ENGINES[name], EngineChoice(name, refused)
+            return engine, EngineChoice(name, refused, tuple(engine.notes(asked)))
         refused[name] = reason
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
     raise ArgumentError(f"use_engines: none of those allowed runs this call ({reasons})")

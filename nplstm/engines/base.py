@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
+from nplstm.backends._cuda import Cuda
 from nplstm.cells.spec import CellSpec
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
@@ -26,6 +27,13 @@ class Request(NamedTuple):
     recurrent_given: bool = False  # whether r_0 stands in the place of h_0
     training: bool = False  # whether masks are drawn
     streams_residual: bool = False  # step by step, with layers that add their input to their output
+    dtype: str = "float32"
+    hidden: tuple[int, ...] = ()  # H of each layer
+    directions: int = 1
+    batch: int = 1
+    precision: str = "float32"  # what the products of float32 arrays may be rounded to
+    cuda: Cuda | None = None  # the device of the arrays, where kernels of our own reach them
+    others: tuple[str, ...] = ()  # the engines that would be asked next
 
     @property
     def variant(self) -> str:
@@ -97,16 +105,27 @@ class Engine(ABC):
 
     name: str
 
+    verified: bool = True
+    """Whether it has run on the hardware that it is for: if not, it runs what it is asked for by name alone."""
+
+    def serves(self, backend: str) -> bool:
+        """Tell whether it is for arrays of that backend at all."""
+        return backend == "numpy"
+
     @abstractmethod
     def refusal(self, request: Request) -> str:
         """Say why this engine does not run the request; empty if it does."""
+
+    def notes(self, request: Request) -> list[str]:
+        """Say what there is to say about how it runs the request."""
+        return []
 
     @abstractmethod
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
 
-    def runs_together(self, widths: list[int], steps: Steps) -> bool:
-        """Tell whether ``forward_stack`` is faster for layers of these widths than one after the other."""
+    def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
+        """Tell whether ``forward_stack`` is faster for layers of these widths on ``x`` than one after the other."""
         return False
 
     def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
@@ -118,6 +137,16 @@ class Engine(ABC):
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
     ) -> list[SequenceGradients]:
         """Return the gradients of each lane, given those of its outputs and of its final state."""
+
+    def backward_stack(
+        self, grad_output: Array | None, grad_final: list[State], tapes: list[Any]
+    ) -> list[SequenceGradients]:
+        """Return the gradients of layers of which each reads the output of the one below; of x in the lowest alone."""
+        results: list[SequenceGradients] = []
+        for final, tape in zip(grad_final[::-1], tapes[::-1], strict=True):
+            results += self.backward(None if grad_output is None else [grad_output], [final], [tape])
+            grad_output = results[-1].x
+        return results[::-1]
 
     @abstractmethod
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:

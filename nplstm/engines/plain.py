@@ -17,6 +17,10 @@ class PlainEngine(Engine):
 
     name = "plain"
 
+    def serves(self, backend: str) -> bool:
+        """Serve all."""
+        return True
+
     def refusal(self, request: Request) -> str:
         """Refuse nothing."""
         return ""

@@ -173,11 +173,15 @@ class Recurrent(Module):
         batch = None if batch_size is None else check_size("batch_size", batch_size)
         return Stream(definition, batch, hx)
 
-    def engine_for(self, *, training: bool = False, recurrent_given: bool = False) -> EngineChoice:
+    def engine_for(
+        self, batch_size: int = 1, *, training: bool = False, recurrent_given: bool = False
+    ) -> EngineChoice:
         """Say which engine runs a call, and why no faster one does.
 
         Parameters
         ----------
+        batch_size : int
+            B, on which the choice depends on a GPU.
         training : bool
             Ask about ``record`` in training, where masks are drawn.
         recurrent_given : bool
@@ -186,7 +190,8 @@ class Recurrent(Module):
         Returns
         -------
         EngineChoice
-            With ``name``, and ``refused``: by name of a faster engine, the reason. Printed, both in words.
+            With ``name``, ``notes`` on how it is run, and ``refused``: by name of a faster engine, the reason. Printed,
+            all in words.
 
         Examples
         --------
@@ -197,4 +202,6 @@ class Recurrent(Module):
           not compiled: it runs the standard LSTM, and there is peephole
           not numpy: it runs the standard LSTM, and there is peephole
         """
-        return find_engine(request_of(self._layer(), recurrent_given=recurrent_given, training=training))[1]
+        batch = check_size("batch_size", batch_size)
+        asked = request_of(self._layer(), recurrent_given=recurrent_given, training=training, batch=batch)
+        return find_engine(asked)[1]

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, cast
 from nplstm._shapes import check_triple
 from nplstm._typing import Array, DType
 from nplstm.backends import Backend, check_arrays
+from nplstm.backends._cuda import CudaBackend
 from nplstm.cells.spec import CellSpec
-from nplstm.engines import Engine, Request, allowed_engines, find_engine
+from nplstm.engines import Engine, Request, allowed_engines, allowed_precision, find_engine
 from nplstm.engines.checkpoint import Checkpointed
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers.context import ContextReader
@@ -42,22 +43,31 @@ class Layer(NamedTuple):
     dtype: DType
 
 
-def request_of(definition: Layer, *, recurrent_given: bool, training: bool) -> Request:
+def request_of(definition: Layer, *, recurrent_given: bool, training: bool, batch: int = 1) -> Request:
     """Say what is to be run."""
+    structure, backend = definition.structure, definition.backend
     return Request(
-        definition.backend.name,
+        backend.name,
         definition.cell,
         definition.transform,
-        definition.structure.proj_size,
+        structure.proj_size,
         recurrent_given,
         training,
+        dtype=str(definition.dtype),
+        hidden=structure.hidden_sizes,
+        directions=structure.directions,
+        batch=batch,
+        precision=allowed_precision(),
+        cuda=backend.cuda if isinstance(backend, CudaBackend) else None,
     )
 
 
-def engine_of(definition: Layer, *, recurrent_given: bool, training: bool) -> Engine:
+def engine_of(definition: Layer, *, recurrent_given: bool, training: bool, batch: int = 1) -> Engine:
     """Find the engine; asked once, until the parameters are replaced."""
     key = f"engine {allowed_engines()} {recurrent_given} {training}"
-    asked = partial(request_of, definition, recurrent_given=recurrent_given, training=training)
+    if isinstance(definition.backend, CudaBackend):  # there, sizes decide as well
+        key += f" {batch} {allowed_precision()} {definition.backend.current_device()}"
+    asked = partial(request_of, definition, recurrent_given=recurrent_given, training=training, batch=batch)
     return definition.parameters.derived(key, lambda: find_engine(asked()))[0]
 
 
@@ -105,7 +115,8 @@ def run(
         raise ArgumentError(
             "checkpoint_every: the recurrent input was given in the place of h_0, and is not a state"
         )
-    engine = engine_of(definition, recurrent_given=recurrent, training=rng is not None)
+    training = rng is not None
+    engine = engine_of(definition, recurrent_given=recurrent, training=training, batch=layout.steps.batch)
     if every is not None:
         engine = Checkpointed(engine, every)
     result = stack_forward(

@@ -67,8 +67,8 @@ def stack_forward(
 ) -> StackOutput:
     """Run all layers on ``x`` (N, I); ``masks`` as in the tape, with none for layer 0."""
     widths = [directions[0].h.shape[1] for directions in initial]
-    plain = len(wiring.directions) == 1 and not wiring.residual and all(m is None for row in masks for m in row)
-    if plain and engine.runs_together(widths, steps):
+    plain = _plain(wiring, masks)
+    if plain and engine.runs_together(x, widths, steps):
         lanes = _column(x, initial, recurrences, wiring)
         results = engine.forward_stack(lanes, steps, record=record)
         tape = StackTape(wiring, engine, [[tape] for _, tape in results], masks) if record else None
@@ -98,6 +98,11 @@ def stack_forward(
     return StackOutput(joined, outputs, final, StackTape(wiring, engine, tapes, masks) if record else None)
 
 
+def _plain(wiring: Wiring, masks: list[list[Array | None]]) -> bool:
+    """Tell whether each layer reads the output of the one below as it is, in one direction."""
+    return len(wiring.directions) == 1 and not wiring.residual and all(m is None for row in masks for m in row)
+
+
 def _column(
     x: Array, initial: list[list[State]], recurrences: list[list[Recurrence]], wiring: Wiring
 ) -> list[Lane]:
@@ -114,6 +119,10 @@ def stack_backward(
 ) -> StackGradients:
     """Run all layers back; ``grad_outputs`` (N, P) for each direction, ``grad_final`` like the final states."""
     wiring = tape.wiring
+    if _plain(wiring, tape.masks):
+        given, final = None if grad_outputs is None else grad_outputs[0], [states[0] for states in grad_final]
+        column = tape.engine.backward_stack(given, final, [tapes[0] for tapes in tape.sequences])
+        return StackGradients(column[0].x, [[result] for result in column])
     grads = grad_outputs  # of each direction's output
     results: list[list[SequenceGradients]] = []
     below: list[Array] = []

@@ -47,7 +47,7 @@ class Stream:
         self._layout = PaddedLayout.of_lengths(
             definition.backend, 1, batch, None, batch_first=False, batched=batch_size is not None
         )
-        request = request_of(definition, recurrent_given=False, training=False)
+        request = request_of(definition, recurrent_given=False, training=False, batch=batch)
         request = request._replace(streams_residual=bool(structure.wiring.residual))
         engine, self.engine = cast("tuple[Any, EngineChoice]", find_engine(request))
         recurrences = [recurrence_of(definition, layer, 0) for layer in range(structure.layers)]

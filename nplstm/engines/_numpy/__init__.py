@@ -35,7 +35,7 @@ class NumpyEngine(Engine):
 
         return numpy_forward(lanes, steps, record=record)
 
-    def runs_together(self, widths: list[int], steps: Steps) -> bool:
+    def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
         """Tell whether the layers are small, of one size, and the sequences of one length."""
         from nplstm.engines._numpy.diagonal import worth_a_diagonal
 

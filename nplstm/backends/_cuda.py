@@ -1,0 +1,100 @@
+"""What runs kernels of our own on a CUDA device, in a few members: CuPy's part is in ``_cupy``.
+
+A kernel takes one structure by value, whose addresses come from ``Cuda.address``: nothing about a launch is sent to
+the device ahead of it, so a launch never waits.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from nplstm._typing import Array
+from nplstm.backends._base import Backend
+
+__all__ = ["Cuda", "CudaBackend", "Device", "HostWord", "Kernel"]
+
+
+class Device(NamedTuple):
+    """What a plan for a launch needs to know of a device."""
+
+    name: str
+    capability: tuple[int, int]  # 9, 0 for Hopper
+    multiprocessors: int
+    block_memory: int  # bytes of shared memory that one block may have
+
+
+class HostWord(NamedTuple):
+    """A 32-bit word in the host's memory that a kernel can write to."""
+
+    value: Any  # a NumPy array, shape (1,), uint32: reading it waits for nothing
+    address: int
+
+
+class Kernel(ABC):
+    """A compiled kernel on one device."""
+
+    @abstractmethod
+    def launch(
+        self, grid: tuple[int, int], threads: int, arguments: Any, *, block_memory: int = 0, together: bool = False
+    ) -> None:
+        """Put a launch into the current stream.
+
+        Parameters
+        ----------
+        grid : tuple of two ints
+            Blocks.
+        threads : int
+            In a block.
+        arguments : numpy.ndarray, shape (1,), of a structured type
+            The kernel's one parameter.
+        block_memory : int
+            Bytes of shared memory for each block.
+        together : bool
+            All blocks have to run at once: it is an error if the device cannot hold them.
+        """
+
+    @abstractmethod
+    def resident(self, threads: int, block_memory: int) -> int:
+        """Return how many blocks of that kind a multiprocessor holds at once."""
+
+
+class Cuda(ABC):
+    """A CUDA device as the engines see it."""
+
+    @abstractmethod
+    def device(self) -> Device:
+        """Describe the current device."""
+
+    @abstractmethod
+    def kernel(self, code: str, name: str, options: tuple[str, ...]) -> Kernel:
+        """Compile a kernel for the current device, once."""
+
+    @abstractmethod
+    def address(self, array: Array) -> int:
+        """Return where an array's first element is."""
+
+    @abstractmethod
+    def stream(self) -> tuple[int, int]:
+        """Tell the current device and stream from all others."""
+
+    @abstractmethod
+    def host_word(self) -> HostWord:
+        """Make a word that kernels can write to, with value 0."""
+
+    @abstractmethod
+    def products(self, *, tf32: bool) -> AbstractContextManager[None]:
+        """Return a context in which the library's products of float32 arrays are rounded to TF32, or are exact."""
+
+    @abstractmethod
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """Return what repeats the launches that a call of ``launches`` makes, at the cost of one."""
+
+
+class CudaBackend(Backend):
+    """An array library whose arrays live where kernels of our own can reach them."""
+
+    @property
+    @abstractmethod
+    def cuda(self) -> Cuda:
+        """The device."""

@@ -1,0 +1,71 @@
+"""The structures that the kernels take, as NumPy types: field by field as in ``kernels/*.cu``.
+
+Addresses are 64-bit integers. A kernel's argument is one element of such a type, sent along with the launch.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from nplstm.engines.cuda.plan import MAX_LANES
+
+__all__ = ["BACKWARD", "BACKWARD_STEP", "FORWARD", "FORWARD_STEP", "STREAM_STEP", "made"]
+
+_ADDRESS, _LONG, _INT, _WORD = np.uint64, np.int64, np.int32, np.uint32
+
+
+def _structure(*fields: tuple[str, Any]) -> np.dtype[np.void]:
+    return np.dtype([(name, kind) for names, kind in fields for name in names.split()], align=True)
+
+
+FORWARD_STEP = _structure(
+    ("product gates bias h c out cells", _ADDRESS),
+    ("out_stride", _LONG),
+    ("n H", _INT),
+)
+
+BACKWARD_STEP = _structure(
+    ("grad_out grad_h grad_c gates cells before c_0 grad_a", _ADDRESS),
+    ("grad_stride", _LONG),
+    ("began n H", _INT),
+)
+
+STREAM_STEP = _structure(
+    ("weight_ih weight_hh bias x h h_next c y", _ADDRESS),
+    ("B I H", _INT),
+)
+
+_BOARD = _structure(("numbers flags", _ADDRESS))
+
+_SHAPE = _structure(
+    ("bounds status", _ADDRESS),
+    ("T first steps B H tiles blocks ring rows width", _INT),
+    ("base patience", _WORD),
+)
+
+_FORWARD_LANE = _structure(
+    ("weight_hh weight_ih bias gates h c out cells", _ADDRESS),
+    ("out_stride gates_from", _LONG),
+    ("own leader", _BOARD),
+    ("follower", _ADDRESS),
+    ("reverse given", _INT),
+)
+
+_BACKWARD_LANE = _structure(
+    ("weight_hh weight_ih grad_out gates cells c_0 grad_a grad_h grad_c", _ADDRESS),
+    ("grad_stride grad_a_from", _LONG),
+    ("own leader", _BOARD),
+    ("follower", _ADDRESS),
+    ("reverse", _INT),
+)
+
+FORWARD = np.dtype([("shape", _SHAPE), ("lane", _FORWARD_LANE, (MAX_LANES,))], align=True)
+BACKWARD = np.dtype([("shape", _SHAPE), ("lane", _BACKWARD_LANE, (MAX_LANES,))], align=True)
+
+
+def made(kind: np.dtype[np.void], **values: Any) -> Any:
+    """Return one element of a structure, shape (1,); what is not named is zero, and None is the null address."""
+    arguments = np.zeros(1, kind)
+    for name, value in values.items():
+        arguments[name] = 0 if value is None else value
+    return arguments

@@ -1,0 +1,82 @@
+"""What the blocks of a persistent launch tell each other by: one buffer for each stream.
+
+Launches of one stream come one after the other, so they can share it. Flags only grow, from launch to launch: a flag
+that an earlier one left behind says less than any that this one waits for, and nothing has to be cleared in between.
+"""
+
+from threading import Lock
+from typing import Any, NamedTuple
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.backends._cuda import Cuda
+from nplstm.engines.cuda.lanes import cuda_of
+from nplstm.errors import DeviceError
+
+__all__ = ["Board", "Posts", "board_of"]
+
+_LAST = 2**30
+"""Flags start over from zero before they come near to where a 32-bit difference changes its sign."""
+
+
+class Posts(NamedTuple):
+    """What one launch is given of a board: by lane."""
+
+    numbers: list[int]  # addresses
+    flags: list[int]
+    base: int  # below every flag that the launch raises, and not below any that stands
+    status: int
+
+
+class Board:
+    """The buffer of one stream."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self.lock = Lock()  # held from taking the numbers of a launch until it is in the stream
+        self._cuda = cuda
+        self._numbers: Array | None = None
+        self._flags: Array | None = None
+        self._base = 0
+        self._status = cuda.host_word()
+
+    def check(self) -> None:
+        """Raise if a launch before this one gave up."""
+        step = int(self._status.value[0])
+        if step:
+            self._status.value[0] = 0
+            raise DeviceError(
+                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which are NaN "
+                f"from there on, must not be used: its blocks did not run at once, or one of them died; "
+                f"nplstm.use_engines('fused', 'plain') runs without waiting"
+            )
+
+    def posts(self, like: Array, lanes: int, bytes_each: int, flags_each: int, steps: int) -> Posts:
+        """Return room for a launch of so many steps; the lock must be held."""
+        xp = namespace(like)
+        if self._numbers is None or self._numbers.size < lanes * bytes_each:
+            self._numbers = xp.empty((lanes * bytes_each,), dtype="uint8")
+        if self._flags is None or self._flags.size < lanes * flags_each or self._base > _LAST:
+            self._flags, self._base = xp.zeros((lanes * flags_each,), dtype="uint32"), 0
+        base = self._base
+        self._base += steps + 2
+        numbers, flags = self._cuda.address(self._numbers), self._cuda.address(self._flags)
+        return Posts(
+            [numbers + k * bytes_each for k in range(lanes)],
+            [flags + 4 * k * flags_each for k in range(lanes)],
+            base,
+            self._status.address,
+        )
+
+
+_boards: dict[tuple[Any, ...], Board] = {}
+_boards_lock = Lock()
+
+
+def board_of(array: Array) -> Board:
+    """Return the board of the current stream."""
+    cuda = cuda_of(array)
+    key = (id(cuda), *cuda.stream())
+    with _boards_lock:
+        if key not in _boards:
+            _boards[key] = Board(cuda)
+        return _boards[key]

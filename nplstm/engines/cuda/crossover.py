@@ -1,0 +1,96 @@
+"""When to run a whole sequence in one launch, and when step by step: by the model of ``plan``."""
+
+from nplstm._typing import Array
+from nplstm.engines.base import Request
+from nplstm.engines.cuda.lanes import CudaTape, cuda_of
+from nplstm.engines.cuda.persistent import arithmetic_of, unfit
+from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, find_plan
+from nplstm.steps import Steps
+
+__all__ = ["describe", "fused_step", "refusal", "worth_a_chain", "worth_a_launch_back"]
+
+_RATE = {"float32": 40e6, "tf32": 250e6, "float16": 450e6, "bfloat16": 450e6}
+"""Operations in a microsecond that the library's product comes to at these sizes."""
+
+_CALLS = 20.0
+"""Microseconds that it takes Python to ask for a step: a product and a launch."""
+
+
+def fused_step(problem: Problem) -> float:
+    """Model a step that is two calls, in microseconds: Python asks for the next one while the device is at this."""
+    operations = 8 * problem.batch * problem.hidden**2
+    weights = 16 * problem.hidden**2 / 3500e3  # bytes, by bytes in a microsecond
+    return problem.lanes * max(_CALLS, 6 + weights + operations / _RATE[problem.precision])
+
+
+def refusal(request: Request, precision: str) -> str:
+    """Say why a launch for whole sequences does not run the request; empty if it does."""
+    assert request.cuda is not None
+    device = request.cuda.device()
+    if device.capability < (8, 0):
+        return f"it needs a device of compute capability 8.0, and {device.name} has {device.capability}"
+    for problem in _problems("forward", request, precision):
+        plan = find_plan(problem, device)
+        if plan is None:
+            return unfit(problem, device)
+        if "fused" in request.others and plan.step > fused_step(problem):
+            return f"step by step is faster by the model: {fused_step(problem):.1f} us a step, and here {plan.step:.1f}"
+    return ""
+
+
+def describe(request: Request, precision: str) -> list[str]:
+    """Say how launches are cut into blocks."""
+    assert request.cuda is not None
+    device = request.cuda.device()
+    lines: list[str] = []
+    directions: tuple[Direction, Direction] = ("forward", "backward")
+    for direction in directions:
+        for layer, problem in enumerate(_problems(direction, request, precision)):
+            plan = find_plan(problem, device)
+            worth = plan is not None and plan.step <= fused_step(problem)
+            how = _described(plan, problem) if plan and (worth or direction == "forward") else "step by step"
+            lines.append(f"layer {layer} {direction}, B={problem.batch}: {how}")
+    return lines
+
+
+def worth_a_launch_back(tapes: list[CudaTape]) -> bool:
+    """Tell whether the way back fits into a launch, and is faster so."""
+    tape = tapes[0]
+    problem = _problem("backward", tape.x, tape.precision, tape.out.shape[1], tape.steps, len(tapes), led=False)
+    plan = find_plan(problem, cuda_of(tape.x).device())
+    return plan is not None and plan.step <= fused_step(problem)
+
+
+def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[int], steps: Steps) -> bool:
+    """Tell whether layers fit into one launch, each a step behind the one it reads, and are faster so."""
+    layers, H = len(widths), widths[0]
+    if not 1 < layers <= MAX_LANES or set(widths) != {H} or steps.batch == 0:
+        return False
+    device = cuda_of(x).device()
+    chain = find_plan(_problem(direction, x, precision, H, steps, layers, led=True), device)
+    single = find_plan(_problem(direction, x, precision, H, steps, 1, led=False), device)
+    if chain is None:
+        return False
+    return single is None or (len(steps) + layers - 1) * chain.step < layers * len(steps) * single.step
+
+
+def _problem(
+    direction: Direction, x: Array, precision: str, hidden: int, steps: Steps, lanes: int, *, led: bool
+) -> Problem:
+    return Problem(direction, arithmetic_of(x.dtype, precision), steps.batch, hidden, lanes, led)
+
+
+def _problems(direction: Direction, request: Request, precision: str) -> list[Problem]:
+    """Return what each layer comes to, one after the other."""
+    return [
+        Problem(direction, precision, request.batch, hidden, request.directions, False)
+        for hidden in request.hidden
+    ]
+
+
+def _described(plan: Plan, problem: Problem) -> str:
+    tile = plan.tile
+    return (
+        f"{plan.blocks} blocks of {tile.units(problem.direction)} cells for each {tile.rows} sequences and direction, "
+        f"{plan.step:.1f} us a step by the model"
+    )

@@ -1,0 +1,165 @@
+// The way back through whole sequences in one launch. How blocks share the work is in persistent.cuh.
+//
+// Reference: sequence.py (sequence_backward) over cells/lstm.py (lstm_cell_backward).
+// Axes as in persistent_forward.cu. "Steps" are those of the way back, from each sequence's end; what is sent is
+// d loss / d a of a step, its 4H numbers in the order of cells, the four gates of one side by side.
+//
+//     grad_h_t = grad_out_t + grad_a_{t+1} W_hh (+ grad_a_t of the leader, the layer above, times its W_ih)
+//     grad_a_t, grad_c_{t-1} = cell_backward(grad_h_t, grad_c_t)
+#define OUTPUTS_PER_CELL 1
+#include "persistent.cuh"
+
+struct BackwardLane {
+    const STORED* weight_hh;  // (4H, H)
+    const STORED* weight_ih;  // (4H, H)  the leader's, or null
+    const STORED* grad_out;   // (N, H)   rows `grad_stride` apart; or null
+    const STORED* gates;      // (N, 4H)
+    const real* cells;        // (N, H)
+    const STORED* c_0;        // (B, H)
+    STORED* grad_a;           // (N, 4H)  receives d loss / d a_t, from row `grad_a_from` on
+    STORED* grad_h;           // (B, H)   of the state after the steps, then of that before them
+    real* grad_c;             // (B, H)
+    long long grad_stride, grad_a_from;
+    Board own, leader;
+    const u32* follower;
+    int reverse;              // the forward pass ran from the last step to the first
+};
+
+struct Backward {
+    Shape shape;
+    BackwardLane lane[MAX_LANES];
+};
+
+struct BackwardState {
+    real grad_h[PASSES][OWN];  // of sequences that the steps have not come to, or have left
+    real grad_c[PASSES][OWN];
+    bool began[PASSES][OWN];   // whether the last step was one of this sequence's
+};
+
+struct Recorded {  // what a step needs of the forward pass
+    Gates gate;
+    real c, before, grad_out;
+};
+
+__device__ __forceinline__ void send_gates(const Shape& shape, const Board& own, int state, int row, int cell, Gates grad)
+{
+    sent* place = own.numbers + slot(shape, state) + (size_t)row * shape.width + 4 * cell;
+    send(place, to_sent(grad.i));
+    send(place + 1, to_sent(grad.f));
+    send(place + 2, to_sent(grad.g));
+    send(place + 3, to_sent(grad.o));
+}
+
+__device__ __forceinline__ real sum_of(const Place& p, const float* sums, int column, int unit)
+{
+    real total = 0;
+    for (int w = 0; w < adding(p); ++w) total += take(sums + (w * PASS_ROWS + column) * SUM_STRIDE + unit);
+    return total;
+}
+
+__device__ __forceinline__ Recorded recorded(const BackwardLane& lane, int H, int row, int cell, Rows rows, Rows earlier)
+{
+    const long long here = rows.first + row;
+    Recorded r;
+    r.gate = load_gates(lane.gates + here * 4 * H, cell, H);
+    r.c = load(lane.cells + here * H + cell);
+    r.before = earlier.has(row) ? load(lane.cells + (earlier.first + row) * H + cell)
+                                : load_real(lane.c_0 + (size_t)row * H + cell);
+    r.grad_out = lane.grad_out ? load_real(lane.grad_out + here * lane.grad_stride + cell) : (real)0;
+    return r;
+}
+
+// A wait was given up: what was not computed must not look like numbers.
+__device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place& p, Own own, int from)
+{
+    give_up(shape, from);
+    const real nan = not_a_number();
+    const int cell = p.first_cell + own.unit;
+    for (int s = from; s < shape.first + shape.steps; ++s) {
+        const Rows rows = rows_of(shape, lane.reverse ? s : shape.T - 1 - s);
+        own.each(p, [&](int, int, int row) {
+            if (cell < shape.H && rows.has(row))
+                store_gates(lane.grad_a + (rows.first - lane.grad_a_from + row) * 4 * shape.H, cell, shape.H,
+                            Gates{nan, nan, nan, nan});
+        });
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(const __grid_constant__ Backward backward)
+{
+    const Shape& shape = backward.shape;
+    const BackwardLane& lane = backward.lane[blockIdx.y / shape.tiles];
+    const int H = shape.H;
+    const Place p = place_of(blockIdx.y % shape.tiles, 4 * H, lane.leader.numbers);
+    const Own own;
+    const int cell = p.first_cell + own.unit;
+    const bool is_cell = cell < H;
+    float* sums = (float*)block_memory();
+
+    Weights weights;
+    weights.fill(p, block_memory() + SUMS * sizeof(float), [&](int m, int g, int k) {
+        const int of = p.first_cell + m, number = (g < p.led ? g : g - p.led) * GROUP + k;
+        const STORED* weight = g < p.led ? lane.weight_ih : lane.weight_hh;
+        return of < H && number < 4 * H ? load_real(weight + (size_t)(number % 4 * H + number / 4) * H + of) : (real)0;
+    });
+
+    BackwardState state;
+    own.each(p, [&](int pass, int o, int row) {
+        const bool real_one = is_cell && row < shape.B;
+        state.grad_h[pass][o] = real_one ? load_real(lane.grad_h + (size_t)row * H + cell) : (real)0;
+        state.grad_c[pass][o] = real_one ? load(lane.grad_c + (size_t)row * H + cell) : (real)0;
+        state.began[pass][o] = false;
+        send_gates(shape, lane.own, 0, row, cell, Gates{0, 0, 0, 0});
+    });
+    clear_padding(shape, p, lane.own, 4 * UNITS);
+    __syncthreads();
+    announce_state(shape, p, lane.own, 0);
+
+    // one step more than there are: what the last one sends makes the gradient of the state before it
+    bool came = true;
+    for (int s = 0; s <= shape.steps && came; ++s) {
+        const bool more = s < shape.steps;
+        const int t = lane.reverse ? shape.first + s : shape.T - 1 - shape.first - s;
+        const Rows rows = more ? rows_of(shape, t) : Rows{0, 0};
+        const Rows earlier = rows_of(shape, lane.reverse ? t + 1 : t - 1);
+        Recorded kept[PASSES][OWN];
+        own.each(p, [&](int pass, int o, int row) {  // asked for ahead of the wait
+            if (is_cell && rows.has(row)) kept[pass][o] = recorded(lane, H, row, cell, rows, earlier);
+        });
+        came = wait_for_step(shape, p, lane.own, lane.leader, lane.follower, 4 * UNITS, s);
+        Gates grad_a[PASSES][OWN];
+#pragma unroll
+        for (int pass = 0; pass < PASSES; ++pass) {
+            warp_product(shape, p, weights, lane.own, lane.leader, s, pass, sums);
+            came = __syncthreads_and(came);
+            own.each(p, pass, [&](int pass, int o, int row) {
+                real grad_h = sum_of(p, sums, own.column_of(o), own.unit);
+                if (!state.began[pass][o]) grad_h += state.grad_h[pass][o];
+                state.grad_h[pass][o] = grad_h;
+                state.began[pass][o] = is_cell && rows.has(row);
+                grad_a[pass][o] = Gates{0, 0, 0, 0};
+                if (state.began[pass][o]) {
+                    const Recorded& r = kept[pass][o];
+                    grad_a[pass][o] = cell_backward(grad_h + r.grad_out, state.grad_c[pass][o], r.gate, r.c, r.before);
+                }
+                if (more) send_gates(shape, lane.own, s + 1, row, cell, grad_a[pass][o]);
+            });
+            __syncthreads();
+        }
+        if (!came) {
+            spoil(shape, lane, p, own, shape.first + s);
+            break;
+        }
+        if (!more) break;
+        announce_state(shape, p, lane.own, s + 1);
+        own.each(p, [&](int pass, int o, int row) {  // what no other block waits for
+            if (state.began[pass][o])
+                store_gates(lane.grad_a + (rows.first - lane.grad_a_from + row) * 4 * H, cell, H, grad_a[pass][o]);
+        });
+    }
+    own.each(p, [&](int pass, int o, int row) {
+        if (!is_cell || row >= shape.B) return;
+        store_real(lane.grad_h + (size_t)row * H + cell, came ? state.grad_h[pass][o] : not_a_number());
+        store(lane.grad_c + (size_t)row * H + cell, came ? state.grad_c[pass][o] : not_a_number());
+    });
+}

@@ -1,0 +1,67 @@
+// One step of the time loop between two matrix products: what is left of it is one number for each cell and sequence.
+//
+// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward).
+// Axes: n sequences of a step, B of the batch, H cells; 4H gates in blocks i, f, g, o. A thread has one cell of one
+// sequence.
+#include "cell.cuh"
+
+struct ForwardStep {
+    const STORED* product;  // (n, 4H)  h_{t-1} W_hh^T
+    STORED* gates;          // (n, 4H)  x_t W_ih^T; receives i, f, g, o where `cells` is there
+    const STORED* bias;     // (4H)     b_ih + b_hh, or null
+    STORED* h;              // (B, H)   receives h_t
+    real* c;                // (B, H)   c_{t-1}, receives c_t
+    STORED* out;            // (n, H)   rows `out_stride` apart; receives h_t
+    real* cells;            // (n, H)   receives c_t, for the way back; or null
+    long long out_stride;
+    int n, H;
+};
+
+extern "C" __global__ void forward_step(const ForwardStep step)
+{
+    const int H = step.H;
+    const long long here = blockIdx.x * (long long)blockDim.x + threadIdx.x, row = here / H;
+    const int cell = (int)(here - row * H);
+    if (row >= step.n) return;
+    STORED* gates = step.gates + row * 4 * H;
+    Gates a = load_gates(gates, cell, H) + load_gates(step.product + row * 4 * H, cell, H);
+    if (step.bias) a = a + load_gates(step.bias, cell, H);
+    const Gates gate = gates_forward(a);
+    real c = load(step.c + here);
+    const real h = cell_forward(gate, c);
+    store(step.c + here, c);
+    store_real(step.h + here, h);
+    store_real(step.out + row * step.out_stride + cell, h);
+    if (!step.cells) return;
+    store_gates(gates, cell, H, gate);
+    store(step.cells + here, c);
+}
+
+struct BackwardStep {
+    const STORED* grad_out;  // (n, H)   d loss / d h_t but for step t + 1's share; rows `grad_stride` apart; or null
+    const STORED* grad_h;    // (B, H)   step t + 1's share, or d loss / d h_n
+    real* grad_c;            // (B, H)   d loss / d c_t from step t + 1, or d loss / d c_n; receives d loss / d c_{t-1}
+    const STORED* gates;     // (n, 4H)
+    const real* cells;       // (n, H)   c_t
+    const real* before;      // (.., H)  c_{t-1} of the sequences before `began`
+    const STORED* c_0;       // (B, H)   c_{t-1} of those from there on, which begin here
+    STORED* grad_a;          // (n, 4H)  receives d loss / d a_t
+    long long grad_stride;
+    int began, n, H;
+};
+
+extern "C" __global__ void backward_step(const BackwardStep step)
+{
+    const int H = step.H;
+    const long long here = blockIdx.x * (long long)blockDim.x + threadIdx.x, row = here / H;
+    const int cell = (int)(here - row * H);
+    if (row >= step.n) return;
+    real grad_h = load_real(step.grad_h + here);
+    if (step.grad_out) grad_h += load_real(step.grad_out + row * step.grad_stride + cell);
+    const real before = row < step.began ? load(step.before + here) : load_real(step.c_0 + here);
+    real grad_c = load(step.grad_c + here);
+    const Gates gate = load_gates(step.gates + row * 4 * H, cell, H);
+    const Gates grad_a = cell_backward(grad_h, grad_c, gate, load(step.cells + here), before);
+    store(step.grad_c + here, grad_c);
+    store_gates(step.grad_a + row * 4 * H, cell, H, grad_a);
+}

@@ -1,0 +1,103 @@
+"""What runs on a CUDA device: the lanes of a layer, their tape, and the blocks of steps that memory has room for.
+
+An engine adds how a block of steps is run; what surrounds it, the products that need no recurrence, is here once.
+Axes as in ``sequence``: N rows, B sequences, I input, H cells.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from nplstm._typing import Array
+from nplstm.backends import backend_of, namespace
+from nplstm.backends._cuda import Cuda, CudaBackend
+from nplstm.recurrence import Recurrence, State
+from nplstm.steps import Steps
+
+__all__ = ["CudaTape", "Running", "Span", "cuda_of", "kept_type", "spans"]
+
+BLOCK_BYTES = 2**28
+"""Pre-activations that are in memory at once beyond what a recording keeps."""
+
+
+class CudaTape(NamedTuple):
+    """What backpropagation through time needs of one layer in one direction."""
+
+    recurrence: Recurrence
+    steps: Steps
+    reverse: bool
+    precision: str
+    x: Array  # (N, I)
+    h_0: Array  # (B, H)
+    c_0: Array  # (B, H)
+    out: Array  # (N, H)  h_t
+    gates: Array  # (N, 4H)  i, f, g, o
+    cells: Array  # (N, H)  c_t, in the type that they are computed in
+
+
+class Running:
+    """A lane's state, or its gradient, as the steps go on: h as the arrays are, c in the type it is computed in."""
+
+    def __init__(self, state: State) -> None:
+        self._dtype = state.c.dtype
+        self.h = state.h.copy()
+        self.c = state.c.astype(kept_type(self._dtype))
+
+    def state(self) -> State:
+        """Return it as users see it."""
+        return State(self.h, self.c.astype(self._dtype))
+
+
+class Span(NamedTuple):
+    """Some steps, in the order of processing."""
+
+    steps: Steps
+    first: int
+    last: int
+
+    def rows(self, *, reverse: bool) -> slice:
+        """Return where their rows are, for a lane that runs from the last step to the first or not."""
+        return self.steps.span(self.first, self.last, reverse=reverse)
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows these steps have in the direction in which they have more."""
+        first, last = self.first, self.last
+        sides = self.steps.span(first, last), self.steps.span(first, last, reverse=True)
+        return max(side.stop - side.start for side in sides)
+
+    def times(self, *, reverse: bool) -> range:
+        """Return the steps in the order of processing."""
+        T = len(self.steps)
+        return range(T - 1 - self.first, T - 1 - self.last, -1) if reverse else range(self.first, self.last)
+
+
+def cuda_of(array: Array) -> Cuda:
+    """Return the device of an array that kernels can reach."""
+    backend = backend_of(array)
+    assert isinstance(backend, CudaBackend)
+    return backend.cuda
+
+
+def kept_type(dtype: Any) -> str:
+    """Return the type in which c is kept: float32 for float16."""
+    return "float32" if dtype == "float16" else str(dtype)
+
+
+def spans(steps: Steps, row_bytes: int) -> Iterator[Span]:
+    """Cut the steps into spans whose rows take ``BLOCK_BYTES`` at most, at least one step each."""
+    if steps.total == 0:
+        return
+    length = max(1, BLOCK_BYTES // (row_bytes * steps.batch))
+    for first in range(0, len(steps), length):
+        yield Span(steps, first, min(first + length, len(steps)))
+
+
+def empty(like: Array, *shape: int, dtype: Any = None) -> Array:
+    """Make room on the device of an array."""
+    return namespace(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
+
+
+def products(array: Array, precision: str) -> AbstractContextManager[None]:
+    """Let the library's own products round what they multiply to TF32 where the precision allows that or less."""
+    return cuda_of(array).products(tf32=precision != "float32" and array.dtype == "float32")

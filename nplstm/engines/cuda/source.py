@@ -1,0 +1,80 @@
+"""The kernels: the text of a file with what it includes, as a compiler at run time wants it, and its options."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from nplstm.backends._cuda import Cuda, Kernel
+from nplstm.engines.cuda.plan import ARITHMETIC, Direction, Tile
+
+__all__ = [
+    "KERNELS",
+    "STORED",
+    "kernel_options",
+    "persistent",
+    "persistent_options",
+    "pointwise",
+    "read_source",
+    "stream",
+]
+
+KERNELS = Path(__file__).parent / "kernels"
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+
+
+@cache
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").replace("#pragma once\n", "")
+
+
+def read_source(name: str, instead: Mapping[str, Path] = MappingProxyType({})) -> str:
+    """Return the kernel file with each file that it includes in its place, once.
+
+    ``instead`` names other files to take for some of those included: the tests' device on the CPU.
+    """
+    seen: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = _read(instead.get(name, KERNELS / name))
+        return _INCLUDE.sub(lambda found: expand(found[1]), text)
+
+    return expand(name)
+
+
+STORED = {"float16": "float16", "float32": "float", "float64": "double"}
+"""By element type, what the kernels call it."""
+
+
+def kernel_options(dtype: Any, **choices: int) -> tuple[str, ...]:
+    """Return what the compiler is told: the element type of the arrays, and what a kernel is made for."""
+    chosen = (f"-D{name}={value}" for name, value in choices.items())
+    return ("--std=c++17", f"-DSTORED={STORED[str(dtype)]}", *chosen)
+
+
+def persistent_options(dtype: Any, precision: str, tile: Tile) -> tuple[str, ...]:
+    """Return what the compiler of a persistent kernel is told."""
+    sizes = dict(M_TILES=tile.m, N_TILES=tile.n, PASSES=tile.passes, KEPT=tile.kept)
+    return kernel_options(dtype, ARITHMETIC=ARITHMETIC[precision], **sizes)
+
+
+def pointwise(cuda: Cuda, name: str, dtype: Any) -> Kernel:
+    """Return ``forward_step`` or ``backward_step``."""
+    return cuda.kernel(read_source("pointwise.cu"), name, kernel_options(dtype))
+
+
+def persistent(cuda: Cuda, direction: Direction, dtype: Any, precision: str, tile: Tile) -> Kernel:
+    """Return the kernel of whole sequences."""
+    name = f"persistent_{direction}"
+    return cuda.kernel(read_source(f"{name}.cu"), name, persistent_options(dtype, precision, tile))
+
+
+def stream(cuda: Cuda, dtype: Any) -> Kernel:
+    """Return the step of a stream."""
+    return cuda.kernel(read_source("stream.cu"), "stream_step", kernel_options(dtype))

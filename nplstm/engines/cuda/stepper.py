@@ -1,0 +1,71 @@
+"""Real time on a CUDA device: a step of all layers is one launch of a graph that was captured once."""
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.engines.base import Stepper
+from nplstm.engines.cuda.arguments import STREAM_STEP, made
+from nplstm.engines.cuda.fused import bias_of
+from nplstm.engines.cuda.lanes import cuda_of, kept_type
+from nplstm.engines.cuda.source import stream
+from nplstm.recurrence import Recurrence
+
+__all__ = ["CudaStepper"]
+
+_CELLS, _SEQUENCES = 4, 4
+"""Of a block, as in ``kernels/stream.cu``."""
+
+
+class CudaStepper(Stepper):
+    """See ``Stepper``. h has two places that take turns, and so there are two graphs."""
+
+    def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
+        weight = recurrences[0].params.weight_ih
+        xp, dtype = namespace(weight), weight.dtype
+        widths = [recurrence.widths[1] for recurrence in recurrences]
+        self._recurrences, self._batch, self._turn = recurrences, batch, 0
+        self._h = [[xp.zeros((batch, H), dtype=dtype) for H in widths] for _ in range(2)]
+        self._c = [xp.zeros((batch, H), dtype=kept_type(dtype)) for H in widths]
+        super().__init__(
+            xp.zeros((batch, weight.shape[1]), dtype=dtype), xp.zeros((batch, widths[-1]), dtype=dtype)
+        )
+        cuda = cuda_of(weight)
+        stream(cuda, dtype)  # compiled ahead of the capture
+        self._graphs = [cuda.capture(lambda turn=turn: self._launch(turn)) for turn in range(2)]
+
+    def _launch(self, turn: int) -> None:
+        """Launch the layers in turn, from the state in one place to that in the other."""
+        below, last = self.x, len(self._recurrences) - 1
+        for layer, recurrence in enumerate(self._recurrences):
+            cuda, params = cuda_of(below), recurrence.params
+            after = self._h[1 - turn][layer]
+            arrays: dict[str, Array | None] = dict(
+                weight_ih=params.weight_ih,
+                weight_hh=params.weight_hh,
+                bias=recurrence.prepared(bias_of),
+                x=below,
+                h=self._h[turn][layer],
+                h_next=after,
+                c=self._c[layer],
+                y=self.y if layer == last else None,
+            )
+            addresses = {name: None if array is None else cuda.address(array) for name, array in arrays.items()}
+            (B, I), H = below.shape, after.shape[1]
+            grid = (-(-H // _CELLS), -(-B // _SEQUENCES))
+            kernel = stream(cuda, below.dtype)
+            kernel.launch(grid, 32 * _CELLS, made(STREAM_STEP, B=B, I=I, H=H, **addresses))
+            below = after
+
+    def step(self) -> None:
+        """Replay the graph."""
+        self._graphs[self._turn]()
+        self._turn = 1 - self._turn
+
+    @property
+    def h(self) -> list[Array]:
+        """By layer, (B, H)."""
+        return self._h[self._turn]
+
+    @property
+    def c(self) -> list[Array]:
+        """By layer, (B, H), in the type in which c is kept."""
+        return self._c

@@ -1,0 +1,105 @@
+"""A kernel as a library for the CPU: its own text, with another device in it, compiled once by g++."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nplstm.engines.cuda.source import read_source
+
+__all__ = ["build", "compiler", "text_for_cpu"]
+
+_HERE = Path(__file__).parent
+_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
+_KERNEL_FLAGS = (
+    *("-O1", "-fsanitize=bounds-strict", "-Werror=stack-usage=65536"),  # half of a fiber's stack
+    *("-include", str(_HERE / "language.h"), f"-I{_HERE}"),
+)
+
+
+def compiler() -> str:
+    """Say why kernels cannot be compiled here; say nothing if they can."""
+    if not sys.platform.startswith("linux"):
+        return "the emulator of a CUDA device needs Linux"
+    return (
+        ""
+        if shutil.which("g++")
+        else "g++ is not installed: the emulator of a CUDA device compiles kernels with it"
+    )
+
+
+def text_for_cpu(code: str, name: str) -> str:
+    """Return a kernel's text with the device of the CPU in it, and what the emulator calls."""
+    device = read_source("device.cuh")
+    if code.count(device) != 1:
+        raise ValueError("the kernel's text has to have device.cuh in it, once")
+    return code.replace(device, '#include "device.cuh"\n') + (
+        "\nnamespace emulator {\n"
+        f"void run_kernel(const void* arguments) {{ call({name}, arguments); }}\n"
+        f"extern const size_t arguments_size = size_of_argument({name});\n"
+        "}  // namespace emulator\n"
+    )
+
+
+def build(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """Compile a text that ``text_for_cpu`` made. Of the options, those that define something (``-D``) count."""
+    definitions = [option for option in options if option.startswith("-D")]
+    library = _folder() / f"kernel-{_digest(_emulator(), text, *definitions)}.so"
+    if not library.exists():
+        runtime = _runtime()
+        with _made_for(library) as made:
+            source, compiled = made.with_suffix(".cpp"), made.with_suffix(".o")
+            source.write_text(text, encoding="utf-8")
+            _gxx(*_FLAGS, *_KERNEL_FLAGS, *definitions, "-c", source, "-o", compiled)
+            _gxx("-shared", compiled, runtime, "-o", made)
+    return ctypes.CDLL(str(library))
+
+
+def _runtime() -> Path:
+    runtime = _folder() / f"runtime-{_emulator()}.o"
+    if not runtime.exists():
+        with _made_for(runtime) as made:
+            _gxx(*_FLAGS, "-O2", "-c", _HERE / "runtime.cpp", "-o", made)
+    return runtime
+
+
+def _gxx(*arguments: str | Path) -> None:
+    done = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"g++ failed:\n{done.stderr}")
+
+
+@contextmanager
+def _made_for(path: Path) -> Iterator[Path]:
+    """Give a place to make a file at, from where it gets to its own whole: another process may make it too."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        yield made
+        made.replace(path)
+
+
+@functools.cache
+def _emulator() -> str:
+    """Tell this emulator, compiled by this compiler, from others."""
+    version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
+    files = sorted(path for path in _HERE.iterdir() if path.suffix in {".h", ".cuh", ".cpp"})
+    return _digest(version, *_FLAGS, *_KERNEL_FLAGS, *(path.read_text(encoding="utf-8") for path in files))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _folder() -> Path:
+    """Return where libraries are kept: a folder that nobody else can write to, because they are run."""
+    folder = Path(tempfile.gettempdir()) / f"nplstm-cuda-on-cpu-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if folder.stat().st_uid == os.getuid() else Path(tempfile.mkdtemp(prefix=folder.name))
