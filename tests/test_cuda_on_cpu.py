@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from conftest import require
-from cuda_on_cpu import CudaOnCpu, KernelFault, compiler
+from cuda_on_cpu import CudaOnCpu, KernelFault, build, compiler
 from strict_backend import StrictArray
 
 from nplstm.backends._cuda import Device
@@ -239,7 +239,7 @@ def test_sums_are_rounded_towards_zero():
     np.testing.assert_array_equal(multiply(-one, -small, b, "tf32"), -one)
 
 
-# ---------------------------------------------------------------------------------------------------- lanes and blocks
+# ---------------------------------------------------------------------------------------------- lanes and blocks
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -427,6 +427,14 @@ def test_index_of_an_array_in_registers():
 def test_index_of_a_quad():
     body = "quad q{}; for (u32 i = 0; i < a.n; i++) q.word[i] = thread; store(a.target, q.word[a.m]);"
     assert "an index outside of its array" in Bench(body, target=1).fault(n=5)
+
+
+def test_registers_that_nothing_was_written_to():
+    if not build._flags_of_version():
+        pytest.skip("this g++ leaves zeros in them")
+    assert np.all(
+        Bench("u32 x[4]; if (a.n) x[1] = 1; store(a.target + thread, x[1 + a.m]);", target=32).launch() != 0
+    )
 
 
 def test_a_stack_that_is_too_small():
@@ -647,6 +655,11 @@ def test_a_launch_that_never_ends():
     body = "if (thread == 0) while (look(a.flags) == 0) {}\n__syncthreads();"
     fault = Bench(body, max_turns=1000).fault(2, 64)
     assert re.match("the limit of turns is reached; 126 at __syncthreads, line .*; 2 at look, line ", fault)
+
+
+def test_a_loop_that_gives_nobody_a_turn():
+    body = "if (thread == 0) while (load(a.flags) == 0) {}"
+    assert "too many accesses to memory without a turn for others" in Bench(body, max_turns=1000).fault()
 
 
 def test_a_block_that_never_runs():

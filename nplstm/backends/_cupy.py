@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from nplstm._typing import Array, DType, DTypeLike
-from nplstm.backends._base import Backend
+from nplstm.backends._cuda import Cuda, CudaBackend
+from nplstm.backends._cupy_cuda import CupyCuda
 from nplstm.backends._numpy import draw, require_numpy_generator
 from nplstm.errors import BackendUnavailableError
 
@@ -34,7 +35,7 @@ def _import_cupy() -> Any:
     return cupy
 
 
-class CupyBackend(Backend):
+class CupyBackend(CudaBackend):
     """Arrays of CuPy."""
 
     name = "cupy"
@@ -42,6 +43,12 @@ class CupyBackend(Backend):
 
     def __init__(self) -> None:
         self.xp: Any = _import_cupy()
+        self._cuda = CupyCuda(self.xp)
+
+    @property
+    def cuda(self) -> Cuda:
+        """CuPy's device."""
+        return self._cuda
 
     def is_array(self, value: object) -> bool:
         """Admit CuPy's arrays."""

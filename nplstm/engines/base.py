@@ -26,7 +26,8 @@ class Request(NamedTuple):
     proj_size: int = 0
     recurrent_given: bool = False  # whether r_0 stands in the place of h_0
     training: bool = False  # whether masks are drawn
-    streams_residual: bool = False  # step by step, with layers that add their input to their output
+    stream: bool = False  # one step a call
+    streams_residual: bool = False  # and layers add their input to their output
     dtype: str = "float32"
     hidden: tuple[int, ...] = ()  # H of each layer
     directions: int = 1

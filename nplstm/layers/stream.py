@@ -48,7 +48,7 @@ class Stream:
             definition.backend, 1, batch, None, batch_first=False, batched=batch_size is not None
         )
         request = request_of(definition, recurrent_given=False, training=False, batch=batch)
-        request = request._replace(streams_residual=bool(structure.wiring.residual))
+        request = request._replace(stream=True, streams_residual=bool(structure.wiring.residual))
         engine, self.engine = cast("tuple[Any, EngineChoice]", find_engine(request))
         recurrences = [recurrence_of(definition, layer, 0) for layer in range(structure.layers)]
         self._stepper = engine.stepper(recurrences, batch, structure.wiring.residual)
@@ -114,10 +114,10 @@ class Stream:
         ]
         for into, parts in zip((self._stepper.h, self._stepper.c), read, strict=True):
             for array, (part,) in zip(into, parts, strict=True):
-                array[...] = part
+                array[...] = part.astype(array.dtype)
 
     def _joined(self, arrays: list[Array]) -> Any:
-        parts = [[self._backend.xp.array(array)] for array in arrays]
+        parts = [[array.astype(self._dtype)] for array in arrays]  # c may be kept in a wider type
         return join_state(parts, self._structure, self._layout)
 
     def __repr__(self) -> str:

@@ -19,8 +19,9 @@ __all__ = ["build", "compiler", "text_for_cpu"]
 _HERE = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
 _KERNEL_FLAGS = (
-    *("-O1", "-fsanitize=bounds-strict", "-Werror=stack-usage=65536"),  # half of a fiber's stack
-    *("-include", str(_HERE / "language.h"), f"-I{_HERE}"),
+    *("-O1", "-include", str(_HERE / "language.h"), f"-I{_HERE}"),
+    "-fsanitize=bounds-strict",
+    "-Werror=stack-usage=65536",  # half of a fiber's stack
 )
 
 
@@ -31,7 +32,7 @@ def compiler() -> str:
     return (
         ""
         if shutil.which("g++")
-        else "g++ is not installed: the emulator of a CUDA device compiles kernels with it"
+        else "g++ is not installed, which compiles kernels for the emulator of a CUDA device"
     )
 
 
@@ -51,19 +52,19 @@ def text_for_cpu(code: str, name: str) -> str:
 def build(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """Compile a text that ``text_for_cpu`` made. Of the options, those that define something (``-D``) count."""
     definitions = [option for option in options if option.startswith("-D")]
-    library = _folder() / f"kernel-{_digest(_emulator(), text, *definitions)}.so"
+    library = _folder() / f"kernel-{_digest(_fingerprint(), text, *definitions)}.so"
     if not library.exists():
         runtime = _runtime()
         with _made_for(library) as made:
             source, compiled = made.with_suffix(".cpp"), made.with_suffix(".o")
             source.write_text(text, encoding="utf-8")
-            _gxx(*_FLAGS, *_KERNEL_FLAGS, *definitions, "-c", source, "-o", compiled)
+            _gxx(*_FLAGS, *_KERNEL_FLAGS, *_flags_of_version(), *definitions, "-c", source, "-o", compiled)
             _gxx("-shared", compiled, runtime, "-o", made)
     return ctypes.CDLL(str(library))
 
 
 def _runtime() -> Path:
-    runtime = _folder() / f"runtime-{_emulator()}.o"
+    runtime = _folder() / f"runtime-{_fingerprint()}.o"
     if not runtime.exists():
         with _made_for(runtime) as made:
             _gxx(*_FLAGS, "-O2", "-c", _HERE / "runtime.cpp", "-o", made)
@@ -86,11 +87,21 @@ def _made_for(path: Path) -> Iterator[Path]:
 
 
 @functools.cache
-def _emulator() -> str:
+def _version() -> str:
+    return subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _flags_of_version() -> tuple[str, ...]:
+    """Let registers that nothing was written to have values that show, where the compiler can do that."""
+    return ("-ftrivial-auto-var-init=pattern",) if int(_version().split(".")[0]) >= 12 else ()
+
+
+@functools.cache
+def _fingerprint() -> str:
     """Tell this emulator, compiled by this compiler, from others."""
-    version = subprocess.run(["g++", "--version"], capture_output=True, text=True, check=True).stdout
     files = sorted(path for path in _HERE.iterdir() if path.suffix in {".h", ".cuh", ".cpp"})
-    return _digest(version, *_FLAGS, *_KERNEL_FLAGS, *(path.read_text(encoding="utf-8") for path in files))
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    return _digest(_version(), *_FLAGS, *_KERNEL_FLAGS, *_flags_of_version(), *texts)
 
 
 def _digest(*texts: str) -> str:

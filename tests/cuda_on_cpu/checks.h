@@ -48,7 +48,10 @@ public:
     }
 
 private:
-    static bool writes(Access kind) { return kind == Access::store || kind == Access::put || kind == Access::send; }
+    static bool writes(Access kind)
+    {
+        return kind == Access::store || kind == Access::put || kind == Access::send;
+    }
 
     bool fits(const Thread& who, const char* name, const Spot& spot, const void* place, unsigned size, int line)
     {
@@ -77,20 +80,25 @@ private:
         for (Cell* cell = spot.cells; cell < spot.cells + size; cell++) {
             is_flag = is_flag || cell->is_flag;
             if (cell->written_by_other_than(who.witness.block)) foreign = cell->last_write();
-            const Event other = writes(kind) ? cell->write(who.witness, line, reads_) : cell->read(who.witness, line, reads_);
+            const Event other = writes(kind) ? cell->write(who.witness, line, reads_)
+                                             : cell->read(who.witness, line, reads_);
             if (other.clock) unordered = other;
         }
         if (is_flag) faults_.note(who, line, 0, spot, "%s of a flag", name_of(kind));
-        if (unordered.clock) note_pair(who, kind, spot, line, unordered, "nothing orders it after");
+        if (unordered.clock)
+            note_pair(who, kind, spot, line, unordered,
+                      "%s, and nothing orders it after line %d of block (%u, %u), thread %u");
         if (foreign.clock && kind == Access::load)
-            note_pair(who, kind, spot, line, foreign, "a first-level cache does not see");
+            note_pair(who, kind, spot, line, foreign,
+                      "%s, and a first-level cache does not see line %d of block (%u, %u), thread %u");
     }
 
-    void note_pair(const Thread& who, Access kind, const Spot& spot, int line, const Event& other, const char* why)
+    void note_pair(const Thread& who, Access kind, const Spot& spot, int line, const Event& other,
+                   const char* format)
     {
         const unsigned width = who.place.grid_size.x;
-        faults_.note(who, line, other.line, spot, "%s, and %s line %d of block (%u, %u), thread %u", name_of(kind), why,
-                     other.line, other.block % width, other.block / width, other.thread);
+        faults_.note(who, line, other.line, spot, format, name_of(kind), other.line, other.block % width,
+                     other.block / width, other.thread);
     }
 
     bool is_flag(const Thread& who, const char* name, const void* place, int line)

@@ -75,7 +75,7 @@ namespace emulator {
 
 struct Tf32 {
     static constexpr u32 K = 8, SIDE_BY_SIDE = 1;
-    static float element(u32 word, u32) { return from_bits(word & ~0x1fffu); }  // the device does not read the rest
+    static float element(u32 word, u32) { return from_bits(word & ~0x1fffu); }  // the rest is not read
 };
 
 struct Float16 {
@@ -105,8 +105,10 @@ struct Product {
         const u32 r = lane / 4, q = lane % 4;
         for (u32 side = 0; side < Kind::SIDE_BY_SIDE; side++) {
             const u32 k = Kind::SIDE_BY_SIDE * q + side;
-            for (u32 i = 0; i < 4; i++) a[r + 8 * (i % 2)][k + Kind::K / 2 * (i / 2)] = Kind::element(part.a[i], side);
-            for (u32 i = 0; i < 2; i++) b[k + Kind::K / 2 * i][r] = Kind::element(part.b[i], side);
+            for (u32 i = 0; i < 4; i++)
+                a[r + 8 * (i % 2)][k + Kind::K / 2 * (i / 2)] = Kind::element(part.a[i], side);
+            for (u32 i = 0; i < 2; i++)
+                b[k + Kind::K / 2 * i][r] = Kind::element(part.b[i], side);
         }
     }
 
@@ -168,15 +170,21 @@ inline void multiply_bfloat16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, 
 
 namespace emulator {
 
+// One instruction accesses one of these.
+template <typename T>
+constexpr bool is_word = sizeof(T) <= 16 && (sizeof(T) & (sizeof(T) - 1)) == 0;
+
 template <typename T>
 T read(Access kind, const T* place, int line)
 {
+    static_assert(is_word<T>);
     return access(kind, place, sizeof(T), line) ? *place : T();
 }
 
 template <typename T>
 void write(Access kind, T* place, T value, int line)
 {
+    static_assert(is_word<T>);
     if (access(kind, place, sizeof(T), line)) *place = value;
 }
 
@@ -208,7 +216,7 @@ void put(T* place, T value, int line = __builtin_LINE())
     emulator::write(emulator::Access::put, place, value, line);
 }
 
-// ---------------------------------------------------------------------------------------------------- between blocks
+// ---------------------------------------------------------------------------------------------- between blocks
 
 template <typename T>
 void send(T* place, T value, int line = __builtin_LINE())

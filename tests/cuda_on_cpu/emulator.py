@@ -75,6 +75,9 @@ class _Area(NamedTuple):
         return self.start < other.stop and other.start < self.stop
 
 
+_DEVICE = Device("CPU", (9, 0), multiprocessors=8, block_memory=232448)
+
+
 class CudaOnCpu(Cuda):
     """A CUDA device that is a fiber for each thread, and checks what they do.
 
@@ -96,7 +99,7 @@ class CudaOnCpu(Cuda):
 
     def __init__(
         self,
-        device: Device = Device("CPU", (9, 0), multiprocessors=8, block_memory=232448),
+        device: Device = _DEVICE,
         *,
         seed: int = 0,
         chaos: bool = False,
@@ -123,9 +126,9 @@ class CudaOnCpu(Cuda):
         return self._kernels[key]
 
     def address(self, array: Any) -> int:
-        """Return where an array's first element is. All memory that it is a part of may be accessed, while it is held.
+        """Return where an array's first element is. All memory that it is a part of may be accessed.
 
-        What nobody holds, a device gives to the next array.
+        That holds while somebody has the array: afterwards, a device would give its memory to the next one.
         """
         values = array._values if isinstance(array, StrictArray) else array
         if not isinstance(values, np.ndarray):
@@ -176,7 +179,7 @@ class CudaOnCpu(Cuda):
             self._captured.append(launch)
 
     def _areas(self) -> list[_Area]:
-        """Return all that a launch might access, by address. Arrays that are gone since the last one are there too."""
+        """Return all that a launch might access, by address, with the arrays that are gone since the last one."""
         found = [_Area(word.address, word.address + 4, _HOST_WORD, "a host word") for word in self._words]
         gone: list[_Area] = []
         for key, (reference, area) in list(self._arrays.items()):

@@ -1,6 +1,6 @@
 // A thread of a kernel: a stack of its own, and switching to it and back.
 //
-// ucontext gets onto a stack for the first time; after that _setjmp and _longjmp switch, which make no system call.
+// ucontext gets onto a stack for the first time; then _setjmp and _longjmp switch, which make no system call.
 #pragma once
 
 #include <ucontext.h>

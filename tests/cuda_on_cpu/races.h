@@ -1,9 +1,9 @@
 // Which accesses to the same byte are not ordered: happens-before by vector clocks, in the manner of FastTrack
 // (Flanagan and Freund, 2009).
 //
-// A thread's clock counts its releases: meetings that order memory, and announcements. What a thread knows of others
-// is the clocks that it met. An access is ordered before whoever knows its thread's clock of that time. Each byte
-// remembers its last write and the reads since.
+// A thread's clock counts its releases: meetings that order memory, and announcements. What a thread knows of
+// others is the clocks that it met. An access is ordered before whoever knows its thread's clock of that time.
+// Each byte remembers its last write and the reads since.
 #pragma once
 
 #include <algorithm>
@@ -121,7 +121,10 @@ struct Cell {
 
     const Event& last_write() const { return last_write_; }
 
-    bool written_by_other_than(uint16_t block) const { return last_write_.clock != 0 && last_write_.block != block; }
+    bool written_by_other_than(uint16_t block) const
+    {
+        return last_write_.clock != 0 && last_write_.block != block;
+    }
 
     // These return what the access is not ordered after: a clock of 0 if there is nothing.
     Event read(const Witness& who, int line, Reads& reads)
@@ -159,7 +162,8 @@ private:
         }
         auto& list = reads[more_reads_];
         if (list.size() == list.capacity())  // before it grows: what is ordered before this read need not be known
-            list.erase(std::remove_if(list.begin(), list.end(), [&](const Event& e) { return who.knows(e); }), list.end());
+            list.erase(std::remove_if(list.begin(), list.end(), [&](auto& read) { return who.knows(read); }),
+                       list.end());
         list.push_back(event);
     }
 

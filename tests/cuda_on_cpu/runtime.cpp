@@ -2,16 +2,14 @@
 
 #include "runtime.h"
 
-#include <deque>
 #include <map>
-#include <random>
 #include <string>
-#include <unordered_map>
 
 #include "checks.h"
 #include "faults.h"
 #include "launch.h"
 #include "threads.h"
+#include "turns.h"
 
 namespace emulator {
 
@@ -20,57 +18,6 @@ const Place* here;
 namespace {
 
 Thread* self;  // the thread that runs
-
-// Whose turn it is. With a seed of 0 that goes round; otherwise it is drawn, and warps go at different speeds, which
-// change: so one gets ahead of the others as far as the kernel lets it.
-class Turns {
-public:
-    explicit Turns(const Launch& launch) : seed_(launch.seed), left_(launch.max_turns), random_(launch.seed) {}
-
-    bool empty() const { return ready_.empty(); }
-    bool spent() const { return left_ == 0; }
-    void add(Thread& thread) { ready_.push_back(&thread); }
-
-    Thread& next()
-    {
-        left_--;
-        if (seed_) draw();
-        Thread& thread = *ready_.front();
-        ready_.pop_front();
-        return thread;
-    }
-
-    // A number below a limit; 0 where nothing is drawn.
-    size_t below(size_t limit) { return seed_ ? random_() % limit : 0; }
-
-private:
-    static constexpr unsigned TRIES = 8, SAME_SPEED = 500;  // turns
-
-    void draw()
-    {
-        if (left_ % SAME_SPEED == 0) speeds_.clear();
-        for (unsigned i = 0; i < TRIES; i++) {
-            std::swap(ready_.front(), ready_[random_() % ready_.size()]);
-            if (random_() % 256 < speed(*ready_.front())) return;
-        }
-    }
-
-    // How likely a thread takes its turn, of 256.
-    unsigned speed(const Thread& thread) { return speed_of(thread.block) * speed_of(thread.warp) / 256; }
-
-    unsigned speed_of(const void* group)
-    {
-        static const unsigned SPEEDS[] = {256, 256, 64, 4};
-        const auto [found, is_new] = speeds_.try_emplace(group, 0);
-        if (is_new) found->second = SPEEDS[random_() % 4];
-        return found->second;
-    }
-
-    uint64_t seed_, left_;
-    std::mt19937_64 random_;
-    std::deque<Thread*> ready_;
-    std::unordered_map<const void*, unsigned> speeds_;
-};
 
 class Run {
 public:
@@ -98,6 +45,12 @@ public:
 
     Checks& checks() { return checks_; }
     const Launch& launch() const { return launch_; }
+
+    // A loop that waits by accesses which give nobody else a turn would never end.
+    void count_access(int line)
+    {
+        if (++accesses_ > launch_.max_turns) fail("too many accesses to memory without a turn for others", line);
+    }
 
     // Let others have a turn.
     void step_aside(const char* at, int line)
@@ -195,6 +148,7 @@ private:
         self = &thread;
         here = &thread.place;
         thread.at = nullptr;
+        accesses_ = 0;
         thread.fiber.resume();
         if (!thread.block->present) begin_next(*thread.block);
     }
@@ -228,8 +182,8 @@ private:
     [[noreturn]] void fail_divergent(const char* what, int line)
     {
         const Warp& warp = *self->warp;
-        faults_.note(*self, line, warp.line, {}, "divergent: %s, while lane %d of the warp waits at %s, line %d", what,
-                     __builtin_ctz(warp.waiting), name_of(warp.at), warp.line);
+        faults_.note(*self, line, warp.line, {}, "divergent: %s, while lane %d of the warp waits at %s, line %d",
+                     what, __builtin_ctz(warp.waiting), name_of(warp.at), warp.line);
         stopped_ = true;
         pause_for_good();
     }
@@ -237,6 +191,7 @@ private:
     // All lanes have come. Only __syncwarp orders their accesses to memory.
     void end_meeting(Warp& warp)
     {
+        if (warp.finish) warp.finish(warp.brought);
         std::vector<Witness*> present;
         for (unsigned lane = 0; lane < LANES; lane++) {
             if (!(warp.waiting >> lane & 1)) continue;
@@ -244,7 +199,6 @@ private:
             present.push_back(&warp.threads[lane].witness);
         }
         if (warp.at == Meeting::syncwarp && launch_.races) meet(present, launch_.threads);
-        if (warp.finish) warp.finish(warp.brought);
         std::fill_n(warp.brought, LANES, nullptr);
         warp.waiting = 0;
     }
@@ -264,12 +218,12 @@ private:
 
     void stop(const char* why)
     {
-        std::map<std::string, unsigned> waiting;
+        std::map<std::string, unsigned> threads;
         for (const Block& block : slots_)
             for (const Thread& thread : block.threads)
-                if (thread.at) waiting[thread.at + (", line " + std::to_string(thread.line))]++;
+                if (thread.at) threads[thread.at + (", line " + std::to_string(thread.line))]++;
         std::string text = why;
-        for (const auto& [where, count] : waiting) text += "; " + std::to_string(count) + " at " + where;
+        for (const auto& [where, count] : threads) text += "; " + std::to_string(count) + " at " + where;
         faults_.note(text.c_str());
         stopped_ = true;
     }
@@ -279,9 +233,10 @@ private:
     Checks checks_;
     Turns turns_;
     const std::shared_ptr<const View> nothing_seen_;
-    std::vector<Block> slots_;
-    std::vector<unsigned> to_begin_;  // blocks
+    std::vector<Block> slots_;        // those that are there at once
+    std::vector<unsigned> to_begin_;  // the numbers of blocks
     uint64_t present_ = 0;            // threads that have begun and not ended
+    uint64_t accesses_ = 0;           // in this turn
     bool stopped_ = false;
 };
 
@@ -297,7 +252,9 @@ void Run::run_thread()
 
 bool access(Access kind, const void* place, unsigned size, int line)
 {
-    if (run->launch().chaos && (kind == Access::send || kind == Access::receive)) run->step_aside(name_of(kind), line);
+    const bool shared = kind == Access::send || kind == Access::receive;
+    if (shared && run->launch().chaos) run->step_aside(name_of(kind), line);
+    run->count_access(line);
     return run->checks().access(*self, kind, place, size, line);
 }
 
@@ -317,7 +274,10 @@ bool before_report(const void* word, int line) { return run->checks().report(*se
 
 bool meet_block(Meeting kind, bool brought, int line) { return run->meet_block(kind, brought, line); }
 
-void meet_warp(Meeting kind, void* brought, Finish finish, int line) { run->meet_warp(kind, brought, finish, line); }
+void meet_warp(Meeting kind, void* brought, Finish finish, int line)
+{
+    run->meet_warp(kind, brought, finish, line);
+}
 
 void fail(const char* why, int line) { run->fail(why, line); }
 

@@ -33,8 +33,8 @@ enum class Meeting { barrier, barrier_and, syncwarp, all, shuffle, product };
 // Wait for all threads of the block, and tell whether all of them brought true.
 bool meet_block(Meeting, bool brought, int line);
 
-// Wait for all lanes of the warp. The last to come calls `finish`, with what each lane brought: null for a lane that
-// has exited or never was.
+// Wait for all lanes of the warp. The last to come calls `finish`, with what each lane brought: null for a lane
+// that has ended or never was.
 constexpr unsigned LANES = 32, FULL_MASK = 0xffffffff;
 using Finish = void (*)(void* const (&brought)[LANES]);
 void meet_warp(Meeting, void* brought, Finish finish, int line);

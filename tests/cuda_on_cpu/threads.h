@@ -21,14 +21,14 @@ struct Thread {
     unsigned lane = 0;
     Witness witness{};
     Fiber fiber;
-    const char* at = nullptr;  // what it waits at; null while it waits for nothing
+    const char* at = nullptr;  // where it paused; null before its first turn and after its last
     int line = 0;
 };
 
 struct Warp {
     Thread* threads = nullptr;
     unsigned present = 0, waiting = 0;  // lanes, a bit each
-    Meeting at{};                   // where those that wait are
+    Meeting at{};                       // where those that wait are
     int line = 0;
     Finish finish = nullptr;
     void* brought[LANES] = {};
@@ -36,7 +36,8 @@ struct Warp {
 
 struct Barrier {
     unsigned waiting = 0;
-    bool brought = true, answer = true;  // by those that wait; to the last meeting
+    bool brought = true;  // by all that wait
+    bool answer = true;   // to those that the last meeting was of
 };
 
 struct Block {

@@ -36,6 +36,8 @@ class FusedEngine(Engine):
 
     def notes(self, request: Request) -> list[str]:
         """Tell in what the products are computed."""
+        if request.stream:
+            return ["one launch a layer, replayed as a graph"]
         return [f"products in {_precision(request)}"]
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
@@ -52,7 +54,7 @@ class FusedEngine(Engine):
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.fused import fused_backward_steps
 
-        grads = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
+        grads: list[Array | None] = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
         return cuda_backward(grads, grad_final, tapes, run=fused_backward_steps)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
@@ -69,7 +71,8 @@ class PersistentEngine(FusedEngine):
 
     def refusal(self, request: Request) -> str:
         """Refuse what does not fit, and what is slower than step by step by the model."""
-        if reason := super().refusal(request):
+        reason = super().refusal(request)
+        if reason or request.stream:
             return reason
         if request.dtype == "float64":
             return "it multiplies float32 at most, and the layer is float64"
@@ -81,7 +84,8 @@ class PersistentEngine(FusedEngine):
         """Tell how a launch is cut into blocks, and in what the products are computed."""
         from nplstm.engines.cuda.crossover import describe
 
-        return [*super().notes(request), *describe(request, _precision(request))]
+        notes = super().notes(request)
+        return notes if request.stream else [*notes, *describe(request, _precision(request))]
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in one launch."""
@@ -116,7 +120,7 @@ class PersistentEngine(FusedEngine):
 
         if not worth_a_launch_back(tapes):
             return super().backward(grad_outputs, grad_final, tapes)
-        grads = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
+        grads: list[Array | None] = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
         return cuda_backward(grads, grad_final, tapes, run=persistent_backward_steps)
 
     def backward_stack(
@@ -131,7 +135,7 @@ class PersistentEngine(FusedEngine):
         widths = [tape.out.shape[1] for tape in tapes]
         if not worth_a_chain("backward", top.x, top.precision, widths, top.steps):
             return super().backward_stack(grad_output, grad_final, tapes)
-        grads = [grad_output, *(None for _ in tapes[1:])]
+        grads: list[Array | None] = [grad_output, *(None for _ in tapes[1:])]
         run = partial(persistent_backward_steps, chained=True)
         return cuda_backward(grads, grad_final[::-1], tapes[::-1], run=run, chained=True)[::-1]
 

@@ -52,17 +52,18 @@ class Board:
 
     def posts(self, like: Array, lanes: int, bytes_each: int, flags_each: int, steps: int) -> Posts:
         """Return room for a launch of so many steps; the lock must be held."""
-        xp = namespace(like)
-        if self._numbers is None or self._numbers.size < lanes * bytes_each:
-            self._numbers = xp.empty((lanes * bytes_each,), dtype="uint8")
-        if self._flags is None or self._flags.size < lanes * flags_each or self._base > _LAST:
-            self._flags, self._base = xp.zeros((lanes * flags_each,), dtype="uint32"), 0
+        xp, numbers, flags = namespace(like), self._numbers, self._flags
+        if numbers is None or numbers.size < lanes * bytes_each:
+            numbers = self._numbers = xp.empty((lanes * bytes_each,), dtype="uint8")
+        if flags is None or flags.size < lanes * flags_each or self._base > _LAST:
+            flags, self._base = xp.zeros((lanes * flags_each,), dtype="uint32"), 0
+            self._flags = flags
         base = self._base
         self._base += steps + 2
-        numbers, flags = self._cuda.address(self._numbers), self._cuda.address(self._flags)
+        first_number, first_flag = self._cuda.address(numbers), self._cuda.address(flags)
         return Posts(
-            [numbers + k * bytes_each for k in range(lanes)],
-            [flags + 4 * k * flags_each for k in range(lanes)],
+            [first_number + k * bytes_each for k in range(lanes)],
+            [first_flag + 4 * k * flags_each for k in range(lanes)],
             base,
             self._status.address,
         )

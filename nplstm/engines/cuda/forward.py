@@ -41,26 +41,27 @@ def cuda_forward(
     """
     H, x = lanes[0].initial.c.shape[1], lanes[0].x
     running = [Running(lane.initial) for lane in lanes]
-    given = [k == 0 or not chained for k in range(len(lanes))]
-    row_bytes = 4 * H * x.dtype.itemsize * sum(given)
+    fed = [k == 0 or not chained for k in range(len(lanes))]
+    row_bytes = 4 * H * x.dtype.itemsize * sum(fed)
     parts = [Span(steps, 0, len(steps))] if record and steps.total else list(spans(steps, row_bytes))
     most = steps.total if record else max((span.most_rows for span in parts), default=0)
-    gates = [empty(x, most, 4 * H) if record or there else None for there in given]
+    gates = [empty(x, most, 4 * H) if record or there else None for there in fed]
     cells = [empty(x, steps.total, H, dtype=kept_type(x.dtype)) if record else None for _ in lanes]
     for span in parts:
         of_span: list[ForwardLane] = []
-        for lane, state, room, kept, there in zip(lanes, running, gates, cells, given, strict=True):
+        for lane, state, room, kept, there in zip(lanes, running, gates, cells, fed, strict=True):
             rows = span.rows(reverse=lane.reverse)
             if there and room is not None:
                 _input_product(lane, rows, room[: rows.stop - rows.start], precision)
             of_span.append(ForwardLane(lane, state, room, kept, rows.start, there))
         run(of_span, span, precision)
     results: list[tuple[State, CudaTape | None]] = []
-    for k, (lane, state) in enumerate(zip(lanes, running, strict=True)):
+    for lane, state, room, kept in zip(lanes, running, gates, cells, strict=True):
         tape = None
-        if record:
-            kept = (lane.x, lane.initial.h, lane.initial.c, lane.out, gates[k], cells[k])
-            tape = CudaTape(lane.recurrence, steps, lane.reverse, precision, *kept)
+        if record and room is not None and kept is not None:
+            # what the caller has can be written to: here no array refuses that
+            given = (lane.x, lane.initial.h.copy(), lane.initial.c.copy(), lane.out.copy())
+            tape = CudaTape(lane.recurrence, steps, lane.reverse, precision, *given, room, kept)
         results.append((state.state(), tape))
     return results
 

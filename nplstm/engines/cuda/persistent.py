@@ -107,7 +107,6 @@ class _Launch:
         self._batch, self._hidden = state_shape
         arithmetic = arithmetic_of(x.dtype, precision)
         self._problem = Problem(direction, arithmetic, self._batch, self._hidden, lanes, chained)
-        self._kernel_of = lambda plan: persistent(self._cuda, direction, x.dtype, arithmetic, plan.tile)
         self._plan, self._ring = self._planned(self._cuda.device()), RING[chained]
         self._bounds = _bounds(span.steps, x) if span.steps.ragged else None  # held until it is launched
 
@@ -162,7 +161,8 @@ class _Launch:
     def go(self, arguments: Any) -> None:
         """Launch, all blocks at once or not at all."""
         plan = self._plan
-        kernel = self._kernel_of(plan)
+        problem = self._problem
+        kernel = persistent(self._cuda, problem.direction, self._x.dtype, problem.precision, plan.tile)
         places = kernel.resident(THREADS, plan.block_memory) * self._cuda.device().multiprocessors
         columns, rows = plan.grid(self._lanes)
         if columns * rows > places:

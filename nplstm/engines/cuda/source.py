@@ -60,7 +60,7 @@ def kernel_options(dtype: Any, **choices: int) -> tuple[str, ...]:
 
 def persistent_options(dtype: Any, precision: str, tile: Tile) -> tuple[str, ...]:
     """Return what the compiler of a persistent kernel is told."""
-    sizes = dict(M_TILES=tile.m, N_TILES=tile.n, PASSES=tile.passes, KEPT=tile.kept)
+    sizes = {"M_TILES": tile.m, "N_TILES": tile.n, "PASSES": tile.passes, "KEPT": tile.kept}
     return kernel_options(dtype, ARITHMETIC=ARITHMETIC[precision], **sizes)
 
 

@@ -1,5 +1,8 @@
 """Real time on a CUDA device: a step of all layers is one launch of a graph that was captured once."""
 
+from collections.abc import Callable
+from functools import partial
+
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.engines.base import Stepper
@@ -28,32 +31,36 @@ class CudaStepper(Stepper):
         super().__init__(
             xp.zeros((batch, weight.shape[1]), dtype=dtype), xp.zeros((batch, widths[-1]), dtype=dtype)
         )
-        cuda = cuda_of(weight)
-        stream(cuda, dtype)  # compiled ahead of the capture
-        self._graphs = [cuda.capture(lambda turn=turn: self._launch(turn)) for turn in range(2)]
+        self._cuda = cuda_of(weight)
+        launches = [self._launches(turn) for turn in range(2)]  # made ahead: a capture may not allocate
+        self._graphs = [self._cuda.capture(partial(_run, some)) for some in launches]
 
-    def _launch(self, turn: int) -> None:
-        """Launch the layers in turn, from the state in one place to that in the other."""
+    def _launches(self, turn: int) -> list[Callable[[], None]]:
+        """Return what launches each layer, from the state in one place to that in the other."""
+        kernel = stream(self._cuda, self.x.dtype)
         below, last = self.x, len(self._recurrences) - 1
+        launches: list[Callable[[], None]] = []
         for layer, recurrence in enumerate(self._recurrences):
-            cuda, params = cuda_of(below), recurrence.params
-            after = self._h[1 - turn][layer]
-            arrays: dict[str, Array | None] = dict(
-                weight_ih=params.weight_ih,
-                weight_hh=params.weight_hh,
-                bias=recurrence.prepared(bias_of),
-                x=below,
-                h=self._h[turn][layer],
-                h_next=after,
-                c=self._c[layer],
-                y=self.y if layer == last else None,
-            )
-            addresses = {name: None if array is None else cuda.address(array) for name, array in arrays.items()}
+            after, params = self._h[1 - turn][layer], recurrence.params
+            arrays: dict[str, Array | None] = {
+                "weight_ih": params.weight_ih,
+                "weight_hh": params.weight_hh,
+                "bias": recurrence.prepared(bias_of),
+                "x": below,
+                "h": self._h[turn][layer],
+                "h_next": after,
+                "c": self._c[layer],
+                "y": self.y if layer == last else None,
+            }
+            addresses = {
+                name: None if array is None else self._cuda.address(array) for name, array in arrays.items()
+            }
             (B, I), H = below.shape, after.shape[1]
             grid = (-(-H // _CELLS), -(-B // _SEQUENCES))
-            kernel = stream(cuda, below.dtype)
-            kernel.launch(grid, 32 * _CELLS, made(STREAM_STEP, B=B, I=I, H=H, **addresses))
+            arguments = made(STREAM_STEP, B=B, I=I, H=H, **addresses)
+            launches.append(partial(kernel.launch, grid, 32 * _CELLS, arguments))
             below = after
+        return launches
 
     def step(self) -> None:
         """Replay the graph."""
@@ -69,3 +76,8 @@ class CudaStepper(Stepper):
     def c(self) -> list[Array]:
         """By layer, (B, H), in the type in which c is kept."""
         return self._c
+
+
+def _run(launches: list[Callable[[], None]]) -> None:
+    for launch in launches:
+        launch()

@@ -1,0 +1,120 @@
+"""Kernels of our own through CuPy, which is handed in: see ``_cuda`` for what they are used by."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+from nplstm._typing import Array
+from nplstm.backends._cuda import Cuda, Device, HostWord, Kernel
+
+__all__ = ["CupyCuda"]
+
+_WITHOUT_ASKING = 48 * 1024
+"""Bytes of shared memory that a block may have without being allowed more."""
+
+_STREAM_OF_EACH_THREAD = 2
+"""What CUDA calls a thread's default stream: one name for as many streams as there are threads."""
+
+
+class CupyCuda(Cuda):
+    """See ``Cuda``."""
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._described = cache(self._describe)
+        self._compiled = lru_cache(maxsize=None)(self._compile)
+
+    def device(self) -> Device:
+        """Describe the current device."""
+        return self._described(self._cupy.cuda.Device().id)
+
+    def _describe(self, number: int) -> Device:
+        runtime, capability = self._cupy.cuda.runtime, self._cupy.cuda.Device(number).compute_capability
+        return Device(
+            runtime.getDeviceProperties(number)["name"].decode(),
+            (int(capability[:-1]), int(capability[-1])),
+            int(runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, number)),
+            int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, number)),
+        )
+
+    def kernel(self, code: str, name: str, options: tuple[str, ...]) -> Kernel:
+        """Compile a kernel for the current device, once."""
+        return self._compiled(self._cupy.cuda.Device().id, code, name, options)
+
+    def _compile(self, number: int, code: str, name: str, options: tuple[str, ...]) -> Kernel:
+        raw = self._cupy.RawModule(code=code, options=options).get_function(name)
+        return _CupyKernel(self._cupy, raw)
+
+    def address(self, array: Any) -> int:
+        """Return where an array's first element is."""
+        return int(array.data.ptr)
+
+    def stream(self) -> tuple[int, int]:
+        """Tell the current device and stream from all others."""
+        stream = int(self._cupy.cuda.get_current_stream().ptr)
+        if stream == _STREAM_OF_EACH_THREAD:
+            stream = -threading.get_ident()
+        return self._cupy.cuda.Device().id, stream
+
+    def host_word(self) -> HostWord:
+        """Make a word of memory that stays where it is, so that the device reaches it."""
+        memory = self._cupy.cuda.alloc_pinned_memory(4)
+        value: Array = np.frombuffer(memory, np.uint32, 1)
+        value[0] = 0
+        return HostWord(value, int(memory.ptr))
+
+    @contextmanager
+    def products(self, *, tf32: bool) -> Generator[None]:
+        """Set CuPy's compute type for float32; what the user set with CUPY_TF32 stands where we allow nothing."""
+        core = self._cupy._core  # where CuPy has it; there is no public name
+        if not tf32 or not hasattr(core, "set_compute_type"):
+            yield
+            return
+        before = core.get_compute_type("f")
+        core.set_compute_type("f", core._routines_linalg.COMPUTE_TYPE_TF32)
+        try:
+            yield
+        finally:
+            core.set_compute_type("f", before)
+
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """Capture a graph on a stream made for it; it is replayed on the stream that is current then."""
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                launches()
+            finally:  # also after an error: a stream must not be left capturing
+                graph = stream.end_capture()
+        return graph.launch
+
+
+class _CupyKernel(Kernel):
+    """A kernel on the device that was current when it was made."""
+
+    def __init__(self, cupy: Any, raw: Any) -> None:
+        self._driver, self._raw = cupy.cuda.driver, raw
+        self._function = raw.kernel  # compiled and loaded here, not in the midst of a capture
+        self._allowed = _WITHOUT_ASKING
+        self.resident = lru_cache(maxsize=None)(self._resident)
+
+    def launch(
+        self, grid: tuple[int, int], threads: int, arguments: Any, *, block_memory: int = 0, together: bool = False
+    ) -> None:
+        """Put a launch into the current stream."""
+        self._allow(block_memory)
+        self._function(grid, (threads,), (arguments,), shared_mem=block_memory, enable_cooperative_groups=together)
+
+    def _resident(self, threads: int, block_memory: int) -> int:
+        """Return how many blocks of that kind a multiprocessor holds at once."""
+        self._allow(block_memory)
+        ask = self._driver.occupancyMaxActiveBlocksPerMultiprocessor
+        return int(ask(self._function.ptr, threads, block_memory))
+
+    def _allow(self, block_memory: int) -> None:
+        if block_memory > self._allowed:
+            self._raw.max_dynamic_shared_size_bytes = self._allowed = block_memory
