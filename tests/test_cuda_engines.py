@@ -1,7 +1,7 @@
-"""The engines of a CUDA device beside the plain loop: on a GPU, or on the CPU with every thread and barrier of theirs.
+"""The engines of a CUDA device beside the plain loop: on a GPU, or on the CPU with all threads and barriers.
 
-On the CPU each launch is also checked for what a GPU would not tell: accesses out of bounds, memory that two threads
-use with nothing between them, waits that never end (see ``cuda_on_cpu``).
+On the CPU each launch is also checked for what a GPU would not tell: accesses out of bounds, memory that two
+threads use with nothing between them, waits that never end (see ``cuda_on_cpu``).
 """
 
 import itertools
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.other_backends
 NUMPY = get_backend("numpy")
 ENGINES = ["fused", "persistent"]
 
-# What is rounded ahead of the recurrent product has so many bits; norms of the difference, relative, over some steps.
+# By what is rounded ahead of the recurrent product: norms of the difference over some steps, relative.
 PRECISIONS = {"float32": 1e-6, "tf32": 1e-3, "float16": 1e-3, "bfloat16": 1e-2}
 HALF = 1e-2  # arrays of float16
 
@@ -201,8 +201,8 @@ def test_persistent_in_float16(sizes, be):
 @pytest.mark.parametrize(
     "sizes",
     [
-        dict(H=1, B=1, T=1, I=1), dict(H=1, B=17), dict(H=131, B=1, T=2), dict(H=67, B=13, T=3, bidirectional=True),
-        dict(H=31, B=67, T=2), dict(H=8, B=2, T=50),
+        dict(H=1, B=1, T=1, I=1), dict(H=1, B=17), dict(H=131, B=1, T=2), dict(H=67, B=13, T=3,
+        bidirectional=True), dict(H=31, B=67, T=2), dict(H=8, B=2, T=50),
     ],
     ids=str,
 )  # fmt: skip
@@ -357,7 +357,7 @@ def test_a_wait_that_never_ends_is_an_error_and_no_result(block, be, emulator, m
     x = be.asarray(problem.given[0].astype("float32"))
     emulator.withheld = block
     with nplstm.use_engines("persistent"):
-        output, (h_n, c_n) = problem.lstm(x)
+        output, (h_n, _) = problem.lstm(x)
         emulator.withheld = None
         lane = be.to_numpy(output)[..., block[1] * 21 : block[1] * 21 + 21]
         others = be.to_numpy(output)[..., (1 - block[1]) * 21 : (1 - block[1]) * 21 + 21]

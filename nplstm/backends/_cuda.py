@@ -1,7 +1,7 @@
 """What runs kernels of our own on a CUDA device, in a few members: CuPy's part is in ``_cupy``.
 
-A kernel takes one structure by value, whose addresses come from ``Cuda.address``: nothing about a launch is sent to
-the device ahead of it, so a launch never waits.
+A kernel takes one structure by value, whose addresses come from ``Cuda.address``: nothing about a launch is sent
+to the device ahead of it, so a launch never waits.
 """
 
 from abc import ABC, abstractmethod

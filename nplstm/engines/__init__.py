@@ -89,8 +89,8 @@ def use_engines(*names: str) -> Generator[None]:
     """Let calls within the context use these engines alone, tried in the order given.
 
     By default all are tried, the fastest first, or those that the environment variable NPLSTM_ENGINES names,
-    separated by commas. An engine that has not been verified on the hardware it is for is not among all: it is tried
-    where it is named.
+    separated by commas. An engine that has not been verified on the hardware it is for is not among all: it is
+    tried where it is named.
 
     Parameters
     ----------

@@ -126,7 +126,7 @@ class Engine(ABC):
         """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
 
     def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
-        """Tell whether ``forward_stack`` is faster for layers of these widths on ``x`` than one after the other."""
+        """Tell whether ``forward_stack`` is faster for layers of these widths than one after the other."""
         return False
 
     def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
@@ -142,7 +142,7 @@ class Engine(ABC):
     def backward_stack(
         self, grad_output: Array | None, grad_final: list[State], tapes: list[Any]
     ) -> list[SequenceGradients]:
-        """Return the gradients of layers of which each reads the output of the one below; of x in the lowest alone."""
+        """Return the gradients of layers that each read the output of the one below; of x in the lowest alone."""
         results: list[SequenceGradients] = []
         for final, tape in zip(grad_final[::-1], tapes[::-1], strict=True):
             results += self.backward(None if grad_output is None else [grad_output], [final], [tape])

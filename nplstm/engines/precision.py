@@ -28,17 +28,18 @@ def use_precision(precision: str) -> Generator[None]:
     """Allow calls within the context to round what they multiply, in layers of float32.
 
     A permission, as ``torch.set_float32_matmul_precision`` is: an engine takes what it has, and may be more exact.
-    NumPy's and the plain one always are; ``lstm.engine_for()`` tells what a call computes in. Sums, gates and c are
-    float32 in each of them. A recording goes back in the precision in which it was made. By default it is float32, or
-    what the environment variable NPLSTM_PRECISION says. Layers of float16 and float64 are not concerned.
+    NumPy's and the plain one always are; ``lstm.engine_for()`` tells what a call computes in. Sums, gates and c
+    are float32 in each of them. A recording goes back in the precision in which it was made. By default it is
+    float32, or what the environment variable NPLSTM_PRECISION says. Layers of float16 and float64 are not
+    concerned.
 
     Parameters
     ----------
     precision : {"float32", "tf32", "float16", "bfloat16"}
-        What h, W_hh and the gradients of the gates are rounded to ahead of the recurrent product, with 24, 11, 11 and 8
-        bits: float32 is exact; tf32 has float32's range; float16 and bfloat16 take half the memory between the
-        blocks of a GPU and on its chip. The products that are not part of the recurrence are taken in TF32 in all
-        but float32.
+        What h, W_hh and the gradients of the gates are rounded to ahead of the recurrent product, with 24, 11, 11
+        and 8 bits: float32 is exact; tf32 has float32's range; float16 and bfloat16 take half the memory between
+        the blocks of a GPU and on its chip. The products that are not part of the recurrence are taken in TF32 in
+        all but float32.
 
     Raises
     ------

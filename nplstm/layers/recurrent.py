@@ -190,8 +190,8 @@ class Recurrent(Module):
         Returns
         -------
         EngineChoice
-            With ``name``, ``notes`` on how it is run, and ``refused``: by name of a faster engine, the reason. Printed,
-            all in words.
+            With ``name``, ``notes`` on how it is run, and ``refused``: by name of a faster engine, the reason.
+            Printed, all in words.
 
         Examples
         --------

@@ -40,7 +40,8 @@ def cuda_backward(
 ) -> list[SequenceGradients]:
     """Run the lanes back; see ``Engine.backward``.
 
-    With ``chained`` the gradient of each lane's output comes, as it is made, from the lane ahead of it in the list.
+    With ``chained`` the gradient of each lane's output comes, as it is made, from the lane ahead of it in the
+    list.
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
     running = [Running(final) for final in grad_final]

@@ -1,7 +1,8 @@
 """What the blocks of a persistent launch tell each other by: one buffer for each stream.
 
-Launches of one stream come one after the other, so they can share it. Flags only grow, from launch to launch: a flag
-that an earlier one left behind says less than any that this one waits for, and nothing has to be cleared in between.
+Launches of one stream come one after the other, so they can share it. Flags only grow, from launch to launch: a
+flag that an earlier one left behind says less than any that this one waits for, and nothing has to be cleared in
+between.
 """
 
 from threading import Lock
@@ -45,8 +46,8 @@ class Board:
         if step:
             self._status.value[0] = 0
             raise DeviceError(
-                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which are NaN "
-                f"from there on, must not be used: its blocks did not run at once, or one of them died; "
+                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which are "
+                f"NaN from there on, must not be used: its blocks did not run at once, or one of them died; "
                 f"nplstm.use_engines('fused', 'plain') runs without waiting"
             )
 

@@ -17,7 +17,7 @@ _CALLS = 20.0
 
 
 def fused_step(problem: Problem) -> float:
-    """Model a step that is two calls, in microseconds: Python asks for the next one while the device is at this."""
+    """Model a step that is two calls, in microseconds: Python asks for one while the device is at another."""
     operations = 8 * problem.batch * problem.hidden**2
     weights = 16 * problem.hidden**2 / 3500e3  # bytes, by bytes in a microsecond
     return problem.lanes * max(_CALLS, 6 + weights + operations / _RATE[problem.precision])
@@ -34,7 +34,8 @@ def refusal(request: Request, precision: str) -> str:
         if plan is None:
             return unfit(problem, device)
         if "fused" in request.others and plan.step > fused_step(problem):
-            return f"step by step is faster by the model: {fused_step(problem):.1f} us a step, and here {plan.step:.1f}"
+            each = f"{fused_step(problem):.1f} us a step, and here {plan.step:.1f}"
+            return f"step by step is faster by the model: {each}"
     return ""
 
 
@@ -91,6 +92,6 @@ def _problems(direction: Direction, request: Request, precision: str) -> list[Pr
 def _described(plan: Plan, problem: Problem) -> str:
     tile = plan.tile
     return (
-        f"{plan.blocks} blocks of {tile.units(problem.direction)} cells for each {tile.rows} sequences and direction, "
-        f"{plan.step:.1f} us a step by the model"
+        f"{plan.blocks} blocks of {tile.units(problem.direction)} cells for each {tile.rows} sequences and "
+        f"direction, {plan.step:.1f} us a step by the model"
     )

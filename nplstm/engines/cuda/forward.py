@@ -36,8 +36,8 @@ def cuda_forward(
 ) -> list[tuple[State, CudaTape | None]]:
     """Run the lanes; see ``Engine.forward``.
 
-    With ``chained`` each lane but the first reads the output of the one before it as it is made: there is no product
-    to be taken ahead of the steps, and a recording has room for the gates alone.
+    With ``chained`` each lane but the first reads the output of the one before it as it is made: there is no
+    product to be taken ahead of the steps, and a recording has room for the gates alone.
     """
     H, x = lanes[0].initial.c.shape[1], lanes[0].x
     running = [Running(lane.initial) for lane in lanes]

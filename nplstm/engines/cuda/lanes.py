@@ -36,7 +36,7 @@ class CudaTape(NamedTuple):
 
 
 class Running:
-    """A lane's state, or its gradient, as the steps go on: h as the arrays are, c in the type it is computed in."""
+    """A lane's state, or its gradient, as the steps go on; c in the type that it is computed in."""
 
     def __init__(self, state: State) -> None:
         self._dtype = state.c.dtype

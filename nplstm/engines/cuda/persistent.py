@@ -175,8 +175,8 @@ class _Launch:
 def unfit(problem: Problem, device: Device) -> str:
     """Say that nothing fits."""
     return (
-        f"the weights of {problem.lanes} x H={problem.hidden} in {problem.precision} with B={problem.batch} do not fit "
-        f"on {device.multiprocessors} multiprocessors ({device.name}) {problem.direction}"
+        f"the weights of {problem.lanes} x H={problem.hidden} in {problem.precision} with B={problem.batch} do "
+        f"not fit on {device.multiprocessors} multiprocessors ({device.name}) {problem.direction}"
     )
 
 

@@ -1,8 +1,9 @@
 """How a persistent launch is cut into blocks: plain arithmetic, and a model of what a step takes.
 
-A block has ``units`` cells of one lane for ``rows`` sequences. The weights of its cells have to fit into its registers
-and its shared memory, and all blocks have to run at once, one on each multiprocessor. Among the tiles that fit, the plan
-takes the one with the shortest step by the model below, which docs/performance.md states beside what was measured.
+A block has ``units`` cells of one lane for ``rows`` sequences. The weights of its cells have to fit into its
+registers and its shared memory, and all blocks have to run at once, one on each multiprocessor. Among the tiles
+that fit, the plan takes the one with the shortest step by the model below, which docs/performance.md states beside
+what was measured.
 
 The numbers here have their counterparts in ``kernels/persistent.cuh`` and ``kernels/arithmetic.cuh``.
 """
@@ -51,8 +52,8 @@ class Tile(NamedTuple):
         return 4 * self.m if direction == "forward" else 16 * self.m
 
 
-# The most groups that a warp can keep without registers spilling into memory: found by compiling for sm_80 and sm_90,
-# and tested so. By what a block has and whether products are exact, which takes more registers beside the weights.
+# The most groups that a warp can keep without registers spilling into memory, by the tile's m, n and passes:
+# found by compiling for sm_80 and sm_90, and tested so. Products that are exact take more registers beside the weights.
 _KEPT: dict[tuple[Direction, bool], dict[tuple[int, int, int], int]] = {
     ("forward", True): {
         (2, 1, 1): 6, (2, 2, 1): 5, (2, 2, 2): 4, (2, 2, 4): 3,
@@ -158,8 +159,8 @@ def _rest_bytes(problem: Problem, tile: Tile) -> int:
 def _step_time(problem: Problem, tile: Tile, blocks: int, tiles: int) -> float:
     """Model a step, in microseconds.
 
-    The constants are those of an H100 by its data sheet and by others' measurements of its latencies, not fitted to
-    this kernel: they rank tiles, and put a step at about what it takes.
+    The constants are those of an H100 by its data sheet and by others' measurements of its latencies, not fitted
+    to this kernel: they rank tiles, and put a step at about what it takes.
     """
     rows = min(tile.rows, problem.batch)
     received = rows * problem.numbers * problem.bytes * (2 if problem.led else 1)
