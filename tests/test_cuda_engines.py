@@ -54,6 +54,26 @@ def emulator(be):
     vars(cuda).update({name: before[name] for name in ("seed", "chaos", "withheld", "max_turns", "_device")})
 
 
+def forget_plans():
+    find_plan.cache_clear()
+    persistent._prepared.cache_clear()
+
+
+@pytest.fixture
+def change_source(monkeypatch):
+    """Change the text of the kernels; what was compiled of it is not kept."""
+
+    def change(old, new):
+        whole = source.read_source
+        texts = [whole(f"persistent_{direction}.cu") for direction in ("forward", "backward")]
+        assert any(old in text for text in texts)
+        monkeypatch.setattr(source, "read_source", lambda name: whole(name).replace(old, new))
+        forget_plans()
+
+    yield change
+    forget_plans()
+
+
 def large(emulator, multiprocessors=64):
     """Give the emulator more room, for launches of more blocks."""
     emulator._device = Device("CPU", (9, 0), multiprocessors, 232448)
@@ -229,9 +249,9 @@ def test_every_tile_computes_the_same(direction, precision, be, emulator, monkey
         monkeypatch.setattr(
             Problem, "tiles", lambda self, tile=tile: [tile] if self.direction == direction else whole(self)
         )
-        find_plan.cache_clear()
+        forget_plans()
         assert_near(problem.found("persistent", precision), expected, PRECISIONS[precision])
-    find_plan.cache_clear()
+    forget_plans()
 
 
 def test_weights_beyond_the_registers(be, emulator, monkeypatch):
@@ -240,9 +260,9 @@ def test_weights_beyond_the_registers(be, emulator, monkeypatch):
     problem = Problems(be, "float32", H=150, B=3, T=3)
     few = {"forward": [Tile(4, 1, 1, 4)], "backward": [Tile(1, 2, 1, 2)]}
     monkeypatch.setattr(Problem, "tiles", lambda self: few[self.direction])
-    find_plan.cache_clear()
+    forget_plans()
     assert_near(problem.found("persistent", "tf32"), problem.expected(), PRECISIONS["tf32"])
-    find_plan.cache_clear()
+    forget_plans()
 
 
 # --- stacks, spans, checkpoints ----------------------------------------------------------------------------------
@@ -409,18 +429,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_kernel_that_is_broken_is_caught(fault, be, emulator, monkeypatch):
+def test_a_kernel_that_is_broken_is_caught(fault, be, emulator, change_source):
     from cuda_on_cpu import KernelFault
 
-    old, new = BROKEN[fault]
-    whole = source.read_source
-
-    def broken(name, *args):
-        text = whole(name, *args)
-        assert old in text or "persistent" not in name
-        return text.replace(old, new)
-
-    monkeypatch.setattr(source, "read_source", broken)
+    change_source(*BROKEN[fault])
     emulator.seed = 3
     problem = Problems(be, "float32", T=4, B=3, H=21)
     with pytest.raises(KernelFault, match="nothing orders it"):
@@ -436,11 +448,10 @@ def test_a_kernel_that_is_broken_is_caught(fault, be, emulator, monkeypatch):
         ("c = gate.f * c + gate.i * gate.g;", "c = gate.f * c + gate.i;"),
     ],
 )
-def test_wrong_mathematics_is_caught(old, new, be, emulator, monkeypatch):
-    whole = source.read_source
-    monkeypatch.setattr(source, "read_source", lambda name, *args: whole(name, *args).replace(old, new))
+def test_wrong_mathematics_is_caught(old, new, be, emulator, change_source):
+    change_source(old, new)
     problem = Problems(be, "float32", lengths=[4, 2, 3])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="allowed"):
         assert_near(problem.found("persistent"), problem.expected(), 1e-6)
 
 

@@ -493,7 +493,8 @@ def test_the_choice_says_why():
     with nplstm.use_engines("numpy"), pytest.raises(nplstm.ArgumentError, match=r"none of those allowed.*clip"):
         lstm(np.zeros((1, 1, 2), np.float32))
     with pytest.raises(
-        nplstm.ArgumentError, match="names: expected one of 'compiled', 'numpy', 'plain', got 'fast'"
+        nplstm.ArgumentError,
+        match="names: expected one of 'compiled', 'numpy', 'persistent', 'fused', 'plain', got 'fast'",
     ):
         nplstm.use_engines("fast").__enter__()
     with pytest.raises(nplstm.ArgumentError, match="names: expected at least one"):

@@ -46,8 +46,8 @@ class Board:
         if step:
             self._status.value[0] = 0
             raise DeviceError(
-                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which are "
-                f"NaN from there on, must not be used: its blocks did not run at once, or one of them died; "
+                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which "
+                f"are NaN from there on, must not be used: its blocks did not run at once, or one of them died; "
                 f"nplstm.use_engines('fused', 'plain') runs without waiting"
             )
 

@@ -1,10 +1,11 @@
 """Whole sequences in one launch: what ``kernels/persistent_*.cu`` are given."""
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import backend_of
-from nplstm.backends._cuda import Device
+from nplstm.backends._cuda import Cuda, Device, Kernel
 from nplstm.engines.cuda.arguments import BACKWARD, FORWARD, made
 from nplstm.engines.cuda.backward import BackwardLane
 from nplstm.engines.cuda.board import Posts, board_of
@@ -21,7 +22,7 @@ __all__ = ["PATIENCE", "arithmetic_of", "persistent_backward_steps", "persistent
 PATIENCE = 2**22
 """Looks at a flag before a wait is given up: some seconds, where a step takes microseconds."""
 
-RING = {False: 2, True: 4}
+_RING = {False: 2, True: 4}
 """States that are kept for others to read: with a follower, so that it may fall behind a little."""
 
 
@@ -35,7 +36,7 @@ def persistent_forward_steps(
 ) -> None:
     """Run all lanes in one launch; see ``ForwardSteps``."""
     x = lanes[0].lane.x
-    launch = _Launch("forward", x, len(lanes), lanes[0].running.h.shape, span, precision, chained)
+    launch = _Launch("forward", x, len(lanes), lanes[0].running.h, span, precision, chained)
     with launch.board.lock:
         posts = launch.posts()
         arguments = made(FORWARD)
@@ -63,7 +64,7 @@ def persistent_forward_steps(
 def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained: bool = False) -> None:
     """Run all lanes back in one launch; see ``BackwardSteps``."""
     tape = lanes[0].tape
-    launch = _Launch("backward", tape.x, len(lanes), lanes[0].running.h.shape, span, tape.precision, chained)
+    launch = _Launch("backward", tape.x, len(lanes), lanes[0].running.h, span, tape.precision, chained)
     with launch.board.lock:
         posts = launch.posts()
         arguments = made(BACKWARD)
@@ -89,61 +90,77 @@ def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained:
         launch.go(arguments)
 
 
+class _Prepared(NamedTuple):
+    """What is the same for all launches of a problem."""
+
+    problem: Problem
+    plan: Plan
+    kernel: Kernel
+    ring: int  # states that are kept for others to read
+    rows: int  # of a state: sequences, in whole tiles
+    width: int  # numbers of a row: those of all blocks, in whole groups
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a lane's numbers."""
+        return self.ring * self.rows * self.width * self.problem.bytes
+
+
+@lru_cache(maxsize=256)
+def _prepared(cuda: Cuda, device: Device, dtype: str, problem: Problem) -> _Prepared:
+    """Plan, compile, and see that the device has room for all blocks at once."""
+    plan = find_plan(problem, device)
+    if plan is None:
+        raise DeviceError(f"persistent: {unfit(problem, device)}")
+    kernel = persistent(cuda, problem.direction, dtype, problem.precision, plan.tile)
+    columns, rows = plan.grid(problem.lanes)
+    places = kernel.resident(THREADS, plan.block_memory) * device.multiprocessors
+    if columns * rows > places:
+        raise DeviceError(
+            f"persistent: {columns * rows} blocks have to run at once, and {device.name} has room for {places}"
+        )
+    each = plan.tile.units(problem.direction) * (1 if problem.direction == "forward" else 4)
+    width = -(-max(plan.blocks * each, problem.numbers) // problem.group) * problem.group
+    return _Prepared(problem, plan, kernel, _RING[problem.led], plan.tiles * plan.tile.rows, width)
+
+
 class _Launch:
     """What both directions' launches have in common."""
 
     def __init__(
         self,
         direction: Direction,
-        x: Array,
+        like: Array,
         lanes: int,
-        state_shape: tuple[int, ...],
+        state: Array,
         span: Span,
         precision: str,
         chained: bool,
     ) -> None:
-        self._x, self._lanes, self._span, self._chained = x, lanes, span, chained
-        self._cuda, self.board = cuda_of(x), board_of(x)
-        self._batch, self._hidden = state_shape
-        arithmetic = arithmetic_of(x.dtype, precision)
-        self._problem = Problem(direction, arithmetic, self._batch, self._hidden, lanes, chained)
-        self._plan, self._ring = self._planned(self._cuda.device()), RING[chained]
-        self._bounds = _bounds(span.steps, x) if span.steps.ragged else None  # held until it is launched
-
-    def _planned(self, device: Device) -> Plan:
-        plan = find_plan(self._problem, device)
-        if plan is None:
-            raise DeviceError(f"persistent: {unfit(self._problem, device)}")
-        return plan
-
-    @property
-    def _rows(self) -> int:
-        return self._plan.tiles * self._plan.tile.rows
-
-    @property
-    def _width(self) -> int:
-        """Numbers between the rows of what is sent: those of all blocks, and whole groups."""
-        problem = self._problem
-        each = self._plan.tile.units(problem.direction) * (1 if problem.direction == "forward" else 4)
-        group = problem.group
-        return -(-max(self._plan.blocks * each, problem.numbers) // group) * group
+        self._cuda, self.board, self._like = cuda_of(like), board_of(like), like
+        self._span, self._chained = span, chained
+        B, H = state.shape
+        problem = Problem(direction, arithmetic_of(like.dtype, precision), B, H, lanes, chained)
+        self._of = _prepared(self._cuda, self._cuda.device(), str(like.dtype), problem)
+        self._bounds = _bounds(span.steps, like) if span.steps.ragged else None  # held until it is launched
 
     def posts(self) -> Posts:
         """Take room on the board, after a look at whether the last launch went well."""
         self.board.check()
-        each = self._ring * self._rows * self._width * self._problem.bytes
-        flags = self._plan.tiles * self._plan.blocks
-        return self.board.posts(self._x, self._lanes, each, flags, self._span.last - self._span.first)
+        plan, steps = self._of.plan, self._span.last - self._span.first
+        return self.board.posts(
+            self._like, self._of.problem.lanes, self._of.bytes, plan.tiles * plan.blocks, steps
+        )
 
     def describe(self, shape: Any, posts: Posts) -> None:
         """Fill in what holds for all lanes."""
-        steps, span = self._span.steps, self._span
+        span, of = self._span, self._of
         self.fill(shape, bounds=self._bounds)
         shape["status"], shape["base"], shape["patience"] = posts.status, posts.base, PATIENCE
-        shape["T"], shape["first"], shape["steps"] = len(steps), span.first, span.last - span.first
-        shape["B"], shape["H"] = self._batch, self._hidden
-        shape["tiles"], shape["blocks"] = self._plan.tiles, self._plan.blocks
-        shape["ring"], shape["rows"], shape["width"] = self._ring, self._rows, self._width
+        shape["T"], shape["first"], shape["steps"] = len(span.steps), span.first, span.last - span.first
+        shape["B"], shape["H"] = of.problem.batch, of.problem.hidden
+        shape["tiles"], shape["blocks"] = of.plan.tiles, of.plan.blocks
+        shape["ring"], shape["rows"], shape["width"] = of.ring, of.rows, of.width
 
     def fill(self, into: Any, **arrays: Array | None) -> None:
         """Fill in addresses."""
@@ -155,21 +172,13 @@ class _Launch:
         into["own"]["numbers"], into["own"]["flags"] = posts.numbers[lane], posts.flags[lane]
         if self._chained and lane:
             into["leader"]["numbers"], into["leader"]["flags"] = posts.numbers[lane - 1], posts.flags[lane - 1]
-        if self._chained and lane + 1 < self._lanes:
+        if self._chained and lane + 1 < self._of.problem.lanes:
             into["follower"] = posts.flags[lane + 1]
 
     def go(self, arguments: Any) -> None:
         """Launch, all blocks at once or not at all."""
-        plan = self._plan
-        problem = self._problem
-        kernel = persistent(self._cuda, problem.direction, self._x.dtype, problem.precision, plan.tile)
-        places = kernel.resident(THREADS, plan.block_memory) * self._cuda.device().multiprocessors
-        columns, rows = plan.grid(self._lanes)
-        if columns * rows > places:
-            raise DeviceError(
-                f"persistent: {columns * rows} blocks have to run at once, and the device has room for {places}"
-            )
-        kernel.launch((columns, rows), THREADS, arguments, block_memory=plan.block_memory, together=True)
+        plan, grid = self._of.plan, self._of.plan.grid(self._of.problem.lanes)
+        self._of.kernel.launch(grid, THREADS, arguments, block_memory=plan.block_memory, together=True)
 
 
 def unfit(problem: Problem, device: Device) -> str:

@@ -53,7 +53,7 @@ class Tile(NamedTuple):
 
 
 # The most groups that a warp can keep without registers spilling into memory, by the tile's m, n and passes:
-# found by compiling for sm_80 and sm_90, and tested so. Products that are exact take more registers beside the weights.
+# found by compiling for sm_80 and sm_90, and tested so. Products that are exact take more registers besides.
 _KEPT: dict[tuple[Direction, bool], dict[tuple[int, int, int], int]] = {
     ("forward", True): {
         (2, 1, 1): 6, (2, 2, 1): 5, (2, 2, 2): 4, (2, 2, 4): 3,

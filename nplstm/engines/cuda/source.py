@@ -1,10 +1,8 @@
 """The kernels: the text of a file with what it includes, as a compiler at run time wants it, and its options."""
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from nplstm.backends._cuda import Cuda, Kernel
@@ -27,22 +25,15 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
 @cache
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8").replace("#pragma once\n", "")
-
-
-def read_source(name: str, instead: Mapping[str, Path] = MappingProxyType({})) -> str:
-    """Return the kernel file with each file that it includes in its place, once.
-
-    ``instead`` names other files to take for some of those included: the tests' device on the CPU.
-    """
+def read_source(name: str) -> str:
+    """Return the kernel file with each file that it includes in its place, once."""
     seen: set[str] = set()
 
     def expand(name: str) -> str:
         if name in seen:
             return ""
         seen.add(name)
-        text = _read(instead.get(name, KERNELS / name))
+        text = (KERNELS / name).read_text(encoding="utf-8").replace("#pragma once\n", "")
         return _INCLUDE.sub(lambda found: expand(found[1]), text)
 
     return expand(name)

@@ -1,6 +1,7 @@
 // The products of a warp: which numbers they multiply, and in which pieces.
 //
-// ARITHMETIC says what h and the weights are rounded to before they are multiplied; sums are float32 in all of them.
+// ARITHMETIC says what h and the weights are rounded to before they are multiplied; sums are float32 in all of
+// them.
 //   FLOAT32   nothing: each product is put together of three of TF32, so that its error is that of float32
 //   TF32      10 bits of mantissa
 //   FLOAT16   10 bits, and float16's range
@@ -15,7 +16,8 @@
 
 #define HALF_WORDS (ARITHMETIC == IN_FLOAT16 || ARITHMETIC == IN_BFLOAT16)
 
-// Numbers in a word, and in the 64 bytes of one row that four lanes read together: a group, and the unit of the sums.
+// Numbers in a word, and in the 64 bytes of one row that four lanes read together: a group, and the unit of the
+// sums.
 constexpr int PER_WORD = HALF_WORDS ? 2 : 1;
 constexpr int GROUP = 16 * PER_WORD;
 
@@ -38,7 +40,8 @@ __device__ __forceinline__ sent to_sent(real x)
 #endif
 }
 
-// What stands in `word` w of the four that a lane has of a group is its number PER_WORD * w and, with half words, the next.
+// What stands in `word` w of the four that a lane has of a group is its number PER_WORD * w and, with half words,
+// the next.
 __device__ __forceinline__ u32 word_of(sent first, sent second)
 {
 #if HALF_WORDS
@@ -59,9 +62,9 @@ __device__ __forceinline__ void split(u32 x, u32& high, u32& low)
 
 // sums (16, 8) += weights (16, GROUP) numbers (GROUP, 8)
 //
-// Which of the group's numbers an instruction takes for its k-th is the same for both operands, and so no matter: lane
-// (r, q) has numbers 4q PER_WORD to 4(q + 1) PER_WORD of row r, side by side, and gives words 0 and 1 to the first
-// instruction, 2 and 3 to the second.
+// Which of the group's numbers an instruction takes for its k-th is the same for both operands, and so no matter:
+// lane (r, q) has numbers 4q PER_WORD to 4(q + 1) PER_WORD of row r, side by side, and gives words 0 and 1 to the
+// first instruction, 2 and 3 to the second.
 __device__ __forceinline__ void multiply(float (&sums)[4], const Piece& weights, const quad& numbers)
 {
 #pragma unroll

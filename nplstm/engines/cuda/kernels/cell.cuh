@@ -26,8 +26,8 @@ __device__ __forceinline__ real cell_forward(Gates gate, real& c)
     return gate.o * tanh_of(c);
 }
 
-// Takes d loss / d h_t and, in grad_c, d loss / d c_t from all that reads c_t but h_t. Returns d loss / d a_t, and leaves
-// d loss / d c_{t-1} in grad_c.
+// Takes d loss / d h_t and, in grad_c, d loss / d c_t from all that reads c_t but h_t. Returns d loss / d a_t, and
+// leaves d loss / d c_{t-1} in grad_c.
 __device__ __forceinline__ Gates cell_backward(real grad_h, real& grad_c, Gates gate, real c, real c_before)
 {
     const real tanh_c = tanh_of(c), one = 1;

@@ -1,8 +1,8 @@
 // What a kernel needs of the device beyond C++: the one file with instructions in PTX.
 //
-// Everything here has a counterpart on the CPU, by the same name (tests/cuda_on_cpu/device.cuh), on which the tests run
-// the kernels as they are. What blocks share is read and written through the functions below alone, so that the tests
-// can tell who may see whose writes.
+// Everything here has a counterpart on the CPU, by the same name (tests/cuda_on_cpu/device.cuh), on which the
+// tests run the kernels as they are. What blocks share is read and written through the functions below alone, so
+// that the tests can tell who may see whose writes.
 #pragma once
 
 typedef unsigned int u32;
@@ -37,8 +37,8 @@ __device__ __forceinline__ bfloat16 to_bfloat16(float x)
     return y;
 }
 
-// The nearest number with 10 bits of mantissa, as the bits of a float. Volatile: the compiler would take it out of the time
-// loop for weights that do not change, and keep twice as many registers.
+// The nearest number with 10 bits of mantissa, as the bits of a float. Volatile: the compiler would take it out of
+// the time loop for weights that do not change, and keep twice as many registers.
 __device__ __forceinline__ u32 to_tf32(float x)
 {
     u32 y;
@@ -53,9 +53,9 @@ __device__ __forceinline__ u32 bits_of(float x) { return __float_as_uint(x); }
 //
 // d (16, 8) += a (16, K) b (K, 8), by a warp. Lane l has, with r = l / 4 and q = l % 4, of d the elements (r, 2q),
 // (r, 2q + 1), (r + 8, 2q), (r + 8, 2q + 1). With 32 bits an element, K = 8: of a (r, q), (r + 8, q), (r, q + 4),
-// (r + 8, q + 4); of b (q, r), (q + 4, r). With 16 bits, K = 16, and two elements side by side in k in each register:
-// a (r, 2q), (r + 8, 2q), (r, 2q + 8), (r + 8, 2q + 8); b (2q, r), (2q + 8, r).
-// (PTX ISA, "Matrix Fragments for mma.m16n8k8" and "for mma.m16n8k16")
+// (r + 8, q + 4); of b (q, r), (q + 4, r). With 16 bits, K = 16, and two elements side by side in k in each
+// register: a (r, 2q), (r + 8, 2q), (r, 2q + 8), (r + 8, 2q + 8); b (2q, r), (2q + 8, r). (PTX ISA, "Matrix
+// Fragments for mma.m16n8k8" and "for mma.m16n8k16")
 
 __device__ __forceinline__ void multiply_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1)
 {

@@ -1,7 +1,7 @@
 // The element type of a layer's arrays, and what is computed with it.
 //
-// STORED: float16, float or double, as the layer's parameters, input and output are. State and gates are computed in
-// `real`, and c is kept in it: float32 also where the arrays are float16.
+// STORED: float16, float or double, as the layer's parameters, input and output are. State and gates are computed
+// in `real`, and c is kept in it: float32 also where the arrays are float16.
 #pragma once
 #include "device.cuh"
 

@@ -1,18 +1,18 @@
 // What the two persistent kernels share: a whole sequence in one launch, all blocks of which run at once.
 //
-// A block has UNITS cells of one lane (a layer in one direction) for ROWS sequences: it keeps the weights of these cells
-// in registers and its own memory, and their state in registers, over all steps. After each step it sends what it has
-// computed to the blocks that have the lane's other cells for the same sequences, and raises its flag; before each step it
-// waits for theirs. Blocks of other sequences or directions never wait for one another. A lane may have a leader, the
-// layer whose results it reads as they are made, a step ahead of it.
+// A block has UNITS cells of one lane (a layer in one direction) for ROWS sequences: it keeps the weights of these
+// cells in registers and its own memory, and their state in registers, over all steps. After each step it sends
+// what it has computed to the blocks that have the lane's other cells for the same sequences, and raises its flag;
+// before each step it waits for theirs. Blocks of other sequences or directions never wait for one another. A lane
+// may have a leader, the layer whose results it reads as they are made, a step ahead of it.
 //
-// A step is a product of the block's weights, OUTPUTS rows of `numbers` numbers, with what was sent. Its 8 warps share
-// the numbers between them, a warp waits only for the blocks that send its own, and the sums of the warps are added up in
-// the block's memory.
+// A step is a product of the block's weights, OUTPUTS rows of `numbers` numbers, with what was sent. Its 8 warps
+// share the numbers between them, a warp waits only for the blocks that send its own, and the sums of the warps
+// are added up in the block's memory.
 //
 // Memory that blocks share, `sent` numbers: (ring, rows, width) for each lane: state v is in slot v % ring. Nobody
-// overwrites state v - ring before all who read it are done: in the lane itself they are when state v - 1 is there, and a
-// follower's flags tell for it.
+// overwrites state v - ring before all who read it are done: in the lane itself they are when state v - 1 is
+// there, and a follower's flags tell for it.
 #pragma once
 #include "arithmetic.cuh"
 #include "cell.cuh"
@@ -102,7 +102,8 @@ struct Own {
 
     __device__ __forceinline__ int column_of(int o) const { return column + o * (THREADS / UNITS); }
 
-    // Call `f(pass, o, row)` for the thread's sequences, of one pass or of all; row B and those behind it are padding.
+    // Call `f(pass, o, row)` for the thread's sequences, of one pass or of all; row B and those behind it are
+    // padding.
     template <typename F>
     __device__ __forceinline__ void each(const Place& p, int pass, F f) const
     {
@@ -121,7 +122,8 @@ struct Own {
 
 // ---------------------------------------------------------------------------------------------------- weights
 
-// Tiles of 16 rows for each of a warp's groups: the first KEPT groups in registers, the others in the block's memory.
+// Tiles of 16 rows for each of a warp's groups: the first KEPT groups in registers, the others in the block's
+// memory.
 struct Weights {
     Piece kept[KEPT][M_TILES];
     quad* rest;
@@ -203,8 +205,8 @@ __device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Board&
                 min(to, shape.blocks - 1), value);
 }
 
-// Wait for all that a warp needs for step `s` of this launch: state s of its own lane and, but for the step behind the
-// last, s + 1 of its leader.
+// Wait for all that a warp needs for step `s` of this launch: state s of its own lane and, but for the step behind
+// the last, s + 1 of its leader.
 __device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p, const Board& own, const Board& leader,
                                               const u32* follower, int numbers_per_block, int s)
 {

@@ -1,7 +1,7 @@
 // The forward pass of whole sequences in one launch. How blocks share the work is in persistent.cuh.
 //
-// Reference: sequence.py (sequence_forward) over cells/lstm.py (lstm_cell_forward).
-// Axes: N rows of packed data, B sequences, H cells, 4H gates in blocks i, f, g, o. The grid is (blocks, lanes * tiles).
+// Reference: sequence.py (sequence_forward) over cells/lstm.py (lstm_cell_forward). Axes: N rows of packed data, B
+// sequences, H cells, 4H gates in blocks i, f, g, o. The grid is (blocks, lanes * tiles).
 //
 //     a_t = gates_t + b + h_{t-1} W_hh^T (+ h_t of the leader W_ih^T)        h_t, c_t = cell(a_t, c_{t-1})
 #define OUTPUTS_PER_CELL 4

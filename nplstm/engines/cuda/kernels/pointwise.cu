@@ -1,8 +1,8 @@
-// One step of the time loop between two matrix products: what is left of it is one number for each cell and sequence.
-//
-// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward).
-// Axes: n sequences of a step, B of the batch, H cells; 4H gates in blocks i, f, g, o. A thread has one cell of one
+// One step of the time loop between two matrix products: what is left of it is one number for each cell and
 // sequence.
+//
+// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward). Axes: n sequences of a step, B of the batch, H
+// cells; 4H gates in blocks i, f, g, o. A thread has one cell of one sequence.
 #include "cell.cuh"
 
 struct ForwardStep {
