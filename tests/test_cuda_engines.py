@@ -424,7 +424,7 @@ BROKEN = {
         "__syncthreads();\n    announce_state(shape, p, lane.own, 0);",
         "announce_state(shape, p, lane.own, 0);",
     ),
-    "a wait for the state before": ("ready(shape, s)) && came", "ready(shape, max(s - 1, 0))) && came"),
+    "a wait for the state before": ("ready(shape, s))", "ready(shape, max(s - 1, 0)))"),
 }
 
 

@@ -27,8 +27,7 @@ typedef u16 sent;  // one number on its way between blocks
 typedef u32 sent;
 #endif
 
-__device__ __forceinline__ sent to_sent(real x)
-{
+__device__ __forceinline__ sent to_sent(real x) {
 #if ARITHMETIC == IN_FLOAT16
     return to_float16((float)x).bits;
 #elif ARITHMETIC == IN_BFLOAT16
@@ -42,8 +41,7 @@ __device__ __forceinline__ sent to_sent(real x)
 
 // What stands in `word` w of the four that a lane has of a group is its number PER_WORD * w and, with half words,
 // the next.
-__device__ __forceinline__ u32 word_of(sent first, sent second)
-{
+__device__ __forceinline__ u32 word_of(sent first, sent second) {
 #if HALF_WORDS
     return (u32)first | (u32)second << 16;
 #else
@@ -52,10 +50,11 @@ __device__ __forceinline__ u32 word_of(sent first, sent second)
 }
 
 // What a lane has of the 16 rows of weights that make one tile, for one group: the operands of two instructions.
-struct Piece { u32 half[2][4]; };
+struct Piece {
+    u32 half[2][4];
+};
 
-__device__ __forceinline__ void split(u32 x, u32& high, u32& low)
-{
+__device__ __forceinline__ void split(u32 x, u32& high, u32& low) {
     high = to_tf32(from_bits(x));
     low = to_tf32(from_bits(x) - from_bits(high));
 }
@@ -65,8 +64,7 @@ __device__ __forceinline__ void split(u32 x, u32& high, u32& low)
 // Which of the group's numbers an instruction takes for its k-th is the same for both operands, and so no matter:
 // lane (r, q) has numbers 4q PER_WORD to 4(q + 1) PER_WORD of row r, side by side, and gives words 0 and 1 to the
 // first instruction, 2 and 3 to the second.
-__device__ __forceinline__ void multiply(float (&sums)[4], const Piece& weights, const quad& numbers)
-{
+__device__ __forceinline__ void multiply(float (&sums)[4], const Piece& weights, const quad& numbers) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
         const u32 b0 = numbers.word[2 * j], b1 = numbers.word[2 * j + 1];

@@ -5,7 +5,9 @@
 #pragma once
 #include "numbers.cuh"
 
-struct Gates { real i, f, g, o; };
+struct Gates {
+    real i, f, g, o;
+};
 
 __device__ __forceinline__ float tanh_of(float x) { return tanhf(x); }
 __device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
@@ -14,44 +16,39 @@ __device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
 __device__ __forceinline__ real sigmoid(real a) { return (real)0.5 * tanh_of((real)0.5 * a) + (real)0.5; }
 
 // i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o); g = tanh(a_g)
-__device__ __forceinline__ Gates gates_forward(Gates a)
-{
+__device__ __forceinline__ Gates gates_forward(Gates a) {
     return {sigmoid(a.i), sigmoid(a.f), tanh_of(a.g), sigmoid(a.o)};
 }
 
 // c_t = f c_{t-1} + i g; returns h_t = o tanh(c_t)
-__device__ __forceinline__ real cell_forward(Gates gate, real& c)
-{
+__device__ __forceinline__ real cell_forward(Gates gate, real& c) {
     c = gate.f * c + gate.i * gate.g;
     return gate.o * tanh_of(c);
 }
 
 // Takes d loss / d h_t and, in grad_c, d loss / d c_t from all that reads c_t but h_t. Returns d loss / d a_t, and
 // leaves d loss / d c_{t-1} in grad_c.
-__device__ __forceinline__ Gates cell_backward(real grad_h, real& grad_c, Gates gate, real c, real c_before)
-{
+__device__ __forceinline__ Gates cell_backward(real grad_h, real& grad_c, Gates gate, real c, real c_before) {
     const real tanh_c = tanh_of(c), one = 1;
     const real grad = grad_c + grad_h * gate.o * (one - tanh_c * tanh_c);
     grad_c = grad * gate.f;
-    return {grad * gate.g * gate.i * (one - gate.i),
-            grad * c_before * gate.f * (one - gate.f),
-            grad * gate.i * (one - gate.g * gate.g),
-            grad_h * tanh_c * gate.o * (one - gate.o)};
+    return {grad * gate.g * gate.i * (one - gate.i), grad * c_before * gate.f * (one - gate.f),
+            grad * gate.i * (one - gate.g * gate.g), grad_h * tanh_c * gate.o * (one - gate.o)};
 }
 
 // A row of gates, (4H): the blocks i, f, g, o.
-__device__ __forceinline__ Gates load_gates(const STORED* row, int cell, int H)
-{
+__device__ __forceinline__ Gates load_gates(const STORED* row, int cell, int H) {
     return {load_real(row + cell), load_real(row + H + cell), load_real(row + 2 * H + cell),
             load_real(row + 3 * H + cell)};
 }
 
-__device__ __forceinline__ void store_gates(STORED* row, int cell, int H, Gates gate)
-{
+__device__ __forceinline__ void store_gates(STORED* row, int cell, int H, Gates gate) {
     store_real(row + cell, gate.i);
     store_real(row + H + cell, gate.f);
     store_real(row + 2 * H + cell, gate.g);
     store_real(row + 3 * H + cell, gate.o);
 }
 
-__device__ __forceinline__ Gates operator+(Gates a, Gates b) { return {a.i + b.i, a.f + b.f, a.g + b.g, a.o + b.o}; }
+__device__ __forceinline__ Gates operator+(Gates a, Gates b) {
+    return {a.i + b.i, a.f + b.f, a.g + b.g, a.o + b.o};
+}

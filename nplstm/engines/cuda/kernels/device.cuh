@@ -8,14 +8,19 @@
 typedef unsigned int u32;
 typedef unsigned short u16;
 
-struct float16 { u16 bits; };
-struct bfloat16 { u16 bits; };
-struct alignas(16) quad { u32 word[4]; };  // what one load takes
+struct float16 {
+    u16 bits;
+};
+struct bfloat16 {
+    u16 bits;
+};
+struct alignas(16) quad {
+    u32 word[4];
+};  // what one load takes
 
 // ---------------------------------------------------------------------------------------------------- numbers
 
-__device__ __forceinline__ float widen(float16 x)
-{
+__device__ __forceinline__ float widen(float16 x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
     return y;
@@ -23,15 +28,13 @@ __device__ __forceinline__ float widen(float16 x)
 
 __device__ __forceinline__ float widen(bfloat16 x) { return __uint_as_float((u32)x.bits << 16); }
 
-__device__ __forceinline__ float16 to_float16(float x)
-{
+__device__ __forceinline__ float16 to_float16(float x) {
     float16 y;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
 }
 
-__device__ __forceinline__ bfloat16 to_bfloat16(float x)
-{
+__device__ __forceinline__ bfloat16 to_bfloat16(float x) {
     bfloat16 y;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
@@ -39,8 +42,7 @@ __device__ __forceinline__ bfloat16 to_bfloat16(float x)
 
 // The nearest number with 10 bits of mantissa, as the bits of a float. Volatile: the compiler would take it out of
 // the time loop for weights that do not change, and keep twice as many registers.
-__device__ __forceinline__ u32 to_tf32(float x)
-{
+__device__ __forceinline__ u32 to_tf32(float x) {
     u32 y;
     asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
     return y;
@@ -57,80 +59,87 @@ __device__ __forceinline__ u32 bits_of(float x) { return __float_as_uint(x); }
 // register: a (r, 2q), (r + 8, 2q), (r, 2q + 8), (r + 8, 2q + 8); b (2q, r), (2q + 8, r). (PTX ISA, "Matrix
 // Fragments for mma.m16n8k8" and "for mma.m16n8k16")
 
-__device__ __forceinline__ void multiply_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ __forceinline__ void multiply_tf32(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ void multiply_float16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ __forceinline__ void multiply_float16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ void multiply_bfloat16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+__device__ __forceinline__ void multiply_bfloat16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // ---------------------------------------------------------------------------------------------------- memory
 
 // An array that a launch was given, which no other block writes.
 template <typename T>
-__device__ __forceinline__ T load(const T* place) { return *place; }
+__device__ __forceinline__ T load(const T* place) {
+    return *place;
+}
 
 template <typename T>
-__device__ __forceinline__ void store(T* place, T value) { *place = value; }
+__device__ __forceinline__ void store(T* place, T value) {
+    *place = value;
+}
 
 // The memory of a block, whose size is given at the launch, and what is in it.
-__device__ __forceinline__ unsigned char* block_memory()
-{
+__device__ __forceinline__ unsigned char* block_memory() {
     extern __shared__ __align__(16) unsigned char memory[];
     return memory;
 }
 
 template <typename T>
-__device__ __forceinline__ T take(const T* place) { return *place; }
+__device__ __forceinline__ T take(const T* place) {
+    return *place;
+}
 
 template <typename T>
-__device__ __forceinline__ void put(T* place, T value) { *place = value; }
+__device__ __forceinline__ void put(T* place, T value) {
+    *place = value;
+}
 
 // ---------------------------------------------------------------------------------------------------- between blocks
 
 // Write what other blocks will read.
 template <typename T>
-__device__ __forceinline__ void send(T* place, T value) { *place = value; }
+__device__ __forceinline__ void send(T* place, T value) {
+    *place = value;
+}
 
 // Read what other blocks have written, past the first-level cache, which does not see their writes.
-__device__ __forceinline__ quad receive(const quad* place)
-{
+__device__ __forceinline__ quad receive(const quad* place) {
     quad q;
     asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(q.word[0]), "=r"(q.word[1]), "=r"(q.word[2]), "=r"(q.word[3]) : "l"(place) : "memory");
+                 : "=r"(q.word[0]), "=r"(q.word[1]), "=r"(q.word[2]), "=r"(q.word[3])
+                 : "l"(place)
+                 : "memory");
     return q;
 }
 
 // Raise a flag: whoever sees it sees all that this thread has written, or seen written, before.
-__device__ __forceinline__ void announce(u32* flag, u32 value)
-{
-    asm volatile("st.release.gpu.global.u32 [%0], %1;" :: "l"(flag), "r"(value) : "memory");
+__device__ __forceinline__ void announce(u32* flag, u32 value) {
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
 // Look at a flag.
-__device__ __forceinline__ u32 look(const u32* flag)
-{
+__device__ __forceinline__ u32 look(const u32* flag) {
     u32 value;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
 
 // Tell the host that something went wrong: the word is in its memory.
-__device__ __forceinline__ void report(u32* word, u32 value)
-{
-    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" :: "l"(word), "r"(value) : "memory");
+__device__ __forceinline__ void report(u32* word, u32 value) {
+    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }

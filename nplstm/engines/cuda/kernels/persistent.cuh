@@ -18,22 +18,23 @@
 #include "cell.cuh"
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
-constexpr int OUTPUTS = 16 * M_TILES;               // rows of weights in a block
-constexpr int PASS_ROWS = 8 * N_TILES;              // sequences that a block takes at once
-constexpr int ROWS = PASS_ROWS * PASSES;            // and in a step
-constexpr int UNITS = OUTPUTS / OUTPUTS_PER_CELL;   // cells of a block
+constexpr int OUTPUTS = 16 * M_TILES;                             // rows of weights in a block
+constexpr int PASS_ROWS = 8 * N_TILES;                            // sequences that a block takes at once
+constexpr int ROWS = PASS_ROWS * PASSES;                          // and in a step
+constexpr int UNITS = OUTPUTS / OUTPUTS_PER_CELL;                 // cells of a block
 constexpr int OWN = (UNITS * PASS_ROWS + THREADS - 1) / THREADS;  // cells of a thread in a pass
-constexpr int SUM_STRIDE = OUTPUTS + 4;             // keeps the warps' sums off each other's banks, in steps of 16 bytes
+constexpr int SUM_STRIDE = OUTPUTS + 4;  // keeps the warps' sums off each other's banks, in steps of 16 bytes
 constexpr int SUMS = WARPS * PASS_ROWS * SUM_STRIDE;
-constexpr int AHEAD = ARITHMETIC == FLOAT32 || N_TILES == 4 ? 1 : 4 / N_TILES;                  // groups that a warp asks for before it multiplies
+// Groups that a warp asks for before it multiplies.
+constexpr int AHEAD = ARITHMETIC == FLOAT32 || N_TILES == 4 ? 1 : 4 / N_TILES;
 constexpr int MAX_LANES = 8;
 
 static_assert(THREADS % UNITS == 0, "a thread has the same cell in all its sequences");
 static_assert(KEPT % AHEAD == 0, "registers are found by constants");
 
-struct Board {            // what a lane's blocks tell each other
-    sent* numbers;        // (ring, rows, width)
-    u32* flags;           // (tiles, blocks)
+struct Board {      // what a lane's blocks tell each other
+    sent* numbers;  // (ring, rows, width)
+    u32* flags;     // (tiles, blocks)
 };
 
 struct Shape {
@@ -41,10 +42,10 @@ struct Shape {
     u32* status;          // in the host's memory
     int T, first, steps;  // this launch runs `steps` steps from `first` on, in the order of processing
     int B, H;
-    int tiles, blocks;    // of ROWS sequences; of UNITS cells
+    int tiles, blocks;  // of ROWS sequences; of UNITS cells
     int ring, rows, width;
-    u32 base;             // a flag of base + 1 + v says that state v is there
-    u32 patience;         // looks at a flag before a wait is given up
+    u32 base;      // a flag of base + 1 + v says that state v is there
+    u32 patience;  // looks at a flag before a wait is given up
 };
 
 // ---------------------------------------------------------------------------------------------------- steps
@@ -55,8 +56,7 @@ struct Rows {
     __device__ __forceinline__ bool has(int sequence) const { return sequence < count; }
 };
 
-__device__ __forceinline__ Rows rows_of(const Shape& shape, int t)
-{
+__device__ __forceinline__ Rows rows_of(const Shape& shape, int t) {
     if (t < 0 || t >= shape.T) return {0, 0};
     if (!shape.bounds) return {(long long)t * shape.B, shape.B};
     const int first = load(shape.bounds + t);
@@ -66,16 +66,15 @@ __device__ __forceinline__ Rows rows_of(const Shape& shape, int t)
 // ---------------------------------------------------------------------------------------------------- who has what
 
 struct Place {
-    int warp, lane, r, q;           // r and q: the lane's row and column in a tile
-    int tile, first_row;            // sequences
+    int warp, lane, r, q;  // r and q: the lane's row and column in a tile
+    int tile, first_row;   // sequences
     int first_cell;
-    int groups, led;                // of all the numbers; of the leader's, which come first
-    int first_group, count;         // this warp's
-    int most;                       // of the warp that has most
+    int groups, led;         // of all the numbers; of the leader's, which come first
+    int first_group, count;  // this warp's
+    int most;                // of the warp that has most
 };
 
-__device__ __forceinline__ Place place_of(int tile, int numbers, bool led)
-{
+__device__ __forceinline__ Place place_of(int tile, int numbers, bool led) {
     Place p;
     p.warp = threadIdx.x / 32;
     p.lane = threadIdx.x % 32;
@@ -105,16 +104,14 @@ struct Own {
     // Call `f(pass, o, row)` for the thread's sequences, of one pass or of all; row B and those behind it are
     // padding.
     template <typename F>
-    __device__ __forceinline__ void each(const Place& p, int pass, F f) const
-    {
+    __device__ __forceinline__ void each(const Place& p, int pass, F f) const {
 #pragma unroll
         for (int o = 0; o < OWN; ++o)
             if (column_of(o) < PASS_ROWS) f(pass, o, p.first_row + pass * PASS_ROWS + column_of(o));
     }
 
     template <typename F>
-    __device__ __forceinline__ void each(const Place& p, F f) const
-    {
+    __device__ __forceinline__ void each(const Place& p, F f) const {
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) each(p, pass, f);
     }
@@ -130,8 +127,7 @@ struct Weights {
 
     // `weight(m, g, k)` is that of row m for number k of group g.
     template <typename Weight>
-    __device__ __forceinline__ void fill(const Place& p, unsigned char* memory, Weight weight)
-    {
+    __device__ __forceinline__ void fill(const Place& p, unsigned char* memory, Weight weight) {
         rest = (quad*)memory + (size_t)p.warp * max(p.most - KEPT, 0) * M_TILES * 64;
 #pragma unroll
         for (int i = 0; i < KEPT; ++i)
@@ -142,13 +138,13 @@ struct Weights {
             for (int m = 0; m < M_TILES; ++m) {
                 const Piece made = piece(p, p.first_group + i, m, weight);
                 for (int j = 0; j < 2; ++j)
-                    put(rest_of(p, i, m, j), quad{made.half[j][0], made.half[j][1], made.half[j][2], made.half[j][3]});
+                    put(rest_of(p, i, m, j),
+                        quad{made.half[j][0], made.half[j][1], made.half[j][2], made.half[j][3]});
             }
     }
 
     template <typename Weight>
-    static __device__ __forceinline__ Piece piece(const Place& p, int group, int m, Weight weight)
-    {
+    static __device__ __forceinline__ Piece piece(const Place& p, int group, int m, Weight weight) {
         Piece made;
 #pragma unroll
         for (int j = 0; j < 2; ++j)
@@ -161,13 +157,11 @@ struct Weights {
         return made;
     }
 
-    __device__ __forceinline__ quad* rest_of(const Place& p, int i, int m, int j) const
-    {
+    __device__ __forceinline__ quad* rest_of(const Place& p, int i, int m, int j) const {
         return rest + (((i - KEPT) * M_TILES + m) * 2 + j) * 32 + p.lane;
     }
 
-    __device__ __forceinline__ Piece from_memory(const Place& p, int i, int m) const
-    {
+    __device__ __forceinline__ Piece from_memory(const Place& p, int i, int m) const {
         Piece piece;
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
@@ -184,8 +178,7 @@ struct Weights {
 __device__ __forceinline__ u32 ready(const Shape& shape, int state) { return shape.base + 1u + (u32)state; }
 
 // Wait, as a warp, until flags `first` to `last` have come to `value`; false if they do not come.
-__device__ __forceinline__ bool wait(const Shape& shape, const u32* flags, int first, int last, u32 value)
-{
+__device__ __forceinline__ bool wait(const Shape& shape, const u32* flags, int first, int last, u32 value) {
     bool came = true;
     for (int b = first + (int)(threadIdx.x % 32); b <= last; b += 32) {
         u32 looks = 0;
@@ -197,9 +190,8 @@ __device__ __forceinline__ bool wait(const Shape& shape, const u32* flags, int f
 }
 
 // Wait for the blocks that send groups `first` to `last` of a lane's numbers.
-__device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Board& board, int tile, int first, int last,
-                                                int numbers_per_block, u32 value)
-{
+__device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Board& board, int tile, int first,
+                                                int last, int numbers_per_block, u32 value) {
     const int from = first * GROUP / numbers_per_block, to = (last * GROUP + GROUP - 1) / numbers_per_block;
     return wait(shape, board.flags + (size_t)tile * shape.blocks, min(from, shape.blocks - 1),
                 min(to, shape.blocks - 1), value);
@@ -207,9 +199,9 @@ __device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Board&
 
 // Wait for all that a warp needs for step `s` of this launch: state s of its own lane and, but for the step behind
 // the last, s + 1 of its leader.
-__device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p, const Board& own, const Board& leader,
-                                              const u32* follower, int numbers_per_block, int s)
-{
+__device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p, const Board& own,
+                                              const Board& leader, const u32* follower, int numbers_per_block,
+                                              int s) {
     const int last = p.first_group + p.count - 1;
     bool came = true;
     if (p.count && p.first_group < p.led && s < shape.steps)
@@ -217,39 +209,40 @@ __device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p
                                ready(shape, s + 1));
     if (p.count && last >= p.led)
         came = wait_for_groups(shape, own, p.tile, max(p.first_group - p.led, 0), last - p.led, numbers_per_block,
-                               ready(shape, s)) && came;
+                               ready(shape, s)) &&
+               came;
     // state s + 1 takes the place of state s + 1 - ring, which the follower reads in its step s - ring
     if (follower && p.warp == WARPS - 1 && s >= shape.ring)
         came = wait(shape, follower + (size_t)p.tile * shape.blocks, 0, shape.blocks - 1,
-                    ready(shape, s + 1 - shape.ring)) && came;
+                    ready(shape, s + 1 - shape.ring)) &&
+               came;
     return came;
 }
 
 // ---------------------------------------------------------------------------------------------------- the product
 
-__device__ __forceinline__ size_t slot(const Shape& shape, int state)
-{
+__device__ __forceinline__ size_t slot(const Shape& shape, int state) {
     return (size_t)(state % shape.ring) * shape.rows * shape.width;
 }
 
 // The warp's share of the sums of one pass, into the block's memory: (WARPS, PASS_ROWS, SUM_STRIDE).
 __device__ __forceinline__ void warp_product(const Shape& shape, const Place& p, const Weights& weights,
-                                             const Board& own, const Board& leader, int s, int pass, float* sums)
-{
+                                             const Board& own, const Board& leader, int s, int pass, float* sums) {
     const int row = p.first_row + pass * PASS_ROWS + p.r;
     const sent* from_own = own.numbers + slot(shape, s);
     const sent* from_leader = p.led ? leader.numbers + slot(shape, s + 1) : nullptr;
     float total[M_TILES][N_TILES][4] = {};
 
-    auto group = [&](int i, quad (&numbers)[N_TILES]) {
+    auto group = [&](int i, quad(&numbers)[N_TILES]) {
         const int g = p.first_group + i;
         const bool there = g >= p.led || s < shape.steps;  // behind the last step there is no leader
         const sent* from = g < p.led ? from_leader + g * GROUP : from_own + (g - p.led) * GROUP;
 #pragma unroll
         for (int n = 0; n < N_TILES; ++n)
             numbers[n] = there && row + 8 * n < shape.B
-                ? receive((const quad*)(from + (size_t)(row + 8 * n) * shape.width + p.q * 4 * PER_WORD))
-                : quad{0, 0, 0, 0};
+                             ? receive(
+                                   (const quad*)(from + (size_t)(row + 8 * n) * shape.width + p.q * 4 * PER_WORD))
+                             : quad{0, 0, 0, 0};
     };
 #pragma unroll
     for (int first = 0; first < KEPT; first += AHEAD) {
@@ -299,8 +292,8 @@ __device__ __forceinline__ int adding(const Place& p) { return min(p.groups, WAR
 // ---------------------------------------------------------------------------------------------------- sending
 
 // Numbers beyond those of the last block meet weights of zero, and must not be what an earlier launch left there.
-__device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p, const Board& own, int numbers_per_block)
-{
+__device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p, const Board& own,
+                                              int numbers_per_block) {
     if (blockIdx.x != shape.blocks - 1) return;
     const int first = shape.blocks * numbers_per_block, more = shape.width - first;
     for (int i = threadIdx.x; i < shape.ring * ROWS * more; i += THREADS) {
@@ -310,13 +303,11 @@ __device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p
 }
 
 // Tell that the block's part of a state is there: after a barrier behind all that was sent.
-__device__ __forceinline__ void announce_state(const Shape& shape, const Place& p, const Board& own, int state)
-{
+__device__ __forceinline__ void announce_state(const Shape& shape, const Place& p, const Board& own, int state) {
     if (threadIdx.x == 0) announce(own.flags + (size_t)p.tile * shape.blocks + blockIdx.x, ready(shape, state));
 }
 
-__device__ __forceinline__ void give_up(const Shape& shape, int s)
-{
+__device__ __forceinline__ void give_up(const Shape& shape, int s) {
     if (threadIdx.x == 0) report(shape.status, 1u + (u32)s);
 }
 

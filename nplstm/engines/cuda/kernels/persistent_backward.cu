@@ -22,7 +22,7 @@ struct BackwardLane {
     long long grad_stride, grad_a_from;
     Board own, leader;
     const u32* follower;
-    int reverse;              // the forward pass ran from the last step to the first
+    int reverse;  // the forward pass ran from the last step to the first
 };
 
 struct Backward {
@@ -33,7 +33,7 @@ struct Backward {
 struct BackwardState {
     real grad_h[PASSES][OWN];  // of sequences that the steps have not come to, or have left
     real grad_c[PASSES][OWN];
-    bool began[PASSES][OWN];   // whether the last step was one of this sequence's
+    bool began[PASSES][OWN];  // whether the last step was one of this sequence's
 };
 
 struct Recorded {  // what a step needs of the forward pass
@@ -41,8 +41,8 @@ struct Recorded {  // what a step needs of the forward pass
     real c, before, grad_out;
 };
 
-__device__ __forceinline__ void send_gates(const Shape& shape, const Board& own, int state, int row, int cell, Gates grad)
-{
+__device__ __forceinline__ void send_gates(const Shape& shape, const Board& own, int state, int row, int cell,
+                                           Gates grad) {
     sent* place = own.numbers + slot(shape, state) + (size_t)row * shape.width + 4 * cell;
     send(place, to_sent(grad.i));
     send(place + 1, to_sent(grad.f));
@@ -50,15 +50,14 @@ __device__ __forceinline__ void send_gates(const Shape& shape, const Board& own,
     send(place + 3, to_sent(grad.o));
 }
 
-__device__ __forceinline__ real sum_of(const Place& p, const float* sums, int column, int unit)
-{
+__device__ __forceinline__ real sum_of(const Place& p, const float* sums, int column, int unit) {
     real total = 0;
     for (int w = 0; w < adding(p); ++w) total += take(sums + (w * PASS_ROWS + column) * SUM_STRIDE + unit);
     return total;
 }
 
-__device__ __forceinline__ Recorded recorded(const BackwardLane& lane, int H, int row, int cell, Rows rows, Rows earlier)
-{
+__device__ __forceinline__ Recorded recorded(const BackwardLane& lane, int H, int row, int cell, Rows rows,
+                                             Rows earlier) {
     const long long here = rows.first + row;
     Recorded r;
     r.gate = load_gates(lane.gates + here * 4 * H, cell, H);
@@ -70,8 +69,7 @@ __device__ __forceinline__ Recorded recorded(const BackwardLane& lane, int H, in
 }
 
 // A wait was given up: what was not computed must not look like numbers.
-__device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place& p, Own own, int from)
-{
+__device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place& p, Own own, int from) {
     give_up(shape, from);
     const real nan = not_a_number();
     const int cell = p.first_cell + own.unit;
@@ -85,8 +83,8 @@ __device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place&
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(const __grid_constant__ Backward backward)
-{
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    persistent_backward(const __grid_constant__ Backward backward) {
     const Shape& shape = backward.shape;
     const BackwardLane& lane = backward.lane[blockIdx.y / shape.tiles];
     const int H = shape.H;
@@ -100,7 +98,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(con
     weights.fill(p, block_memory() + SUMS * sizeof(float), [&](int m, int g, int k) {
         const int of = p.first_cell + m, number = (g < p.led ? g : g - p.led) * GROUP + k;
         const STORED* weight = g < p.led ? lane.weight_ih : lane.weight_hh;
-        return of < H && number < 4 * H ? load_real(weight + (size_t)(number % 4 * H + number / 4) * H + of) : (real)0;
+        return of < H && number < 4 * H ? load_real(weight + (size_t)(number % 4 * H + number / 4) * H + of)
+                                        : (real)0;
     });
 
     BackwardState state;
@@ -140,7 +139,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_backward(con
                 grad_a[pass][o] = Gates{0, 0, 0, 0};
                 if (state.began[pass][o]) {
                     const Recorded& r = kept[pass][o];
-                    grad_a[pass][o] = cell_backward(grad_h + r.grad_out, state.grad_c[pass][o], r.gate, r.c, r.before);
+                    grad_a[pass][o] = cell_backward(grad_h + r.grad_out, state.grad_c[pass][o], r.gate, r.c,
+                                                    r.before);
                 }
                 if (more) send_gates(shape, lane.own, s + 1, row, cell, grad_a[pass][o]);
             });

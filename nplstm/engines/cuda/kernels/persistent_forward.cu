@@ -8,19 +8,19 @@
 #include "persistent.cuh"
 
 struct ForwardLane {
-    const STORED* weight_hh;   // (4H, H)
-    const STORED* weight_ih;   // (4H, H)  where there is a leader
-    const STORED* bias;        // (4H)     or null
-    STORED* gates;             // (N, 4H)  the input's share, but of what a leader gives; receives i, f, g, o where `cells`
-                               //          is there; from row `gates_from` on. Null where neither is.
-    STORED* h;                 // (B, H)   before and after
-    real* c;                   // (B, H)   before and after
-    STORED* out;               // (N, H)   rows `out_stride` apart
-    real* cells;               // (N, H)   receives c_t, for the way back; or null
+    const STORED* weight_hh;  // (4H, H)
+    const STORED* weight_ih;  // (4H, H)  where there is a leader
+    const STORED* bias;       // (4H)     or null
+    STORED* gates;  // (N, 4H)  the input's share, but of what a leader gives; receives i, f, g, o where `cells`
+                    //          is there; from row `gates_from` on. Null where neither is.
+    STORED* h;      // (B, H)   before and after
+    real* c;        // (B, H)   before and after
+    STORED* out;    // (N, H)   rows `out_stride` apart
+    real* cells;    // (N, H)   receives c_t, for the way back; or null
     long long out_stride, gates_from;
-    Board own, leader;         // leader.numbers is null where there is none
-    const u32* follower;       // the flags of the lane that this one leads, or null
-    int reverse, given;        // given: `gates` has the input's share
+    Board own, leader;    // leader.numbers is null where there is none
+    const u32* follower;  // the flags of the lane that this one leads, or null
+    int reverse, given;   // given: `gates` has the input's share
 };
 
 struct Forward {
@@ -32,13 +32,12 @@ struct ForwardState {
     real h[PASSES][OWN], c[PASSES][OWN];
 };
 
-__device__ __forceinline__ void send_h(const Shape& shape, const Board& own, int state, int row, int cell, real h)
-{
+__device__ __forceinline__ void send_h(const Shape& shape, const Board& own, int state, int row, int cell,
+                                       real h) {
     send(own.numbers + slot(shape, state) + (size_t)row * shape.width + cell, to_sent(h));
 }
 
-__device__ __forceinline__ Gates sum_of(const Place& p, const float* sums, int column, int unit)
-{
+__device__ __forceinline__ Gates sum_of(const Place& p, const float* sums, int column, int unit) {
     Gates total = {0, 0, 0, 0};
     for (int w = 0; w < adding(p); ++w) {
         const quad part = take((const quad*)(sums + (w * PASS_ROWS + column) * SUM_STRIDE + 4 * unit));
@@ -49,8 +48,7 @@ __device__ __forceinline__ Gates sum_of(const Place& p, const float* sums, int c
 }
 
 // A wait was given up: what was not computed must not look like numbers.
-__device__ void spoil(const Shape& shape, const ForwardLane& lane, const Place& p, Own own, int from)
-{
+__device__ void spoil(const Shape& shape, const ForwardLane& lane, const Place& p, Own own, int from) {
     give_up(shape, from);
     const int cell = p.first_cell + own.unit;
     for (int s = from; s < shape.first + shape.steps; ++s) {
@@ -62,8 +60,8 @@ __device__ void spoil(const Shape& shape, const ForwardLane& lane, const Place& 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) persistent_forward(const __grid_constant__ Forward forward)
-{
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    persistent_forward(const __grid_constant__ Forward forward) {
     const Shape& shape = forward.shape;
     const ForwardLane& lane = forward.lane[blockIdx.y / shape.tiles];
     const int H = shape.H;

@@ -17,8 +17,7 @@ struct ForwardStep {
     int n, H;
 };
 
-extern "C" __global__ void forward_step(const ForwardStep step)
-{
+extern "C" __global__ void forward_step(const ForwardStep step) {
     const int H = step.H;
     const long long here = blockIdx.x * (long long)blockDim.x + threadIdx.x, row = here / H;
     const int cell = (int)(here - row * H);
@@ -38,20 +37,20 @@ extern "C" __global__ void forward_step(const ForwardStep step)
 }
 
 struct BackwardStep {
-    const STORED* grad_out;  // (n, H)   d loss / d h_t but for step t + 1's share; rows `grad_stride` apart; or null
-    const STORED* grad_h;    // (B, H)   step t + 1's share, or d loss / d h_n
-    real* grad_c;            // (B, H)   d loss / d c_t from step t + 1, or d loss / d c_n; receives d loss / d c_{t-1}
-    const STORED* gates;     // (n, 4H)
-    const real* cells;       // (n, H)   c_t
-    const real* before;      // (.., H)  c_{t-1} of the sequences before `began`
-    const STORED* c_0;       // (B, H)   c_{t-1} of those from there on, which begin here
-    STORED* grad_a;          // (n, 4H)  receives d loss / d a_t
+    const STORED*
+        grad_out;          // (n, H)   d loss / d h_t but for step t + 1's share; rows `grad_stride` apart; or null
+    const STORED* grad_h;  // (B, H)   step t + 1's share, or d loss / d h_n
+    real* grad_c;  // (B, H)   d loss / d c_t from step t + 1, or d loss / d c_n; receives d loss / d c_{t-1}
+    const STORED* gates;  // (n, 4H)
+    const real* cells;    // (n, H)   c_t
+    const real* before;   // (.., H)  c_{t-1} of the sequences before `began`
+    const STORED* c_0;    // (B, H)   c_{t-1} of those from there on, which begin here
+    STORED* grad_a;       // (n, 4H)  receives d loss / d a_t
     long long grad_stride;
     int began, n, H;
 };
 
-extern "C" __global__ void backward_step(const BackwardStep step)
-{
+extern "C" __global__ void backward_step(const BackwardStep step) {
     const int H = step.H;
     const long long here = blockIdx.x * (long long)blockDim.x + threadIdx.x, row = here / H;
     const int cell = (int)(here - row * H);

@@ -21,9 +21,8 @@ struct StreamStep {
 };
 
 // Add to `sum` what K of a sequence's numbers give to the four gates of a cell: each lane takes every 32nd.
-__device__ __forceinline__ void add_product(Gates (&sum)[SEQUENCES], const STORED* weight, const STORED* numbers, int K,
-                                            int H, int cell, int first, int B)
-{
+__device__ __forceinline__ void add_product(Gates (&sum)[SEQUENCES], const STORED* weight, const STORED* numbers,
+                                            int K, int H, int cell, int first, int B) {
     const size_t gate = (size_t)H * K;
     for (int k = threadIdx.x % 32; k < K; k += 32) {
         const STORED* of_cell = weight + (size_t)cell * K + k;
@@ -37,15 +36,13 @@ __device__ __forceinline__ void add_product(Gates (&sum)[SEQUENCES], const STORE
     }
 }
 
-__device__ __forceinline__ real over_lanes(real x)
-{
+__device__ __forceinline__ real over_lanes(real x) {
 #pragma unroll
     for (int far = 16; far; far /= 2) x += __shfl_xor_sync(0xffffffffu, x, far);
     return x;
 }
 
-extern "C" __global__ void stream_step(const StreamStep step)
-{
+extern "C" __global__ void stream_step(const StreamStep step) {
     const int cell = blockIdx.x * CELLS + threadIdx.x / 32, first = blockIdx.y * SEQUENCES;
     if (cell >= step.H) return;  // a whole warp
     Gates sum[SEQUENCES] = {};
