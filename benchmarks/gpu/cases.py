@@ -60,8 +60,8 @@ class Case:
 
     part: str
     task: str
-    """"forward"; "training", forward and backward; "step": of T that are checked, one is timed again and again, with
-    the state fed back; "latency": the same, and each is waited for."""
+    """"forward"; "training", forward and backward; "step": of T that are checked, one is timed again and again,
+    with the state fed back; "latency": the same, and each is waited for."""
     precision: str
     B: int
     H: int

@@ -1,6 +1,6 @@
 """A case: checked, then timed in turns, then its memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nplstm.backends._cuda import Device
@@ -53,16 +53,21 @@ def measure(
         "cudnn_persists": case.cudnn_persists,
         "model_us": modelled(case, device) if device and case.steps > 1 else None,
     } | {what: {} for what in ("values", "engines", "notes", "differences", "memory", "refused")}
-    try:
-        ways = _agreeing(_prepare(case, libraries, record), case, slack, record)
-        if len(ways) > 1:  # a figure that stands alone would not be of this comparison
-            _time(ways, case, seconds, record)
-    finally:
-        ways = {}
-        for library in libraries:
-            library.meter.release()
+    _make_room(libraries)
+    ways = _agreeing(_prepare(case, libraries, record), case, slack, record)
+    if len(ways) > 1:  # a figure that stands alone would not be of this comparison
+        _time(ways, case, seconds, record)
     record["outcome"] = _outcome(record)
     return record
+
+
+def _make_room(libraries: Iterable[Library]) -> None:
+    """Have each library give back what it keeps for later: the other one may need it now."""
+    try:
+        for library in libraries:
+            library.meter.release()
+    except Exception as error:
+        raise DeviceLostError(f"{type(error).__name__}: {error}") from error
 
 
 def _prepare(case: Case, libraries: Sequence[Library], record: dict[str, Any]) -> dict[str, _Way]:
@@ -105,11 +110,8 @@ def _time(ways: dict[str, _Way], case: Case, seconds: float, record: dict[str, A
         _refuse(next(iter(ways.values())).library, " and ".join(ways), error, record)
         return
     record["values"] = {name: summary(column) for name, column in samples.items()}
-    if case.part == "streaming":
-        return
-    for name, way in ways.items():
-        for each in ways.values():
-            each.library.meter.release()
+    for name, way in ways.items() if case.part == "table" else ():
+        _make_room(each.library for each in ways.values())
         peak = _tried(
             way.library, case, name, record, lambda way=way: way.library.meter.peak_bytes(way.prepared.call)
         )
@@ -147,7 +149,7 @@ def _refuse(library: Library, name: str, error: Exception, record: dict[str, Any
     record["refused"][name] = f"out of memory: {first}" if memory else f"{type(error).__name__}: {first}"
     try:
         library.meter.wait()
-    except Exception as lost:
+    except Exception as lost:  # noqa: BLE001
         raise DeviceLostError(f"{record['label']}, {name}: {record['refused'][name]}; then {lost}") from error
 
 

@@ -1,7 +1,7 @@
 """What a call should take, by the model that the engines plan with: their steps, and the products around them.
 
-A model and no bound: the constants of ``nplstm.engines.cuda.plan`` are of others' measurements. A share of it says how
-far a figure is from what the design promises, and rows that stand out are those to look into.
+A model and no bound: the constants of ``nplstm.engines.cuda.plan`` are of others' measurements. A share of it says
+how far a figure is from what the design promises, and rows that stand out are those to look into.
 """
 
 from nplstm.backends._cuda import Device

@@ -1,8 +1,7 @@
-// One step of the time loop between two matrix products: what is left of it is one number for each cell and
-// sequence.
+// One step of the time loop between two matrix products: a thread has one cell of one sequence.
 //
-// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward). Axes: n sequences of a step, B of the batch, H
-// cells; 4H gates in blocks i, f, g, o. A thread has one cell of one sequence.
+// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward).
+// Axes: n sequences of a step, B of the batch, H cells; 4H gates in blocks i, f, g, o.
 #include "cell.cuh"
 
 struct ForwardStep {
@@ -37,16 +36,15 @@ extern "C" __global__ void forward_step(const ForwardStep step) {
 }
 
 struct BackwardStep {
-    const STORED*
-        grad_out;          // (n, H)   d loss / d h_t but for step t + 1's share; rows `grad_stride` apart; or null
-    const STORED* grad_h;  // (B, H)   step t + 1's share, or d loss / d h_n
-    real* grad_c;  // (B, H)   d loss / d c_t from step t + 1, or d loss / d c_n; receives d loss / d c_{t-1}
-    const STORED* gates;  // (n, 4H)
-    const real* cells;    // (n, H)   c_t
-    const real* before;   // (.., H)  c_{t-1} of the sequences before `began`
-    const STORED* c_0;    // (B, H)   c_{t-1} of those from there on, which begin here
-    STORED* grad_a;       // (n, 4H)  receives d loss / d a_t
-    long long grad_stride;
+    const STORED* grad_out;  // (n, H)   d loss / d h_t but for the share of step t + 1; or null
+    const STORED* grad_h;    // (B, H)   that share, or d loss / d h_n
+    real* grad_c;            // (B, H)   d loss / d c_t from step t + 1 or the end; receives d loss / d c_{t-1}
+    const STORED* gates;     // (n, 4H)
+    const real* cells;       // (n, H)   c_t
+    const real* before;      // (.., H)  c_{t-1} of the sequences before `began`
+    const STORED* c_0;       // (B, H)   c_{t-1} of those from there on, which begin here
+    STORED* grad_a;          // (n, 4H)  receives d loss / d a_t
+    long long grad_stride;   // between the rows of grad_out
     int began, n, H;
 };
 
