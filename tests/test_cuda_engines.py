@@ -346,6 +346,13 @@ def test_a_recording_goes_back_in_its_own_precision_as_often_as_asked(engine, be
         assert np.array_equal(be.to_numpy(value), be.to_numpy(second.parameters[name])), name
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_small_gradients_are_as_exact_as_large_ones(precision, be):
+    problem = Problems(be, "float32", T=5, H=16)
+    problem.given[3:] = [array * 1e-9 for array in problem.given[3:]]
+    assert_near(problem.found("persistent", precision), problem.expected(), PRECISIONS[precision])
+
+
 # --- what happens between threads --------------------------------------------------------------------------------
 
 

@@ -38,8 +38,9 @@ def use_precision(precision: str) -> Generator[None]:
     precision : {"float32", "tf32", "float16", "bfloat16"}
         What h, W_hh and the gradients of the gates are rounded to ahead of the recurrent product, with 24, 11, 11
         and 8 bits: float32 is exact; tf32 has float32's range; float16 and bfloat16 take half the memory between
-        the blocks of a GPU and on its chip. The products that are not part of the recurrence are taken in TF32 in
-        all but float32.
+        the blocks of a GPU and on its chip. With float16 the way back takes tf32: gradients may be smaller than
+        float16 has numbers for. The products that are not part of the recurrence are taken in TF32 in all but
+        float32.
 
     Raises
     ------

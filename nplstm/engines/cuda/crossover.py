@@ -3,8 +3,8 @@
 from nplstm._typing import Array
 from nplstm.engines.base import Request
 from nplstm.engines.cuda.lanes import CudaTape, cuda_of
-from nplstm.engines.cuda.persistent import arithmetic_of, unfit
-from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, find_plan
+from nplstm.engines.cuda.persistent import unfit
+from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.steps import Steps
 
 __all__ = ["describe", "fused_step", "refusal", "worth_a_chain", "worth_a_launch_back"]
@@ -78,13 +78,14 @@ def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[i
 def _problem(
     direction: Direction, x: Array, precision: str, hidden: int, steps: Steps, lanes: int, *, led: bool
 ) -> Problem:
-    return Problem(direction, arithmetic_of(x.dtype, precision), steps.batch, hidden, lanes, led)
+    return Problem(direction, arithmetic_of(direction, x.dtype, precision), steps.batch, hidden, lanes, led)
 
 
 def _problems(direction: Direction, request: Request, precision: str) -> list[Problem]:
     """Return what each layer comes to, one after the other."""
+    arithmetic = arithmetic_of(direction, request.dtype, precision)
     return [
-        Problem(direction, precision, request.batch, hidden, request.directions, False)
+        Problem(direction, arithmetic, request.batch, hidden, request.directions, False)
         for hidden in request.hidden
     ]
 

@@ -12,23 +12,18 @@ from nplstm.engines.cuda.board import Posts, board_of
 from nplstm.engines.cuda.forward import ForwardLane
 from nplstm.engines.cuda.fused import bias_of, row_stride
 from nplstm.engines.cuda.lanes import Span, cuda_of
-from nplstm.engines.cuda.plan import THREADS, Direction, Plan, Problem, find_plan
+from nplstm.engines.cuda.plan import THREADS, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.engines.cuda.source import persistent
 from nplstm.errors import DeviceError
 from nplstm.steps import Steps
 
-__all__ = ["PATIENCE", "arithmetic_of", "persistent_backward_steps", "persistent_forward_steps"]
+__all__ = ["PATIENCE", "persistent_backward_steps", "persistent_forward_steps"]
 
 PATIENCE = 2**22
 """Looks at a flag before a wait is given up: some seconds, where a step takes microseconds."""
 
 _RING = {False: 2, True: 4}
 """States that are kept for others to read: with a follower, so that it may fall behind a little."""
-
-
-def arithmetic_of(dtype: Any, precision: str) -> str:
-    """Return what the kernels multiply for a layer of that element type: float16 for float16."""
-    return "float16" if dtype == "float16" else precision
 
 
 def persistent_forward_steps(
@@ -140,7 +135,7 @@ class _Launch:
         self._cuda, self.board, self._like = cuda_of(like), board_of(like), like
         self._span, self._chained = span, chained
         B, H = state.shape
-        problem = Problem(direction, arithmetic_of(like.dtype, precision), B, H, lanes, chained)
+        problem = Problem(direction, arithmetic_of(direction, like.dtype, precision), B, H, lanes, chained)
         self._of = _prepared(self._cuda, self._cuda.device(), str(like.dtype), problem)
         self._bounds = _bounds(span.steps, like) if span.steps.ragged else None  # held until it is launched
 

@@ -10,7 +10,7 @@ The numbers here have their counterparts in ``kernels/persistent.cuh`` and ``ker
 
 from functools import lru_cache
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nplstm.backends._cuda import Device
 
@@ -22,6 +22,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Tile",
+    "arithmetic_of",
     "find_plan",
     "instantiations",
 ]
@@ -118,13 +119,25 @@ class Plan(NamedTuple):
         return self.blocks, self.tiles * lanes
 
 
-def instantiations() -> list[tuple[Direction, str, Tile]]:
-    """Return all that the engine can ask a compiler for: direction, precision, tile."""
+def arithmetic_of(direction: Direction, dtype: Any, precision: str) -> str:
+    """Return what the kernels multiply for a layer of that element type.
+
+    Arrays of float16 have float16 alone. Gradients of float32 arrays may be smaller than float16 has numbers for:
+    where it is allowed, the way back takes TF32, which has as many bits.
+    """
+    if dtype == "float16":
+        return "float16"
+    return "tf32" if direction == "backward" and precision == "float16" else precision
+
+
+def instantiations() -> list[tuple[Direction, str, str, Tile]]:
+    """Return all that the engine can ask a compiler for: direction, element type, arithmetic, tile."""
     directions: tuple[Direction, Direction] = ("forward", "backward")
     return [
-        (direction, precision, tile)
-        for direction, precision in product(directions, ARITHMETIC)
-        for tile in Problem(direction, precision, 1, 1, 1, False).tiles()
+        (direction, dtype, arithmetic, tile)
+        for direction, dtype in product(directions, ("float32", "float16"))
+        for arithmetic in dict.fromkeys(arithmetic_of(direction, dtype, precision) for precision in ARITHMETIC)
+        for tile in Problem(direction, arithmetic, 1, 1, 1, False).tiles()
     ]
 
 
