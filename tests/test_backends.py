@@ -19,7 +19,16 @@ from nplstm.backends._base import Backend
 PACKAGE = Path(nplstm.__file__).parent
 
 # Index arithmetic, seeds and files are the host's business; everything else is shared by the backends.
-ON_THE_HOST = {"bench.py", "packing.py", "steps.py", "pieces.py", "params.py", "initialisers.py", "_typing.py"}
+ON_THE_HOST = {
+    "arguments.py",
+    "bench.py",
+    "packing.py",
+    "steps.py",
+    "pieces.py",
+    "params.py",
+    "initialisers.py",
+    "_typing.py",
+}
 HOST_FOLDERS = {"backends", "io", "language_model", "model_files", "doctor"}
 NUMPY_ENGINES = {"_numpy", "compiled"}
 
@@ -245,3 +254,101 @@ def test_the_block_blocks():
     result = run_python(BLOCK.format(blocked={"json"}) + "import json")
     assert result.returncode != 0
     assert "blocked: json" in result.stderr
+
+
+def test_cupy_has_what_kernels_are_launched_with():
+    """Without a device, too: names that are not there would be found on a GPU alone."""
+    cupy = pytest.importorskip("cupy")
+    for name in """RawModule _core.set_compute_type _core.get_compute_type
+            _core._routines_linalg.COMPUTE_TYPE_TF32 cuda.Device.compute_capability cuda.Stream.begin_capture
+            cuda.Stream.end_capture cuda.Graph.launch cuda.get_current_stream cuda.alloc_pinned_memory
+            cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor cuda.runtime.deviceGetAttribute
+            cuda.runtime.cudaDevAttrMultiProcessorCount cuda.runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
+            cuda.runtime.getDeviceProperties cuda.function.CNumpyArray RawKernel.max_dynamic_shared_size_bytes
+            RawKernel.kernel cuda.PinnedMemoryPointer.ptr""".split():
+        found = cupy
+        for part in name.split("."):
+            assert hasattr(found, part), name
+            found = getattr(found, part)
+
+
+class FakeCupy:
+    """As much of CuPy as a launch needs; keeps what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+        attributes = dict(cudaDevAttrMultiProcessorCount=132, cudaDevAttrMaxSharedMemoryPerBlockOptin=232448)
+        runtime = types.SimpleNamespace(
+            **attributes,
+            deviceGetAttribute=lambda attribute, number: attribute,
+            getDeviceProperties=lambda number: {"name": b"NVIDIA H200"},
+        )
+        self.number, self.pointer = 0, 77
+        driver = types.SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=self.occupancy)
+        self.cuda = types.SimpleNamespace(
+            runtime=runtime,
+            driver=driver,
+            Device=lambda number=0: types.SimpleNamespace(id=self.number, compute_capability="90"),
+            get_current_stream=lambda: types.SimpleNamespace(ptr=self.pointer),
+            alloc_pinned_memory=PinnedMemory,
+        )
+
+    def occupancy(self, pointer, threads, block_memory):
+        self.asked.append(("occupancy", pointer, threads, block_memory))
+        return 1
+
+    def RawModule(self, *, code, options):  # noqa: N802
+        self.asked.append(("compile", code, options))
+        return types.SimpleNamespace(get_function=lambda name: FakeRawKernel(self, name))
+
+
+class PinnedMemory(bytearray):
+    ptr = 4096
+
+
+class FakeRawKernel:
+    def __init__(self, cupy, name):
+        self.kernel = FakeFunction(cupy, name)
+
+    def __setattr__(self, name, value):
+        if name != "kernel":
+            self.kernel.cupy.asked.append((name, value))
+        super().__setattr__(name, value)
+
+
+class FakeFunction:
+    ptr = 5
+
+    def __init__(self, cupy, name):
+        self.cupy, self.name = cupy, name
+
+    def __call__(self, grid, block, args, **keywords):
+        self.cupy.asked.append((self.name, grid, block, args, keywords))
+
+
+def test_a_launch_through_cupy():
+    from nplstm.backends._cupy_cuda import CupyCuda
+
+    fake = FakeCupy()
+    cuda, arguments = CupyCuda(fake), np.zeros(1, np.dtype([("n", np.int32)]))
+    assert cuda.device() == ("NVIDIA H200", (9, 0), 132, 232448)
+    kernel = cuda.kernel("text", "name", ("-DA=1",))
+    assert cuda.kernel("text", "name", ("-DA=1",)) is kernel
+    kernel.launch((3, 2), 256, arguments)
+    assert kernel.resident(256, 100_000) == kernel.resident(256, 100_000) == 1
+    kernel.launch((3, 2), 256, arguments, block_memory=90_000, together=True)
+    plain, together = ({"shared_mem": m, "enable_cooperative_groups": t} for m, t in ((0, False), (90_000, True)))
+    assert fake.asked == [
+        ("compile", "text", ("-DA=1",)),
+        ("name", (3, 2), (256,), (arguments,), plain),
+        ("max_dynamic_shared_size_bytes", 100_000),
+        ("occupancy", 5, 256, 100_000),
+        ("name", (3, 2), (256,), (arguments,), together),
+    ]
+    fake.number = 1
+    assert cuda.kernel("text", "name", ("-DA=1",)) is not kernel, "another device has a kernel of its own"
+    assert cuda.stream() == (1, 77)
+    fake.pointer = 2  # each thread's own default stream, by one name
+    assert cuda.stream() == cuda.stream() != (1, 2)
+    word = cuda.host_word()
+    assert (int(word.value[0]), word.address) == (0, 4096)

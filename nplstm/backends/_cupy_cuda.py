@@ -100,7 +100,7 @@ class _CupyKernel(Kernel):
         self._driver, self._raw = cupy.cuda.driver, raw
         self._function = raw.kernel  # compiled and loaded here, not in the midst of a capture
         self._allowed = _WITHOUT_ASKING
-        self.resident = lru_cache(maxsize=None)(self._resident)
+        self._residents: dict[tuple[int, int], int] = {}
 
     def launch(
         self, grid: tuple[int, int], threads: int, arguments: Any, *, block_memory: int = 0, together: bool = False
@@ -109,11 +109,14 @@ class _CupyKernel(Kernel):
         self._allow(block_memory)
         self._function(grid, (threads,), (arguments,), shared_mem=block_memory, enable_cooperative_groups=together)
 
-    def _resident(self, threads: int, block_memory: int) -> int:
+    def resident(self, threads: int, block_memory: int) -> int:
         """Return how many blocks of that kind a multiprocessor holds at once."""
         self._allow(block_memory)
-        ask = self._driver.occupancyMaxActiveBlocksPerMultiprocessor
-        return int(ask(self._function.ptr, threads, block_memory))
+        key = threads, block_memory
+        if key not in self._residents:
+            ask = self._driver.occupancyMaxActiveBlocksPerMultiprocessor
+            self._residents[key] = int(ask(self._function.ptr, threads, block_memory))
+        return self._residents[key]
 
     def _allow(self, block_memory: int) -> None:
         if block_memory > self._allowed:
