@@ -2,6 +2,7 @@
 
 import gc
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from strict_backend import StrictArray
 from nplstm.backends._cuda import Device
 from nplstm.engines.cuda.source import read_source
 
+DEVICE = Path(__file__).parent / "cuda_on_cpu" / "device.cuh"
 SEEDS = range(12)
 ARGUMENTS = np.dtype([(name, "u8") for name in ("source", "target", "flags", "word")] + [("n", "u4"), ("m", "u4")])
 HEAD = """
@@ -136,6 +138,12 @@ def test_float_to_its_first_bits(conversion, kept, ties_to_even, nan):
     np.testing.assert_array_equal(found[~is_nan], shortened(bits, kept, ties_to_even)[~is_nan])
     assert np.all(found[is_nan] == nan)
     assert is_nan.sum() > 1000
+
+
+def test_the_counterpart_has_all_that_the_device_has():
+    defined = re.compile(r"^(?:\w+[ *]+)+(\w+)\(", re.MULTILINE)
+    real, ours = (set(defined.findall(text)) for text in (read_source("device.cuh"), DEVICE.read_text("utf-8")))
+    assert {"widen", "multiply_tf32", "block_memory", "take", "look"} <= real <= ours
 
 
 # ---------------------------------------------------------------------------------------------------- products
@@ -336,14 +344,15 @@ def test_threads_that_have_ended_count_as_come(seed):
     np.testing.assert_array_equal(found[there], (47 - np.arange(48) % 8)[there])
 
 
-def test_a_thread_that_ends_last():
+@pytest.mark.parametrize("warps", [0, 1], ids=["block", "warp"])
+def test_a_thread_that_ends_last(warps):
     body = """
         if (thread == 40) { for (int i = 0; i < 9; i++) look(a.flags); return; }
-        if (thread / 32 == 1) __syncwarp();
+        if (a.n) __syncwarp();
         __syncthreads();
         store(a.target + thread, 1u);
     """
-    found = Bench(body, target=64).launch(threads=64)
+    found = Bench(body, target=64).launch(threads=64, n=warps)
     np.testing.assert_array_equal(found, np.arange(64) != 40)
 
 
@@ -405,7 +414,7 @@ def test_bounds_are_those_of_the_whole_array():
 
 def test_arrays_that_share_memory():
     memory = bytearray(128)
-    bench = Bench("store(a.source + thread, 1 + load(a.target));", source=())
+    bench = Bench("store(a.source + 31 - thread, 1 + load(a.target));", source=())
     bench.source, bench.target = np.frombuffer(memory, "uint32"), np.frombuffer(memory, "uint32", 1, offset=16)
     bench.cuda.race_check = False
     bench.launch()

@@ -14,12 +14,9 @@ namespace emulator {
 class Checks {
 public:
     Checks(const Launch& launch, Faults& faults)
-        : races_(launch.races), threads_(launch.threads), arrays_(launch), faults_(faults)
-    {
-    }
+        : races_(launch.races), threads_(launch.threads), arrays_(launch), faults_(faults) {}
 
-    bool access(Thread& who, Access kind, const void* place, unsigned size, int line)
-    {
+    bool access(Thread& who, Access kind, const void* place, unsigned size, int line) {
         const bool own = kind == Access::take || kind == Access::put;
         const Spot spot = own ? who.block->memory->find(place, size) : arrays_.find(place, size, Kind::array);
         if (!fits(who, name_of(kind), spot, place, size, line)) return false;
@@ -28,33 +25,28 @@ public:
         return true;
     }
 
-    bool announce(Thread& who, const void* place, int line)
-    {
+    bool announce(Thread& who, const void* place, int line) {
         if (!is_flag(who, "announce", place, line)) return false;
         if (races_) flags_[place].announce(who.witness, threads_, line);
         return true;
     }
 
-    bool look(Thread& who, const void* place, int line)
-    {
+    bool look(Thread& who, const void* place, int line) {
         if (!is_flag(who, "look", place, line)) return false;
         if (races_) flags_[place].look(who.witness);
         return true;
     }
 
-    bool report(const Thread& who, const void* place, int line)
-    {
+    bool report(const Thread& who, const void* place, int line) {
         return fits(who, "report", arrays_.find(place, 4, Kind::host_word), place, 4, line);
     }
 
 private:
-    static bool writes(Access kind)
-    {
+    static bool writes(Access kind) {
         return kind == Access::store || kind == Access::put || kind == Access::send;
     }
 
-    bool fits(const Thread& who, const char* name, const Spot& spot, const void* place, unsigned size, int line)
-    {
+    bool fits(const Thread& who, const char* name, const Spot& spot, const void* place, unsigned size, int line) {
         if (!spot.cells)
             faults_.note(who, line, 0, spot, "%s of %u bytes out of bounds", name, size);
         else if (reinterpret_cast<uintptr_t>(place) % size)
@@ -64,8 +56,7 @@ private:
         return false;
     }
 
-    void check_written(Thread& who, Access kind, const Spot& spot, unsigned size, int line)
-    {
+    void check_written(Thread& who, Access kind, const Spot& spot, unsigned size, int line) {
         BlockMemory& memory = *who.block->memory;
         if (writes(kind))
             memory.mark(spot, size);
@@ -73,8 +64,7 @@ private:
             faults_.note(who, line, 0, spot, "take of %u bytes, not all of which were ever put", size);
     }
 
-    void check_order(Thread& who, Access kind, const Spot& spot, unsigned size, int line)
-    {
+    void check_order(Thread& who, Access kind, const Spot& spot, unsigned size, int line) {
         Event unordered{}, foreign{};
         bool is_flag = false;
         for (Cell* cell = spot.cells; cell < spot.cells + size; cell++) {
@@ -94,15 +84,13 @@ private:
     }
 
     void note_pair(const Thread& who, Access kind, const Spot& spot, int line, const Event& other,
-                   const char* format)
-    {
+                   const char* format) {
         const unsigned width = who.place.grid_size.x;
         faults_.note(who, line, other.line, spot, format, name_of(kind), other.line, other.block % width,
                      other.block / width, other.thread);
     }
 
-    bool is_flag(const Thread& who, const char* name, const void* place, int line)
-    {
+    bool is_flag(const Thread& who, const char* name, const void* place, int line) {
         const Spot spot = arrays_.find(place, 4, Kind::array);
         if (!fits(who, name, spot, place, 4, line)) return false;
         for (Cell* cell = spot.cells; races_ && cell < spot.cells + 4; cell++) {

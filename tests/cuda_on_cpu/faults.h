@@ -20,14 +20,14 @@ public:
 
     // What many threads do wrong in the same way, at the same lines, is one fault.
     __attribute__((format(printf, 6, 7))) void note(const Thread& who, int line, int other_line, const Spot& spot,
-                                                    const char* format, ...)
-    {
+                                                    const char* format, ...) {
         Fault* fault = find(line, other_line, format);
         if (!fault || fault->times++) return;
         fault->range = spot.range;
         fault->offset = spot.offset;
-        const int used = std::snprintf(fault->text, sizeof fault->text, "block (%u, %u), thread %u, line %d: ",
-                                       who.place.block.x, who.place.block.y, who.place.thread.x, line);
+        const int used = std::snprintf(fault->text, sizeof fault->text,
+                                       "block (%u, %u), thread %u, line %d: ", who.place.block.x,
+                                       who.place.block.y, who.place.thread.x, line);
         va_list values;
         va_start(values, format);
         std::vsnprintf(fault->text + used, sizeof fault->text - size_t(used), format, values);
@@ -35,8 +35,7 @@ public:
     }
 
     // One of the whole launch, which ends it.
-    void note(const char* what)
-    {
+    void note(const char* what) {
         if (count_ == places_) return;
         Fault& fault = faults_[count_++];
         fault.times = 1;
@@ -46,8 +45,7 @@ public:
 
 private:
     // The one of that kind, or a new one; null if there is no place left.
-    Fault* find(int line, int other_line, const char* kind)
-    {
+    Fault* find(int line, int other_line, const char* kind) {
         const auto found = noted_.find({line, other_line, kind});
         if (found != noted_.end()) return found->second;
         if (count_ == places_) return nullptr;

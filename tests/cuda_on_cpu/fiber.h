@@ -14,28 +14,24 @@ class Fiber {
 public:
     static constexpr size_t STACK = 128 << 10;  // build.py refuses kernels that may need more than half of it
 
-    void start(unsigned char* stack, void (*body)())
-    {
+    void start(unsigned char* stack, void (*body)()) {
         stack_ = stack;
         body_ = body;
     }
 
     // Run it until it pauses.
-    __attribute__((noinline)) void resume()
-    {
+    __attribute__((noinline)) void resume() {
         if (_setjmp(scheduler_)) return;
         if (!body_) _longjmp(paused_, 1);
         enter();
     }
 
-    __attribute__((noinline)) void pause()
-    {
+    __attribute__((noinline)) void pause() {
         if (!_setjmp(paused_)) _longjmp(scheduler_, 1);
     }
 
 private:
-    void enter()
-    {
+    void enter() {
         ucontext_t context;
         getcontext(&context);
         context.uc_stack.ss_sp = stack_;

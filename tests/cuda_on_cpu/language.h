@@ -20,15 +20,13 @@
 #define gridDim (emulator::here->grid_size)
 
 template <typename A, typename B>
-constexpr std::common_type_t<A, B> min(A a, B b)
-{
+constexpr std::common_type_t<A, B> min(A a, B b) {
     using T = std::common_type_t<A, B>;
     return T(b) < T(a) ? T(b) : T(a);
 }
 
 template <typename A, typename B>
-constexpr std::common_type_t<A, B> max(A a, B b)
-{
+constexpr std::common_type_t<A, B> max(A a, B b) {
     using T = std::common_type_t<A, B>;
     return T(a) < T(b) ? T(b) : T(a);
 }
@@ -37,20 +35,17 @@ constexpr std::common_type_t<A, B> max(A a, B b)
 //
 // A call's line is an argument that nobody gives: it says in a message where the call is.
 
-inline void __syncthreads(int line = __builtin_LINE())
-{
+inline void __syncthreads(int line = __builtin_LINE()) {
     emulator::meet_block(emulator::Meeting::barrier, true, line);
 }
 
-inline int __syncthreads_and(int predicate, int line = __builtin_LINE())
-{
+inline int __syncthreads_and(int predicate, int line = __builtin_LINE()) {
     return emulator::meet_block(emulator::Meeting::barrier_and, predicate != 0, line);
 }
 
 namespace emulator {
 
-inline void require_full(unsigned mask, int line)
-{
+inline void require_full(unsigned mask, int line) {
     if (mask != FULL_MASK) fail("a mask that leaves lanes out, which the emulator does not know", line);
 }
 
@@ -58,8 +53,7 @@ struct Vote {
     bool brought, all;
 };
 
-inline void vote(void* const (&brought)[LANES])
-{
+inline void vote(void* const (&brought)[LANES]) {
     bool all = true;
     for (void* one : brought) all = all && (one == nullptr || static_cast<Vote*>(one)->brought);
     for (void* one : brought)
@@ -74,8 +68,7 @@ struct Swap {
 };
 
 template <typename T>
-void swap(void* const (&brought)[LANES])
-{
+void swap(void* const (&brought)[LANES]) {
     for (void* one : brought) {
         if (one == nullptr) continue;
         auto& mine = *static_cast<Swap<T>*>(one);
@@ -86,8 +79,7 @@ void swap(void* const (&brought)[LANES])
 }
 
 template <typename T>
-T swap_with(unsigned lane, T value, int line)
-{
+T swap_with(unsigned lane, T value, int line) {
     Swap<T> mine{value, value, lane % LANES, line};
     meet_warp(Meeting::shuffle, &mine, swap<T>, line);
     return mine.found;
@@ -95,14 +87,12 @@ T swap_with(unsigned lane, T value, int line)
 
 }  // namespace emulator
 
-inline void __syncwarp(unsigned mask = emulator::FULL_MASK, int line = __builtin_LINE())
-{
+inline void __syncwarp(unsigned mask = emulator::FULL_MASK, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
     emulator::meet_warp(emulator::Meeting::syncwarp, nullptr, nullptr, line);
 }
 
-inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE())
-{
+inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
     emulator::Vote mine{predicate != 0, false};
     emulator::meet_warp(emulator::Meeting::all, &mine, emulator::vote, line);
@@ -110,15 +100,13 @@ inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE())
 }
 
 template <typename T>
-T __shfl_sync(unsigned mask, T value, int lane, int line = __builtin_LINE())
-{
+T __shfl_sync(unsigned mask, T value, int lane, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
     return emulator::swap_with(unsigned(lane), value, line);
 }
 
 template <typename T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, int line = __builtin_LINE())
-{
+T __shfl_xor_sync(unsigned mask, T value, int bits, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
     return emulator::swap_with(threadIdx.x ^ unsigned(bits), value, line);
 }
@@ -128,14 +116,12 @@ T __shfl_xor_sync(unsigned mask, T value, int bits, int line = __builtin_LINE())
 namespace emulator {
 
 template <typename Arguments>
-constexpr size_t size_of_argument(void (*)(Arguments))
-{
+constexpr size_t size_of_argument(void (*)(Arguments)) {
     return sizeof(Arguments);
 }
 
 template <typename Arguments>
-void call(void (*kernel)(Arguments), const void* bytes)
-{
+void call(void (*kernel)(Arguments), const void* bytes) {
     Arguments arguments;
     std::memcpy(&arguments, bytes, sizeof arguments);
     kernel(arguments);

@@ -26,24 +26,20 @@ struct View {
 
     explicit View(size_t blocks) : of_block(blocks) {}
 
-    void join(const View& other)
-    {
+    void join(const View& other) {
         for (size_t i = 0; i < of_block.size(); i++) of_block[i] = later(of_block[i], other.of_block[i]);
     }
 
-    std::vector<uint32_t> clocks(uint16_t block, unsigned threads) const
-    {
+    std::vector<uint32_t> clocks(uint16_t block, unsigned threads) const {
         return of_block[block] ? *of_block[block] : std::vector<uint32_t>(threads);
     }
 
-    void learn(uint16_t block, std::vector<uint32_t> clocks)
-    {
+    void learn(uint16_t block, std::vector<uint32_t> clocks) {
         of_block[block] = std::make_shared<const std::vector<uint32_t>>(std::move(clocks));
     }
 
 private:
-    static Clocks later(const Clocks& a, const Clocks& b)
-    {
+    static Clocks later(const Clocks& a, const Clocks& b) {
         if (a == b || !b) return a;
         if (!a) return b;
         auto both = std::make_shared<std::vector<uint32_t>>(*a);
@@ -62,8 +58,7 @@ struct Witness {
 
     bool is(const Event& event) const { return event.block == block && event.thread == thread; }
 
-    bool knows(const Event& event) const
-    {
+    bool knows(const Event& event) const {
         if (event.clock == 0 || is(event)) return true;
         const View::Clocks& clocks = seen->of_block[event.block];
         return clocks && (*clocks)[event.thread] >= event.clock;
@@ -71,8 +66,7 @@ struct Witness {
 };
 
 // Each of some threads of a block gets to know what all of them know. The block has `threads`.
-inline void meet(const std::vector<Witness*>& present, unsigned threads)
-{
+inline void meet(const std::vector<Witness*>& present, unsigned threads) {
     auto known = std::make_shared<View>(*present[0]->seen);
     const View* joined = present[0]->seen.get();
     for (const Witness* one : present) {
@@ -91,8 +85,7 @@ struct Flag {
     Event raised{};
     std::shared_ptr<const View> known;  // to who raised it
 
-    void announce(Witness& who, unsigned threads, int line)
-    {
+    void announce(Witness& who, unsigned threads, int line) {
         auto view = std::make_shared<View>(*who.seen);
         std::vector<uint32_t> clocks = view->clocks(who.block, threads);
         clocks[who.thread] = who.clock;
@@ -102,8 +95,7 @@ struct Flag {
         who.clock++;
     }
 
-    void look(Witness& who) const
-    {
+    void look(Witness& who) const {
         if (who.knows(raised)) return;
         auto view = std::make_shared<View>(*who.seen);
         view->join(*known);
@@ -121,21 +113,18 @@ struct Cell {
 
     const Event& last_write() const { return last_write_; }
 
-    bool written_by_other_than(uint16_t block) const
-    {
+    bool written_by_other_than(uint16_t block) const {
         return last_write_.clock != 0 && last_write_.block != block;
     }
 
     // These return what the access is not ordered after: a clock of 0 if there is nothing.
-    Event read(const Witness& who, int line, Reads& reads)
-    {
+    Event read(const Witness& who, int line, Reads& reads) {
         if (!who.knows(last_read_)) keep(last_read_, who, reads);
         last_read_ = who.event(line);
         return who.knows(last_write_) ? Event{} : last_write_;
     }
 
-    Event write(const Witness& who, int line, Reads& reads)
-    {
+    Event write(const Witness& who, int line, Reads& reads) {
         const Event before = unordered(who, reads);
         last_write_ = who.event(line);
         last_read_ = Event{};
@@ -144,8 +133,7 @@ struct Cell {
     }
 
 private:
-    Event unordered(const Witness& who, const Reads& reads) const
-    {
+    Event unordered(const Witness& who, const Reads& reads) const {
         if (!who.knows(last_write_)) return last_write_;
         if (!who.knows(last_read_)) return last_read_;
         if (more_reads_)
@@ -154,8 +142,7 @@ private:
         return Event{};
     }
 
-    void keep(const Event& event, const Witness& who, Reads& reads)
-    {
+    void keep(const Event& event, const Witness& who, Reads& reads) {
         if (!more_reads_) {
             more_reads_ = uint32_t(reads.size());
             reads.emplace_back();
@@ -168,7 +155,8 @@ private:
     }
 
     Event last_write_, last_read_;
-    uint32_t more_reads_;  // an index into Reads, of reads since the write before the last; 0: none
+    uint32_t
+        more_reads_;  // where in Reads those since the write are that the last is not ordered after; 0: nowhere
 };
 
 }  // namespace emulator

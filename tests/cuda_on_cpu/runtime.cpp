@@ -23,15 +23,13 @@ class Run {
 public:
     explicit Run(const Launch& launch)
         : launch_(launch), faults_(launch), checks_(launch, faults_), turns_(launch),
-          nothing_seen_(std::make_shared<View>(launch.grid_x * launch.grid_y)), slots_(launch.blocks_at_once)
-    {
+          nothing_seen_(std::make_shared<View>(launch.grid_x * launch.grid_y)), slots_(launch.blocks_at_once) {
         for (unsigned number = 0; number < launch.grid_x * launch.grid_y; number++)
             if (number != launch.withheld) to_begin_.push_back(number);
         for (Block& block : slots_) begin_next(block);
     }
 
-    uint64_t go()
-    {
+    uint64_t go() {
         while (present_ && !stopped_) {
             if (turns_.empty())
                 stop("no thread can go on");
@@ -47,20 +45,17 @@ public:
     const Launch& launch() const { return launch_; }
 
     // A loop that waits by accesses which give nobody else a turn would never end.
-    void count_access(int line)
-    {
+    void count_access(int line) {
         if (++accesses_ > launch_.max_turns) fail("too many accesses to memory without a turn for others", line);
     }
 
     // Let others have a turn.
-    void step_aside(const char* at, int line)
-    {
+    void step_aside(const char* at, int line) {
         turns_.add(*self);
         pause(at, line);
     }
 
-    void meet_warp(Meeting kind, void* brought, Finish finish, int line)
-    {
+    void meet_warp(Meeting kind, void* brought, Finish finish, int line) {
         Warp& warp = *self->warp;
         come_to(kind, finish, line);
         warp.brought[self->lane] = brought;
@@ -68,8 +63,7 @@ public:
         pause(name_of(kind), line);
     }
 
-    bool meet_block(Meeting kind, bool brought, int line)
-    {
+    bool meet_block(Meeting kind, bool brought, int line) {
         Block& block = *self->block;
         Barrier& barrier = block.barrier(kind);
         come_to(kind, nullptr, line);
@@ -81,8 +75,7 @@ public:
     }
 
     // The kernel is over for this thread: from now on it counts as one that has come to each meeting.
-    [[noreturn]] void leave()
-    {
+    [[noreturn]] void leave() {
         Block& block = *self->block;
         Warp& warp = *self->warp;
         if (warp.waiting && warp.at == Meeting::product) fail_divergent("has ended", warp.line);
@@ -95,24 +88,21 @@ public:
         pause_for_good();
     }
 
-    [[noreturn]] void fail(const char* why, int line)
-    {
+    [[noreturn]] void fail(const char* why, int line) {
         faults_.note(*self, line, 0, {}, "%s", why);
         stopped_ = true;
         pause_for_good();
     }
 
 private:
-    void begin_next(Block& block)
-    {
+    void begin_next(Block& block) {
         if (to_begin_.empty()) return;
         const auto next = to_begin_.begin() + ptrdiff_t(turns_.below(to_begin_.size()));
         begin(block, *next);
         to_begin_.erase(next);
     }
 
-    void begin(Block& block, unsigned number)
-    {
+    void begin(Block& block, unsigned number) {
         const unsigned threads = launch_.threads;
         block.memory = std::make_unique<BlockMemory>(launch_.block_memory);
         block.stacks = std::make_unique<Zeros<unsigned char>>(threads * Fiber::STACK);
@@ -123,8 +113,7 @@ private:
         for (unsigned i = 0; i < threads; i++) begin_thread(block, number, i);
     }
 
-    void begin_thread(Block& block, unsigned number, unsigned i)
-    {
+    void begin_thread(Block& block, unsigned number, unsigned i) {
         Thread& thread = block.threads[i];
         Warp& warp = block.warps[i / LANES];
         thread.place.thread = {i, 0, 0};
@@ -143,8 +132,7 @@ private:
 
     static void run_thread();
 
-    void give_turn(Thread& thread)
-    {
+    void give_turn(Thread& thread) {
         self = &thread;
         here = &thread.place;
         thread.at = nullptr;
@@ -153,22 +141,19 @@ private:
         if (!thread.block->present) begin_next(*thread.block);
     }
 
-    void pause(const char* at, int line)
-    {
+    void pause(const char* at, int line) {
         self->at = at;
         self->line = line;
         self->fiber.pause();
     }
 
-    [[noreturn]] void pause_for_good()
-    {
+    [[noreturn]] void pause_for_good() {
         pause(nullptr, 0);
         __builtin_unreachable();
     }
 
     // Where a lane waits, the others of its warp may come to nothing else.
-    void come_to(Meeting kind, Finish finish, int line)
-    {
+    void come_to(Meeting kind, Finish finish, int line) {
         Warp& warp = *self->warp;
         const bool same = warp.at == kind && warp.finish == finish && (!is_aligned(kind) || warp.line == line);
         if (warp.waiting && !same) fail_divergent(name_of(kind), line);
@@ -179,8 +164,7 @@ private:
         warp.waiting |= 1u << self->lane;
     }
 
-    [[noreturn]] void fail_divergent(const char* what, int line)
-    {
+    [[noreturn]] void fail_divergent(const char* what, int line) {
         const Warp& warp = *self->warp;
         faults_.note(*self, line, warp.line, {}, "divergent: %s, while lane %d of the warp waits at %s, line %d",
                      what, __builtin_ctz(warp.waiting), name_of(warp.at), warp.line);
@@ -189,8 +173,7 @@ private:
     }
 
     // All lanes have come. Only __syncwarp orders their accesses to memory.
-    void end_meeting(Warp& warp)
-    {
+    void end_meeting(Warp& warp) {
         if (warp.finish) warp.finish(warp.brought);
         std::vector<Witness*> present;
         for (unsigned lane = 0; lane < LANES; lane++) {
@@ -204,8 +187,7 @@ private:
     }
 
     // All threads have come; that a thread has ended is a way of coming.
-    void end_meeting(Block& block, Barrier& barrier)
-    {
+    void end_meeting(Block& block, Barrier& barrier) {
         std::vector<Witness*> present;
         for (Thread& thread : block.threads) {
             if (thread.warp->present >> thread.lane & 1) turns_.add(thread);
@@ -216,8 +198,7 @@ private:
         barrier = {0, true, barrier.brought};
     }
 
-    void stop(const char* why)
-    {
+    void stop(const char* why) {
         std::map<std::string, unsigned> threads;
         for (const Block& block : slots_)
             for (const Thread& thread : block.threads)
@@ -242,30 +223,26 @@ private:
 
 Run* run;
 
-void Run::run_thread()
-{
+void Run::run_thread() {
     run_kernel(run->launch_.arguments);
     run->leave();
 }
 
 }  // namespace
 
-bool access(Access kind, const void* place, unsigned size, int line)
-{
+bool access(Access kind, const void* place, unsigned size, int line) {
     const bool shared = kind == Access::send || kind == Access::receive;
     if (shared && run->launch().chaos) run->step_aside(name_of(kind), line);
     run->count_access(line);
     return run->checks().access(*self, kind, place, size, line);
 }
 
-bool before_announce(const void* flag, int line)
-{
+bool before_announce(const void* flag, int line) {
     if (run->launch().chaos) run->step_aside("announce", line);
     return run->checks().announce(*self, flag, line);
 }
 
-bool before_look(const void* flag, int line)
-{
+bool before_look(const void* flag, int line) {
     run->step_aside("look", line);
     return run->checks().look(*self, flag, line);
 }
@@ -274,8 +251,7 @@ bool before_report(const void* word, int line) { return run->checks().report(*se
 
 bool meet_block(Meeting kind, bool brought, int line) { return run->meet_block(kind, brought, line); }
 
-void meet_warp(Meeting kind, void* brought, Finish finish, int line)
-{
+void meet_warp(Meeting kind, void* brought, Finish finish, int line) {
     run->meet_warp(kind, brought, finish, line);
 }
 
@@ -288,8 +264,7 @@ unsigned char* block_memory() { return self->block->memory->bytes(); }
 #define FOR_PYTHON extern "C" __attribute__((visibility("default")))
 
 // Run it, write its faults, and return how many there are.
-FOR_PYTHON uint64_t emulator_launch(const emulator::Launch* launch)
-{
+FOR_PYTHON uint64_t emulator_launch(const emulator::Launch* launch) {
     emulator::Run run(*launch);
     emulator::run = &run;
     return run.go();
@@ -303,7 +278,6 @@ struct OutOfBounds {
     uint32_t line, column;
 };
 
-extern "C" void __ubsan_handle_out_of_bounds(const OutOfBounds* where, uintptr_t)
-{
+extern "C" void __ubsan_handle_out_of_bounds(const OutOfBounds* where, uintptr_t) {
     emulator::fail("an index outside of its array", int(where->line));
 }

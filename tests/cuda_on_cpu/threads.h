@@ -56,14 +56,12 @@ inline bool of_block(Meeting kind) { return kind == Meeting::barrier || kind == 
 // Lanes have to be at the same call, not only at the same kind of call: ".aligned" in PTX.
 inline bool is_aligned(Meeting kind) { return of_block(kind) || kind == Meeting::product; }
 
-inline const char* name_of(Access kind)
-{
+inline const char* name_of(Access kind) {
     static const char* const NAMES[] = {"load", "store", "take", "put", "send", "receive"};
     return NAMES[int(kind)];
 }
 
-inline const char* name_of(Meeting kind)
-{
+inline const char* name_of(Meeting kind) {
     static const char* const NAMES[] = {"__syncthreads", "__syncthreads_and", "__syncwarp",
                                         "__all_sync",    "a shuffle",         "a product"};
     return NAMES[int(kind)];

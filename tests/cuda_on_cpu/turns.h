@@ -21,8 +21,7 @@ public:
     bool spent() const { return left_ == 0; }
     void add(Thread& thread) { ready_.push_back(&thread); }
 
-    Thread& next()
-    {
+    Thread& next() {
         left_--;
         if (seed_) draw();
         Thread& thread = *ready_.front();
@@ -36,8 +35,7 @@ public:
 private:
     static constexpr unsigned TRIES = 8, TURNS_AT_ONE_SPEED = 500;
 
-    void draw()
-    {
+    void draw() {
         if (left_ % TURNS_AT_ONE_SPEED == 0) speeds_.clear();
         for (unsigned i = 0; i < TRIES; i++) {
             std::swap(ready_.front(), ready_[random_() % ready_.size()]);
@@ -48,8 +46,7 @@ private:
     // How likely a thread takes its turn, of 256.
     unsigned speed(const Thread& thread) { return speed_of(thread.block) * speed_of(thread.warp) / 256; }
 
-    unsigned speed_of(const void* group)
-    {
+    unsigned speed_of(const void* group) {
         static const unsigned SPEEDS[] = {256, 256, 64, 4};
         const auto [found, is_new] = speeds_.try_emplace(group, 0);
         if (is_new) found->second = SPEEDS[random_() % 4];
