@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough bench bench-rivals gpu clean
+.PHONY: help demo test check lint format examples parity thorough bench bench-rivals gpu gpu-check gpu-bench clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -14,7 +14,8 @@ help:
 	@echo "make thorough  run the suite with many more drawn examples"
 	@echo "make bench     measure import time, the plain time loop and what variants cost"
 	@echo "make bench-rivals  measure beside torch and onnxruntime, in an environment of its own (RIVALS=--quick to try)"
-	@echo "make gpu       run the suite and the benchmark on CuPy, in an environment that has it"
+	@echo "make gpu       run the suite, the checks and the benchmark on CuPy, in an environment that has it and torch"
+	@echo "make gpu-check, make gpu-bench  one half of it (GPU='--quick --budget 300': options of the benchmark)"
 	@echo "make clean     remove .venv, caches and runs"
 
 # Stamps are touched last: what was interrupted is done again.
@@ -79,11 +80,20 @@ bench: .venv/.dev
 bench-rivals: .venv-bench/.made
 	.venv-bench/bin/python -m benchmarks.rivals $(RIVALS)
 
-# On a machine with a GPU, in an environment that has CuPy: PYTHON=... make gpu
-gpu:
-	NPLSTM_REQUIRE=cupy $(PYTHON) -m pytest tests --backend cupy
-	$(PYTHON) benchmarks/plain_loop.py --backend cupy
-	$(PYTHON) benchmarks/variants.py --backend cupy
+# On a machine with a GPU, in an environment that has CuPy, and torch with cuDNN for the benchmark: PYTHON=... make gpu.
+# `make -k gpu` goes on where one of them fails. What was found is in runs/gpu; a whole table takes about half an hour,
+# GPU='--budget 500' ends it sooner, and GPU='--resume runs/gpu/gpu.json' goes on with it.
+ON_GPU = PYTHONPATH=. $(PYTHON)
+gpu: gpu-check gpu-bench
+
+gpu-check:
+	NPLSTM_REQUIRE=cupy $(ON_GPU) -m pytest tests --backend cupy
+	$(ON_GPU) -m benchmarks.gpu --only verify soak sanitize --json runs/gpu/check.json
+
+gpu-bench:
+	$(ON_GPU) -m benchmarks.gpu --engines --json runs/gpu/gpu.json --markdown runs/gpu/gpu.md $(GPU)
+	$(ON_GPU) benchmarks/plain_loop.py --backend cupy
+	$(ON_GPU) benchmarks/variants.py --backend cupy
 
 clean:
 	rm -rf .venv .venv-torch .venv-bench runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -136,6 +136,17 @@ class _UFunc:
         return self._call(*args, **kwargs)
 
 
+def _filled_with_what_was_there(make: Any) -> Any:
+    """Return the function with arrays that are no numbers until they are written: a GPU's memory is used again."""
+
+    def empty(*args: Any, **kwargs: Any) -> np.ndarray:
+        made = make(*args, **kwargs)
+        made.reshape(-1).view(np.uint8)[...] = 0xFF
+        return made
+
+    return empty
+
+
 class StrictNamespace:
     """NumPy's functions under CuPy's rules."""
 
@@ -147,6 +158,8 @@ class StrictNamespace:
         found = getattr(np, name)
         if isinstance(found, type):
             return found
+        if name in ("empty", "empty_like"):
+            found = _filled_with_what_was_there(found)
         return _UFunc(found) if isinstance(found, np.ufunc) else _wrapped(found)
 
 

@@ -50,6 +50,7 @@ def measure(
         "label": case.label,
         "case": case.as_dict(),
         "steps": case.steps,
+        "seconds": seconds,
         "cudnn_persists": case.cudnn_persists,
         "model_us": modelled(case, device) if device and case.steps > 1 else None,
     } | {what: {} for what in ("values", "engines", "notes", "differences", "memory", "refused")}
