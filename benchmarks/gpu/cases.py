@@ -30,8 +30,8 @@ PRECISIONS = {
     "float32": "float32, TF32 off on both sides",
     "tf32": "float32, TF32 on on both sides",
     "float16": "float16 layers on both sides",
-    "bfloat16": "not the same storage: torch keeps bfloat16, nplstm float32 that is rounded to it for the recurrent "
-    "products",
+    "bfloat16": "not the same storage: torch keeps bfloat16, nplstm float32 that is rounded to it for recurrent"
+    " products",
 }
 
 TASKS = {"forward": "forward", "training": "forward + backward", "step": "step", "latency": "step, waited for"}

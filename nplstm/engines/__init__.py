@@ -1,7 +1,7 @@
 """Which way to compute: the plain time loop, or a faster engine for what it claims.
 
-``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse, and
-tells why those before it did.
+``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse;
+``explain_engine`` tells why those before it did.
 """
 
 import os
@@ -30,6 +30,7 @@ __all__ = [
     "allowed_engines",
     "allowed_precision",
     "engine_refusals",
+    "explain_engine",
     "find_engine",
     "get_num_threads",
     "set_num_threads",
@@ -134,8 +135,19 @@ def engine_refusals() -> dict[str, str]:
     return {name: engine.refusal(standard) for name, engine in _ENGINES.items() if engine.serves("numpy")}
 
 
-def find_engine(request: Request) -> tuple[Engine, EngineChoice]:
+def find_engine(request: Request) -> Engine:
     """Return the first engine that does not refuse."""
+    return _find(request)[0]
+
+
+def explain_engine(request: Request) -> tuple[Engine, EngineChoice]:
+    """Return the first engine that does not refuse, with all that there is to say about it."""
+    engine, asked, refused = _find(request)
+    return engine, EngineChoice(engine.name, refused, tuple(engine.notes(asked)))
+
+
+def _find(request: Request) -> tuple[Engine, Request, dict[str, str]]:
+    """Return the engine, what it was asked, and why others do not run it."""
     refused: dict[str, str] = {}
     named = _named_engines()
     names = named or tuple(name for name, engine in _ENGINES.items() if engine.serves(request.backend))
@@ -145,7 +157,7 @@ def find_engine(request: Request) -> tuple[Engine, EngineChoice]:
         if not reason and not named and not engine.verified:
             reason = f"it has not been verified on a GPU: nplstm.use_engines({name!r}, 'plain') takes it"
         if not reason:
-            return engine, EngineChoice(name, refused, tuple(engine.notes(asked)))
+            return engine, asked, refused
         refused[name] = reason
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
     raise ArgumentError(f"use_engines: none of those allowed runs this call ({reasons})")

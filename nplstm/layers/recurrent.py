@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 from nplstm._shapes import check_flag, check_size
-from nplstm.engines import EngineChoice, find_engine
+from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
 from nplstm.layers.find_layout import Said
 from nplstm.layers.run import Layer, request_of, run
@@ -204,4 +204,4 @@ class Recurrent(Module):
         """
         batch = check_size("batch_size", batch_size)
         asked = request_of(self._layer(), recurrent_given=recurrent_given, training=training, batch=batch)
-        return find_engine(asked)[1]
+        return explain_engine(asked)[1]

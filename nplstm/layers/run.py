@@ -63,12 +63,12 @@ def request_of(definition: Layer, *, recurrent_given: bool, training: bool, batc
 
 
 def engine_of(definition: Layer, *, recurrent_given: bool, training: bool, batch: int = 1) -> Engine:
-    """Find the engine; asked once, until the parameters are replaced."""
-    key = f"engine {allowed_engines()} {recurrent_given} {training}"
-    if isinstance(definition.backend, CudaBackend):  # there, sizes decide as well
-        key += f" {batch} {allowed_precision()} {definition.backend.current_device()}"
+    """Find the engine; where sizes do not decide, asked once, until the parameters are replaced."""
     asked = partial(request_of, definition, recurrent_given=recurrent_given, training=training, batch=batch)
-    return definition.parameters.derived(key, lambda: find_engine(asked()))[0]
+    if isinstance(definition.backend, CudaBackend):
+        return find_engine(asked())
+    key = f"engine {allowed_engines()} {recurrent_given} {training}"
+    return definition.parameters.derived(key, lambda: find_engine(asked()))
 
 
 def run(

@@ -5,7 +5,7 @@ from typing import Any, cast
 from nplstm._shapes import check_shape, check_triple
 from nplstm._typing import Array
 from nplstm.backends import check_arrays
-from nplstm.engines import EngineChoice, find_engine
+from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
 from nplstm.layers.layout import PaddedLayout
 from nplstm.layers.run import Layer, recurrence_of, request_of
@@ -49,7 +49,7 @@ class Stream:
         )
         request = request_of(definition, recurrent_given=False, training=False, batch=batch)
         request = request._replace(stream=True, streams_residual=bool(structure.wiring.residual))
-        engine, self.engine = cast("tuple[Any, EngineChoice]", find_engine(request))
+        engine, self.engine = cast("tuple[Any, EngineChoice]", explain_engine(request))
         recurrences = [recurrence_of(definition, layer, 0) for layer in range(structure.layers)]
         self._stepper = engine.stepper(recurrences, batch, structure.wiring.residual)
         self._x, self._y = self._stepper.x, self._stepper.y
