@@ -1,0 +1,151 @@
+"""What there is to measure with, or in a line what is missing; and what has to be known beside a figure."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nplstm.backends import get_backend
+from nplstm.backends._cuda import CudaBackend, Device
+from nplstm.errors import BackendUnavailableError
+
+from ..rivals.machine import describe
+from .library import Library, MissingError
+
+__all__ = ["Workbench", "find_workbench", "same_place"]
+
+_DECIDE = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
+"""What would decide a precision behind our back."""
+
+_ASKED = {
+    "driver": "driver_version",
+    "SM clock, MHz": "clocks.sm",
+    "most of it": "clocks.max.sm",
+    "memory clock, MHz": "clocks.mem",
+    "power, W": "power.draw",
+    "limit": "power.limit",
+    "temperature": "temperature.gpu",
+}
+
+
+class Workbench(NamedTuple):
+    """The device, and what runs on it."""
+
+    rival: Library | None
+    ours: Callable[[Sequence[str], str], Library]  # by engines and name
+    device: Device | None
+    describe: Callable[[], dict[str, Any]]
+    clocks: Callable[[], dict[str, str]]
+    backend: str
+    streams: Callable[[], Sequence[Any]] = lambda: ()
+    """Contexts, in each of which launches go to another stream."""
+
+
+def find_workbench(*, rival: bool) -> Workbench:
+    """Return what there is; with ``rival`` torch has to be there, too.
+
+    Raises
+    ------
+    MissingError
+        If there is no CuPy, no GPU, or no torch with cuDNN.
+    """
+    for name in _DECIDE:  # read when a library is loaded
+        os.environ.pop(name, None)
+    try:
+        backend = get_backend("cupy")
+    except BackendUnavailableError as error:
+        raise MissingError(str(error)) from error
+    torch = _find_torch(needed=rival)
+    from .with_nplstm import CupyMeter, Nplstm
+
+    cupy, meter = backend.xp, CupyMeter()
+    library: Library | None = None
+    if torch:
+        from .with_torch import Torch, TorchMeter
+
+        library = Torch(TorchMeter(), cupy.from_dlpack)
+    device = backend.cuda.device() if isinstance(backend, CudaBackend) else None
+    libraries = [Nplstm(meter), *([library] if library else [])]
+    return Workbench(
+        library,
+        lambda engines, name: Nplstm(meter, engines, name),
+        device,
+        lambda: describe() | _gpu(cupy) | {k: v for each in libraries for k, v in each.facts().items()},
+        lambda: _clocks(cupy),
+        "cupy",
+        lambda: [cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)],
+    )
+
+
+def _find_torch(*, needed: bool) -> Any:
+    """Return torch if it has a GPU and cuDNN; None where it does not, unless it is needed."""
+    try:
+        torch = import_module("torch")
+        if not torch.cuda.is_available():
+            raise MissingError(f"torch {torch.__version__} is installed but finds no GPU")
+        if not torch.backends.cudnn.is_available():
+            raise MissingError(f"torch {torch.__version__} is installed without cuDNN")
+    except ImportError as error:
+        problem = MissingError(f"torch is not installed ({error}): pip install torch, a build for CUDA")
+        problem.__cause__ = error
+    except MissingError as error:
+        problem = error
+    else:
+        return torch
+    if needed:
+        raise problem
+    return None
+
+
+def _gpu(cupy: Any) -> dict[str, Any]:
+    device, runtime = cupy.cuda.Device(), cupy.cuda.runtime
+    properties = runtime.getDeviceProperties(device.id)
+    return {
+        "gpu": properties["name"].decode(),
+        "capability": device.compute_capability,
+        "multiprocessors": int(properties["multiProcessorCount"]),
+        "gpu_memory_bytes": int(properties["totalGlobalMem"]),
+        "CUDA of the driver": _version(runtime.driverGetVersion()),
+        "CUDA of CuPy": _version(runtime.runtimeGetVersion()),
+    }
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _clocks(cupy: Any) -> dict[str, str]:
+    """Return what nvidia-smi tells now; the driver alone where there is no nvidia-smi."""
+    program = shutil.which("nvidia-smi")
+    found = read_clocks(program, cupy.cuda.Device().pci_bus_id) if program else {}
+    return found or {"driver": read_driver(Path("/proc/driver/nvidia/version"))}
+
+
+def read_clocks(program: str, bus: str) -> dict[str, str]:
+    """Ask nvidia-smi; return nothing where it does not answer as it should."""
+    command = [program, f"--id={bus}", f"--query-gpu={','.join(_ASKED.values())}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    values = [value.strip() for value in answer.strip().split(",")]
+    return dict(zip(_ASKED, values, strict=True)) if len(values) == len(_ASKED) else {}
+
+
+def read_driver(path: Path) -> str:
+    """Return the driver's version as its module tells it."""
+    try:
+        found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", path.read_text(encoding="utf-8"))
+    except OSError:
+        return "unknown"
+    return found[1] if found else "unknown"
+
+
+def same_place(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return in what two descriptions differ such that figures of the two do not belong together."""
+    names = ("gpu", "driver", "commit", "nplstm", "CuPy", "torch", "cuDNN")
+    return [f"{n}: {one.get(n)} and {other.get(n)}" for n in names if one.get(n) != other.get(n)]
