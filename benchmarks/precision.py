@@ -3,7 +3,7 @@
     python benchmarks/precision.py                   on a GPU, through CuPy
     python benchmarks/precision.py --emulated        on the CPU, instruction by instruction: slow, and small sizes
 
-Prints a table of relative norms, ||found - exact|| / ||exact||: of the output, and of the gradient that is farthest
+    python benchmarks/precision.py --emulated        on the CPU, instruction by instruction: slow
 off. "exact" is the plain loop in float64 on NumPy, on the same rounded parameters and input.
 """
 
