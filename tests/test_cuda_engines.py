@@ -265,6 +265,47 @@ def test_weights_beyond_the_registers(be, emulator, monkeypatch):
     forget_plans()
 
 
+MEMORY = {
+    "columns": lambda be, a: be.asarray(np.ascontiguousarray(a.swapaxes(-1, -2))).swapaxes(-1, -2),
+    "every second": lambda be, a: be.asarray(np.repeat(a, 2, axis=-1))[..., ::2],
+    "backwards": lambda be, a: be.asarray(np.ascontiguousarray(a[::-1]))[::-1],
+    "one number": lambda be, a: be.xp.broadcast_to(be.asarray(a[..., :1]), a.shape),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("lengths", [None, [4, 2, 3]])
+def test_elements_may_stand_anywhere_in_memory(engine, memory, lengths, be):
+    """A kernel takes an address, and would read what stands next to it."""
+    problem = Problems(be, "float32")
+    given = [MEMORY[memory](be, array.astype("float32")) for array in problem.given]
+    found = []
+    for name in ("plain", engine):
+        with nplstm.use_engines(name):
+            tape = problem.lstm.record(given[0], given[1:3], lengths=lengths)
+            grads = tape.backward(given[3], given[4:])
+        arrays = [tape.output, tape.h_n, tape.c_n, grads.input, grads.h_0, grads.c_0, *grads.parameters.values()]
+        found.append([be.to_numpy(array) for array in arrays])
+    for one, other in zip(*found, strict=True):
+        assert_close(other, one, 2e-6)
+
+
+def test_an_address_of_other_elements_is_none(be):
+    from nplstm.engines.cuda import addresses
+
+    array = be.asarray(np.zeros((4, 6), "float32"))
+    assert addresses.address(array[1:3]) == addresses.rows_address(array[1:3]) == addresses.address(array) + 24
+    assert addresses.rows_address(array[::2, 1:3]) == addresses.address(array) + 4
+    assert addresses.row_stride(array[::2, 1:3]) == 12
+    for wrong in (array[:, :5], array[::2], array.T):
+        with pytest.raises(AssertionError, match="other elements"):
+            addresses.address(wrong)
+    for wrong in (array.T, array[:, ::2]):
+        with pytest.raises(AssertionError, match="other elements"):
+            addresses.rows_address(wrong)
+
+
 # --- stacks, spans, checkpoints ----------------------------------------------------------------------------------
 
 

@@ -64,8 +64,8 @@ BACKWARD = np.dtype([("shape", _SHAPE), ("lane", _BACKWARD_LANE, (MAX_LANES,))],
 
 
 def made(kind: np.dtype[np.void], **values: Any) -> Any:
-    """Return one element of a structure, shape (1,); what is not named is zero, and None is the null address."""
+    """Return one element of a structure, shape (1,); what is not named is zero, and the null address."""
     arguments = np.zeros(1, kind)
     for name, value in values.items():
-        arguments[name] = 0 if value is None else value
+        arguments[name] = value
     return arguments

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
 from nplstm.backends import backend_of, namespace
+from nplstm.engines.cuda.addresses import dense_rows
 from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, products, spans
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -45,13 +46,14 @@ def cuda_backward(
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
     running = [Running(final) for final in grad_final]
+    grads = [None if grad is None else dense_rows(grad) for grad in grad_outputs]
     sums = [_Sums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]
     parts = list(spans(steps, 4 * H * x.dtype.itemsize * len(tapes)))
     most = max((span.most_rows for span in parts), default=0)
     room = [empty(x, most, 4 * H) for _ in tapes]
     for span in parts:
         of_span: list[BackwardLane] = []
-        for tape, grad, state, grad_a in zip(tapes, grad_outputs, running, room, strict=True):
+        for tape, grad, state, grad_a in zip(tapes, grads, running, room, strict=True):
             of_span.append(BackwardLane(tape, grad, state, grad_a, span.rows(reverse=not tape.reverse).start))
         run(of_span, span)
         for tape, total, grad_a in zip(tapes, sums, room, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.backends._cuda import Cuda
-from nplstm.engines.cuda.lanes import cuda_of
+from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.errors import DeviceError
 
 __all__ = ["Board", "Posts", "board_of"]

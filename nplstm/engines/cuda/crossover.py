@@ -2,7 +2,8 @@
 
 from nplstm._typing import Array
 from nplstm.engines.base import Request
-from nplstm.engines.cuda.lanes import CudaTape, cuda_of
+from nplstm.engines.cuda.addresses import cuda_of
+from nplstm.engines.cuda.lanes import CudaTape
 from nplstm.engines.cuda.persistent import unfit
 from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.steps import Steps

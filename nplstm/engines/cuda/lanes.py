@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
-from nplstm.backends import backend_of, namespace
-from nplstm.backends._cuda import Cuda, CudaBackend
+from nplstm.backends import namespace
+from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
-__all__ = ["CudaTape", "Running", "Span", "cuda_of", "kept_type", "spans"]
+__all__ = ["CudaTape", "Running", "Span", "empty", "kept_type", "products", "spans"]
 
 BLOCK_BYTES = 2**28
 """Pre-activations that are in memory at once beyond what a recording keeps."""
@@ -41,7 +41,7 @@ class Running:
     def __init__(self, state: State) -> None:
         self._dtype = state.c.dtype
         self.h = state.h.copy()
-        self.c = state.c.astype(kept_type(self._dtype))
+        self.c = state.c.astype(kept_type(self._dtype), order="C")
 
     def state(self) -> State:
         """Return it as users see it."""
@@ -70,13 +70,6 @@ class Span(NamedTuple):
         """Return the steps in the order of processing."""
         T = len(self.steps)
         return range(T - 1 - self.first, T - 1 - self.last, -1) if reverse else range(self.first, self.last)
-
-
-def cuda_of(array: Array) -> Cuda:
-    """Return the device of an array that kernels can reach."""
-    backend = backend_of(array)
-    assert isinstance(backend, CudaBackend)
-    return backend.cuda
 
 
 def kept_type(dtype: Any) -> str:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, Device, Kernel
+from nplstm.engines.cuda.addresses import Weights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD, FORWARD, made
 from nplstm.engines.cuda.backward import BackwardLane
 from nplstm.engines.cuda.board import Posts, board_of
 from nplstm.engines.cuda.forward import ForwardLane
-from nplstm.engines.cuda.fused import bias_of, row_stride
-from nplstm.engines.cuda.lanes import Span, cuda_of
+from nplstm.engines.cuda.lanes import Span
 from nplstm.engines.cuda.plan import THREADS, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.engines.cuda.source import persistent
 from nplstm.errors import DeviceError
@@ -38,19 +38,19 @@ def persistent_forward_steps(
         launch.describe(arguments["shape"], posts)
         for k, lane in enumerate(lanes):
             into = arguments["lane"][:, k]
-            params = lane.lane.recurrence.params
-            launch.fill(
+            weights = Weights.of(lane.lane.recurrence)
+            _fill(
                 into,
-                weight_hh=params.weight_hh,
-                weight_ih=None if lane.given else params.weight_ih,
-                bias=lane.lane.recurrence.prepared(bias_of),
+                weight_hh=weights.hh,
+                weight_ih=None if lane.given else weights.ih,
+                bias=weights.bias,
                 gates=lane.gates,
                 h=lane.running.h,
                 c=lane.running.c,
-                out=lane.lane.out,
                 cells=lane.cells,
             )
-            into["out_stride"], into["gates_from"] = row_stride(lane.lane.out), lane.first_row
+            into["out"], into["out_stride"] = rows_address(lane.lane.out), row_stride(lane.lane.out)
+            into["gates_from"] = lane.first_row
             into["reverse"], into["given"] = lane.lane.reverse, lane.given
             launch.connect(into, posts, k)
         launch.go(arguments)
@@ -66,12 +66,11 @@ def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained:
         launch.describe(arguments["shape"], posts)
         for k, lane in enumerate(lanes):
             into = arguments["lane"][:, k]
-            leader = lanes[k - 1].tape.recurrence.params if chained and k else None
-            launch.fill(
+            leader = Weights.of(lanes[k - 1].tape.recurrence) if chained and k else None
+            _fill(
                 into,
-                weight_hh=lane.tape.recurrence.params.weight_hh,
-                weight_ih=None if leader is None else leader.weight_ih,
-                grad_out=lane.grad_out,
+                weight_hh=Weights.of(lane.tape.recurrence).hh,
+                weight_ih=None if leader is None else leader.ih,
                 gates=lane.tape.gates,
                 cells=lane.tape.cells,
                 c_0=lane.tape.c_0,
@@ -79,7 +78,7 @@ def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained:
                 grad_h=lane.running.h,
                 grad_c=lane.running.c,
             )
-            into["grad_stride"] = 0 if lane.grad_out is None else row_stride(lane.grad_out)
+            into["grad_out"], into["grad_stride"] = rows_address(lane.grad_out), row_stride(lane.grad_out)
             into["grad_a_from"], into["reverse"] = lane.first_row, lane.tape.reverse
             launch.connect(into, posts, k)
         launch.go(arguments)
@@ -150,17 +149,12 @@ class _Launch:
     def describe(self, shape: Any, posts: Posts) -> None:
         """Fill in what holds for all lanes."""
         span, of = self._span, self._of
-        self.fill(shape, bounds=self._bounds)
+        _fill(shape, bounds=self._bounds)
         shape["status"], shape["base"], shape["patience"] = posts.status, posts.base, PATIENCE
         shape["T"], shape["first"], shape["steps"] = len(span.steps), span.first, span.last - span.first
         shape["B"], shape["H"] = of.problem.batch, of.problem.hidden
         shape["tiles"], shape["blocks"] = of.plan.tiles, of.plan.blocks
         shape["ring"], shape["rows"], shape["width"] = of.ring, of.rows, of.width
-
-    def fill(self, into: Any, **arrays: Array | None) -> None:
-        """Fill in addresses."""
-        for name, array in arrays.items():
-            into[name] = 0 if array is None else self._cuda.address(array)
 
     def connect(self, into: Any, posts: Posts, lane: int) -> None:
         """Say where a lane sends to, and whom it follows and leads."""
@@ -174,6 +168,12 @@ class _Launch:
         """Launch, all blocks at once or not at all."""
         plan, grid = self._of.plan, self._of.plan.grid(self._of.problem.lanes)
         self._of.kernel.launch(grid, THREADS, arguments, block_memory=plan.block_memory, together=True)
+
+
+def _fill(into: Any, **arrays: Array | None) -> None:
+    """Fill in addresses."""
+    for name, array in arrays.items():
+        into[name] = address(array)
 
 
 def unfit(problem: Problem, device: Device) -> str:

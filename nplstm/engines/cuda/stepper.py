@@ -6,9 +6,9 @@ from functools import partial
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.engines.base import Stepper
+from nplstm.engines.cuda.addresses import Weights, address, cuda_of
 from nplstm.engines.cuda.arguments import STREAM_STEP, made
-from nplstm.engines.cuda.fused import bias_of
-from nplstm.engines.cuda.lanes import cuda_of, kept_type
+from nplstm.engines.cuda.lanes import kept_type
 from nplstm.engines.cuda.source import stream
 from nplstm.recurrence import Recurrence
 
@@ -41,20 +41,18 @@ class CudaStepper(Stepper):
         below, last = self.x, len(self._recurrences) - 1
         launches: list[Callable[[], None]] = []
         for layer, recurrence in enumerate(self._recurrences):
-            after, params = self._h[1 - turn][layer], recurrence.params
-            arrays: dict[str, Array | None] = {
-                "weight_ih": params.weight_ih,
-                "weight_hh": params.weight_hh,
-                "bias": recurrence.prepared(bias_of),
+            after, weights = self._h[1 - turn][layer], Weights.of(recurrence)
+            arrays = {
+                "weight_ih": weights.ih,
+                "weight_hh": weights.hh,
+                "bias": weights.bias,
                 "x": below,
                 "h": self._h[turn][layer],
                 "h_next": after,
                 "c": self._c[layer],
                 "y": self.y if layer == last else None,
             }
-            addresses = {
-                name: None if array is None else self._cuda.address(array) for name, array in arrays.items()
-            }
+            addresses = {name: address(array) for name, array in arrays.items()}
             (B, I), H = below.shape, after.shape[1]
             grid = (-(-H // _CELLS), -(-B // _SEQUENCES))
             arguments = made(STREAM_STEP, B=B, I=I, H=H, **addresses)
