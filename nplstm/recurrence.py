@@ -13,6 +13,7 @@ All but the third line falls away where its option is off. ``CellSpec`` has the 
 
 from collections.abc import Callable
 from copy import copy
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from nplstm._typing import Array
@@ -92,7 +93,10 @@ class Recurrence:
         self._prepared: dict[tuple[Any, ...], tuple[tuple[Recurrence, ...], Any]] = {}
         self._weight_hh = params.weight_hh if noise.weight is None else params.weight_hh * noise.weight
         self._weight_hh_t = self._weight_hh.T
-        self._bias = params.bias
+
+    @cached_property
+    def _bias(self) -> Array | None:
+        return self.params.bias  # added up where it is needed: on a GPU that is a launch
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -331,7 +331,7 @@ def test_a_launch_through_cupy():
 
     fake = FakeCupy()
     cuda, arguments = CupyCuda(fake), np.zeros(1, np.dtype([("n", np.int32)]))
-    assert cuda.device() == ("NVIDIA H200", (9, 0), 132, 232448)
+    assert cuda.device() == ("NVIDIA H200", (9, 0), 132, 232448, 0)
     kernel = cuda.kernel("text", "name", ("-DA=1",))
     assert cuda.kernel("text", "name", ("-DA=1",)) is kernel
     kernel.launch((3, 2), 256, arguments)

@@ -467,7 +467,7 @@ BROKEN = {
     "no wait": ("while (came && (int)(look(flags + b) - value) < 0)", "while (false)"),
     "no barrier ahead of the sums": ("came = __syncthreads_and(came);", ""),
     "no barrier behind them": ("            __syncthreads();\n        }\n", "        }\n"),
-    "one place for all states": ("(size_t)(state % shape.ring)", "(size_t)(0 * state)"),
+    "one place for all states": ("(size_t)(state & (shape.ring - 1))", "(size_t)(0 * state)"),
     "a flag ahead of what it tells of": (
         "__syncthreads();\n    announce_state(shape, p, lane.own, 0);",
         "announce_state(shape, p, lane.own, 0);",

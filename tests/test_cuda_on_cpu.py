@@ -788,13 +788,11 @@ def test_addresses():
 
 
 def test_products():
-    cuda = CudaOnCpu()
-    with cuda.products(tf32=True):
-        assert cuda.tf32_products
-        with cuda.products(tf32=False):
-            assert not cuda.tf32_products
-        assert cuda.tf32_products
-    assert not cuda.tf32_products
+    cuda, a = CudaOnCpu(), np.arange(6.0).reshape(2, 3)
+    out = np.empty((2, 2))
+    assert cuda.matmul(a, a.T, tf32=True, out=out) is out
+    assert np.array_equal(out, cuda.matmul(a, a.T, tf32=False))
+    assert list(cuda.rounded) == [True, False]
 
 
 def test_capture():

@@ -6,7 +6,6 @@ to the device ahead of it, so a launch never waits.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
@@ -22,6 +21,7 @@ class Device(NamedTuple):
     capability: tuple[int, int]  # 9, 0 for Hopper
     multiprocessors: int
     block_memory: int  # bytes of shared memory that one block may have
+    number: int = 0  # which of them it is
 
 
 class HostWord(NamedTuple):
@@ -83,8 +83,8 @@ class Cuda(ABC):
         """Make a word that kernels can write to, with value 0."""
 
     @abstractmethod
-    def products(self, *, tf32: bool) -> AbstractContextManager[None]:
-        """Return a context in which the library's products of float32 arrays are rounded to TF32, or are exact."""
+    def matmul(self, a: Array, b: Array, *, tf32: bool, out: Array | None = None) -> Array:
+        """Return the library's product of two matrices; only ``tf32`` lets it round those of float32."""
 
     @abstractmethod
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:

@@ -1,8 +1,7 @@
 """Kernels of our own through CuPy, which is handed in: see ``_cuda`` for what they are used by."""
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -18,6 +17,9 @@ _WITHOUT_ASKING = 48 * 1024
 
 _STREAM_OF_EACH_THREAD = 2
 """What CUDA calls a thread's default stream: one name for as many streams as there are threads."""
+
+
+_COMPUTE_TYPE = threading.Lock()
 
 
 class CupyCuda(Cuda):
@@ -39,6 +41,7 @@ class CupyCuda(Cuda):
             (int(capability[:-1]), int(capability[-1])),
             int(runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, number)),
             int(runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, number)),
+            number,
         )
 
     def kernel(self, code: str, name: str, options: tuple[str, ...]) -> Kernel:
@@ -67,19 +70,25 @@ class CupyCuda(Cuda):
         value[0] = 0
         return HostWord(value, int(memory.ptr))
 
-    @contextmanager
-    def products(self, *, tf32: bool) -> Generator[None]:
-        """Set CuPy's compute type for float32; what the user set with CUPY_TF32 stands where we allow nothing."""
-        core = self._cupy._core  # where CuPy has it; there is no public name
-        if not tf32 or not hasattr(core, "set_compute_type"):
-            yield
-            return
-        before = core.get_compute_type("f")
-        core.set_compute_type("f", core._routines_linalg.COMPUTE_TYPE_TF32)
-        try:
-            yield
-        finally:
-            core.set_compute_type("f", before)
+    def matmul(self, a: Array, b: Array, *, tf32: bool, out: Array | None = None) -> Array:
+        """Multiply in the compute type that was asked for.
+
+        CuPy has one for the whole process. So it is set for the length of a call, which waits for no device, and
+        only one of our calls has it at a time: none in another thread is rounded unasked.
+        """
+        core = self._cupy._core  # there is no public name
+        with _COMPUTE_TYPE:
+            before = core.get_compute_type("f")
+            types = core._routines_linalg
+            wanted = types.COMPUTE_TYPE_TF32 if tf32 else types.COMPUTE_TYPE_FP32
+            change = a.dtype == "float32" and (before == types.COMPUTE_TYPE_TF32) != tf32
+            if change:
+                core.set_compute_type("f", wanted)
+            try:
+                return self._cupy.matmul(a, b, out=out)
+            finally:
+                if change:
+                    core.set_compute_type("f", before)
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         """Capture a graph on a stream made for it; it is replayed on the stream that is current then."""
@@ -90,6 +99,7 @@ class CupyCuda(Cuda):
                 launches()
             finally:  # also after an error: a stream must not be left capturing
                 graph = stream.end_capture()
+        graph.upload(stream)  # so that the first step is not the slow one
         return graph.launch
 
 

@@ -5,8 +5,8 @@ import math
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +93,8 @@ class CudaOnCpu(Cuda):
         A block that never runs.
     max_turns : int
         A launch that takes more turns is an error: it may never end.
-    tf32_products : bool
-        Whether the library's products may round to TF32 now.
+    rounded : deque of bool
+        Of the library's last products, whether they were allowed to round to TF32.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CudaOnCpu(Cuda):
         self.withheld, self.max_turns = withheld, max_turns
         self._arrays: dict[int, tuple[weakref.ref[np.ndarray], _Area]] = {}  # by id
         self._words: list[HostWord] = []
-        self.tf32_products = False
+        self.rounded: deque[bool] = deque(maxlen=1000)
         self._kernels: dict[tuple[str, str, tuple[str, ...]], _KernelOnCpu] = {}
         self._captured: list[Callable[[], None]] | None = None
 
@@ -148,13 +148,13 @@ class CudaOnCpu(Cuda):
         self._words.append(HostWord(value, value.ctypes.data))
         return self._words[-1]
 
-    @contextmanager
-    def products(self, *, tf32: bool) -> Iterator[None]:
-        before, self.tf32_products = self.tf32_products, tf32
-        try:
-            yield
-        finally:
-            self.tf32_products = before
+    def matmul(self, a: Any, b: Any, *, tf32: bool, out: Any = None) -> Any:
+        """Multiply exactly, which is always allowed; remember what was allowed."""
+        self.rounded.append(tf32)
+        if out is None:
+            return a @ b
+        out[...] = a @ b
+        return out
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
         if self._captured is not None:

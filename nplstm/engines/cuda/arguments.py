@@ -19,7 +19,7 @@ def _structure(*fields: tuple[str, Any]) -> np.dtype[np.void]:
 
 
 FORWARD_STEP = _structure(
-    ("product gates bias h c out cells", _ADDRESS),
+    ("product gates bias_ih bias_hh h c out cells", _ADDRESS),
     ("out_stride", _LONG),
     ("n H", _INT),
 )
@@ -31,7 +31,7 @@ BACKWARD_STEP = _structure(
 )
 
 STREAM_STEP = _structure(
-    ("weight_ih weight_hh bias x h h_next c y", _ADDRESS),
+    ("weight_ih weight_hh bias_ih bias_hh x h h_next c y", _ADDRESS),
     ("B I H", _INT),
 )
 
@@ -44,7 +44,7 @@ _SHAPE = _structure(
 )
 
 _FORWARD_LANE = _structure(
-    ("weight_hh weight_ih bias gates h c out cells", _ADDRESS),
+    ("weight_hh weight_ih bias_ih bias_hh gates h c out cells", _ADDRESS),
     ("out_stride gates_from", _LONG),
     ("own leader", _BOARD),
     ("follower", _ADDRESS),

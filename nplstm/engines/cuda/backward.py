@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from nplstm._typing import Array
 from nplstm.backends import backend_of, namespace
 from nplstm.engines.cuda.addresses import dense_rows
-from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, products, spans
+from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, multiply, spans
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
 from nplstm.sequence import SequenceGradients
@@ -74,12 +74,11 @@ class _Sums:
     def add(self, grad_a: Array, rows: slice) -> None:
         """Add what the rows contribute, of which ``grad_a`` has the first."""
         tape, grad_a = self._tape, grad_a[: rows.stop - rows.start]
-        with products(tape.x, tape.precision):
-            self._weight_ih += grad_a.T @ tape.x[rows]
-            for some, before in _states_before(tape, rows):
-                self._weight_hh += grad_a[some].T @ before
-            if not self._passed_on:
-                namespace(grad_a).matmul(grad_a, tape.recurrence.params.weight_ih, out=self._x[rows])
+        self._weight_ih += multiply(grad_a.T, tape.x[rows], tape.precision)
+        for some, before in _states_before(tape, rows):
+            self._weight_hh += multiply(grad_a[some].T, before, tape.precision)
+        if not self._passed_on:
+            multiply(grad_a, tape.recurrence.params.weight_ih, tape.precision, self._x[rows])
         if self._bias is not None:
             self._bias += grad_a.sum(axis=0)
 

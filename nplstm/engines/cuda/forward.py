@@ -3,9 +3,8 @@
 from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
-from nplstm.backends import namespace
 from nplstm.engines.base import Lane
-from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, kept_type, products, spans
+from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, kept_type, multiply, spans
 from nplstm.recurrence import State
 from nplstm.steps import Steps
 
@@ -59,8 +58,8 @@ def cuda_forward(
     for lane, state, room, kept in zip(lanes, running, gates, cells, strict=True):
         tape = None
         if record and room is not None and kept is not None:
-            # what the caller has can be written to: here no array refuses that
-            given = (lane.x, lane.initial.h.copy(), lane.initial.c.copy(), lane.out.copy())
+            # the caller's states can be written to: here no array refuses that
+            given = (lane.x, lane.initial.h.copy(), lane.initial.c.copy(), lane.out)
             tape = CudaTape(lane.recurrence, steps, lane.reverse, precision, *given, room, kept)
         results.append((state.state(), tape))
     return results
@@ -68,5 +67,4 @@ def cuda_forward(
 
 def _input_product(lane: Lane, rows: slice, out: Array, precision: str) -> None:
     """Write ``x W_ih^T``; the kernels add the biases as they read it."""
-    with products(lane.x, precision):
-        namespace(lane.x).matmul(lane.x[rows], lane.recurrence.params.weight_ih.T, out=out)
+    multiply(lane.x[rows], lane.recurrence.params.weight_ih.T, precision, out)

@@ -3,13 +3,12 @@
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.backends import namespace
 from nplstm.backends._cuda import Kernel
 from nplstm.engines.cuda.addresses import Weights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD_STEP, FORWARD_STEP, made
 from nplstm.engines.cuda.backward import BackwardLane
 from nplstm.engines.cuda.forward import ForwardLane
-from nplstm.engines.cuda.lanes import Span, empty, products
+from nplstm.engines.cuda.lanes import Span, empty, multiply
 from nplstm.engines.cuda.source import pointwise
 
 __all__ = ["fused_backward_steps", "fused_forward_steps"]
@@ -20,15 +19,13 @@ _THREADS = 128
 def fused_forward_steps(lanes: list[ForwardLane], span: Span, precision: str) -> None:
     """Run the lanes in turn; see ``ForwardSteps``."""
     for lane in lanes:
-        with products(lane.lane.x, precision):
-            _forward_lane(lane, span)
+        _forward_lane(lane, span, precision)
 
 
 def fused_backward_steps(lanes: list[BackwardLane], span: Span) -> None:
     """Run the lanes back in turn; see ``BackwardSteps``."""
     for lane in lanes:
-        with products(lane.tape.x, lane.tape.precision):
-            _backward_lane(lane, span)
+        _backward_lane(lane, span)
 
 
 class _Places:
@@ -47,16 +44,17 @@ def _launch(kernel: Kernel, arguments: Any, numbers: int) -> None:
     kernel.launch((-(-numbers // _THREADS), 1), _THREADS, arguments)
 
 
-def _forward_lane(lane: ForwardLane, span: Span) -> None:
+def _forward_lane(lane: ForwardLane, span: Span, precision: str) -> None:
     recurrence, running, steps, x = lane.lane.recurrence, lane.running, span.steps, lane.lane.x
-    H, matmul, weights = running.h.shape[1], namespace(x).matmul, Weights.of(recurrence)
+    H, weights = running.h.shape[1], Weights.of(recurrence)
     weight, product = weights.hh.T, empty(x, steps.batch, 4 * H)
     kernel = pointwise(cuda_of(x), "forward_step", x.dtype)
     gates, out, cells = _Places(lane.gates), _Places(lane.lane.out), _Places(lane.cells)
     arguments = made(
         FORWARD_STEP,
         product=address(product),
-        bias=address(weights.bias),
+        bias_ih=address(weights.bias_ih),
+        bias_hh=address(weights.bias_hh),
         h=address(running.h),
         c=address(running.c),
         out_stride=row_stride(lane.lane.out),
@@ -65,7 +63,7 @@ def _forward_lane(lane: ForwardLane, span: Span) -> None:
     for t in span.times(reverse=lane.lane.reverse):
         n, row = steps.size(t), steps.bounds[t]
         if n:
-            matmul(running.h[:n], weight, out=product[:n])
+            multiply(running.h[:n], weight, precision, product[:n])
             arguments["gates"], arguments["out"] = gates.row(row - lane.first_row), out.row(row)
             arguments["cells"], arguments["n"] = cells.row(row), n
             _launch(kernel, arguments, n * H)
@@ -73,7 +71,7 @@ def _forward_lane(lane: ForwardLane, span: Span) -> None:
 
 def _backward_lane(lane: BackwardLane, span: Span) -> None:
     tape, running, steps = lane.tape, lane.running, span.steps
-    H, matmul, weight = running.h.shape[1], namespace(tape.x).matmul, Weights.of(tape.recurrence).hh
+    H, weight = running.h.shape[1], Weights.of(tape.recurrence).hh
     kernel = pointwise(cuda_of(tape.x), "backward_step", tape.x.dtype)
     grad_out, grad_a = _Places(lane.grad_out), _Places(lane.grad_a)
     gates, cells = _Places(tape.gates), _Places(tape.cells)
@@ -96,4 +94,4 @@ def _backward_lane(lane: BackwardLane, span: Span) -> None:
             arguments["began"] = min(n, steps.size(before)) if inside else 0
             _launch(kernel, arguments, n * H)
             here = row - lane.first_row
-            matmul(lane.grad_a[here : here + n], weight, out=running.h[:n])
+            multiply(lane.grad_a[here : here + n], weight, tape.precision, running.h[:n])

@@ -5,7 +5,6 @@ Axes as in ``sequence``: N rows, B sequences, I input, H cells.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
@@ -14,7 +13,7 @@ from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
-__all__ = ["CudaTape", "Running", "Span", "empty", "kept_type", "products", "spans"]
+__all__ = ["CudaTape", "Running", "Span", "empty", "kept_type", "multiply", "spans"]
 
 BLOCK_BYTES = 2**28
 """Pre-activations that are in memory at once beyond what a recording keeps."""
@@ -91,6 +90,6 @@ def empty(like: Array, *shape: int, dtype: Any = None) -> Array:
     return namespace(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
 
 
-def products(array: Array, precision: str) -> AbstractContextManager[None]:
-    """Let the library's own products round what they multiply to TF32 where the precision allows that or less."""
-    return cuda_of(array).products(tf32=precision != "float32" and array.dtype == "float32")
+def multiply(a: Array, b: Array, precision: str, out: Array | None = None) -> Array:
+    """Return the library's product, in TF32 where the precision of float32 arrays allows that or less."""
+    return cuda_of(a).matmul(a, b, tf32=precision != "float32" and a.dtype == "float32", out=out)

@@ -43,7 +43,8 @@ def persistent_forward_steps(
                 into,
                 weight_hh=weights.hh,
                 weight_ih=None if lane.given else weights.ih,
-                bias=weights.bias,
+                bias_ih=weights.bias_ih,
+                bias_hh=weights.bias_hh,
                 gates=lane.gates,
                 h=lane.running.h,
                 c=lane.running.c,
@@ -186,4 +187,4 @@ def unfit(problem: Problem, device: Device) -> str:
 
 def _bounds(steps: Steps, like: Array) -> Array:
     """Return where the rows of each step begin, on the device."""
-    return backend_of(like).asarray(steps.offsets, dtype="int32")
+    return backend_of(like).asarray(steps.offsets, dtype="int64")

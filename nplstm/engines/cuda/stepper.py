@@ -45,7 +45,8 @@ class CudaStepper(Stepper):
             arrays = {
                 "weight_ih": weights.ih,
                 "weight_hh": weights.hh,
-                "bias": weights.bias,
+                "bias_ih": weights.bias_ih,
+                "bias_hh": weights.bias_hh,
                 "x": below,
                 "h": self._h[turn][layer],
                 "h_next": after,
@@ -54,7 +55,7 @@ class CudaStepper(Stepper):
             }
             addresses = {name: address(array) for name, array in arrays.items()}
             (B, I), H = below.shape, after.shape[1]
-            grid = (-(-H // _CELLS), -(-B // _SEQUENCES))
+            grid = (-(-B // _SEQUENCES), -(-H // _CELLS))
             arguments = made(STREAM_STEP, B=B, I=I, H=H, **addresses)
             launches.append(partial(kernel.launch, grid, 32 * _CELLS, arguments))
             below = after

@@ -35,7 +35,9 @@ __device__ __forceinline__ sent to_sent(real x) {
 #elif ARITHMETIC == TF32
     return to_tf32((float)x);
 #else
-    return bits_of((float)x);
+    // the largest numbers, and infinity, would make a high part of infinity, and a low one that is no number
+    const float most = 3.4e38f;
+    return bits_of(x > most ? most : x < -most ? -most : (float)x);
 #endif
 }
 
@@ -56,7 +58,7 @@ struct Piece {
 
 __device__ __forceinline__ void split(u32 x, u32& high, u32& low) {
     high = to_tf32(from_bits(x));
-    low = to_tf32(from_bits(x) - from_bits(high));
+    low = to_tf32(from_bits(x) - from_bits(high & 0xffffe000u));  // of the other bits nothing is said
 }
 
 // sums (16, 8) += weights (16, GROUP) numbers (GROUP, 8)

@@ -36,10 +36,32 @@ __device__ __forceinline__ Gates cell_backward(real grad_h, real& grad_c, Gates 
             grad * gate.i * (one - gate.g * gate.g), grad_h * tanh_c * gate.o * (one - gate.o)};
 }
 
+// The same as they are stored: to load them is not to wait for them.
+struct StoredGates {
+    STORED i, f, g, o;
+};
+
 // A row of gates, (4H): the blocks i, f, g, o.
+__device__ __forceinline__ StoredGates load_stored(const STORED* row, int cell, int H) {
+    return {load(row + cell), load(row + H + cell), load(row + 2 * H + cell), load(row + 3 * H + cell)};
+}
+
+__device__ __forceinline__ Gates to_gates(StoredGates a) {
+    return {to_real(a.i), to_real(a.f), to_real(a.g), to_real(a.o)};
+}
+
 __device__ __forceinline__ Gates load_gates(const STORED* row, int cell, int H) {
-    return {load_real(row + cell), load_real(row + H + cell), load_real(row + 2 * H + cell),
-            load_real(row + 3 * H + cell)};
+    return to_gates(load_stored(row, cell, H));
+}
+
+__device__ __forceinline__ Gates operator+(Gates a, Gates b) {
+    return {a.i + b.i, a.f + b.f, a.g + b.g, a.o + b.o};
+}
+
+// b_ih + b_hh; nothing where there are none.
+__device__ __forceinline__ Gates load_bias(const STORED* bias_ih, const STORED* bias_hh, int cell, int H) {
+    if (!bias_ih) return {0, 0, 0, 0};
+    return load_gates(bias_ih, cell, H) + load_gates(bias_hh, cell, H);
 }
 
 __device__ __forceinline__ void store_gates(STORED* row, int cell, int H, Gates gate) {
@@ -47,8 +69,4 @@ __device__ __forceinline__ void store_gates(STORED* row, int cell, int H, Gates 
     store_real(row + H + cell, gate.f);
     store_real(row + 2 * H + cell, gate.g);
     store_real(row + 3 * H + cell, gate.o);
-}
-
-__device__ __forceinline__ Gates operator+(Gates a, Gates b) {
-    return {a.i + b.i, a.f + b.f, a.g + b.g, a.o + b.o};
 }

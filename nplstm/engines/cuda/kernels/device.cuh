@@ -14,6 +14,9 @@ struct float16 {
 struct bfloat16 {
     u16 bits;
 };
+struct alignas(8) pair {
+    u32 word[2];
+};
 struct alignas(16) quad {
     u32 word[4];
 };  // what one load takes

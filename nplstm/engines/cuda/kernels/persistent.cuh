@@ -38,14 +38,14 @@ struct Board {      // what a lane's blocks tell each other
 };
 
 struct Shape {
-    const int* bounds;    // (T + 1): step t has the rows bounds[t] to bounds[t + 1]; null where all have B
-    u32* status;          // in the host's memory
-    int T, first, steps;  // this launch runs `steps` steps from `first` on, in the order of processing
+    const long long* bounds;  // (T + 1): step t has the rows bounds[t] to bounds[t + 1]; null where all have B
+    u32* status;              // in the host's memory
+    int T, first, steps;      // this launch runs `steps` steps from `first` on, in the order of processing
     int B, H;
-    int tiles, blocks;  // of ROWS sequences; of UNITS cells
-    int ring, rows, width;
-    u32 base;      // a flag of base + 1 + v says that state v is there
-    u32 patience;  // looks at a flag before a wait is given up
+    int tiles, blocks;      // of ROWS sequences; of UNITS cells
+    int ring, rows, width;  // ring is a power of two
+    u32 base;               // a flag of base + 1 + v says that state v is there
+    u32 patience;           // looks at a flag before a wait is given up
 };
 
 // ---------------------------------------------------------------------------------------------------- steps
@@ -59,8 +59,8 @@ struct Rows {
 __device__ __forceinline__ Rows rows_of(const Shape& shape, int t) {
     if (t < 0 || t >= shape.T) return {0, 0};
     if (!shape.bounds) return {(long long)t * shape.B, shape.B};
-    const int first = load(shape.bounds + t);
-    return {first, load(shape.bounds + t + 1) - first};
+    const long long first = load(shape.bounds + t);
+    return {first, (int)(load(shape.bounds + t + 1) - first)};
 }
 
 // ---------------------------------------------------------------------------------------------------- who has what
@@ -222,61 +222,51 @@ __device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p
 // ---------------------------------------------------------------------------------------------------- the product
 
 __device__ __forceinline__ size_t slot(const Shape& shape, int state) {
-    return (size_t)(state % shape.ring) * shape.rows * shape.width;
+    return (size_t)(state & (shape.ring - 1)) * shape.rows * shape.width;
 }
 
-// The warp's share of the sums of one pass, into the block's memory: (WARPS, PASS_ROWS, SUM_STRIDE).
-__device__ __forceinline__ void warp_product(const Shape& shape, const Place& p, const Weights& weights,
-                                             const Board& own, const Board& leader, int s, int pass, float* sums) {
-    const int row = p.first_row + pass * PASS_ROWS + p.r;
-    const sent* from_own = own.numbers + slot(shape, s);
-    const sent* from_leader = p.led ? leader.numbers + slot(shape, s + 1) : nullptr;
-    float total[M_TILES][N_TILES][4] = {};
+// Groups of numbers that a warp has asked for.
+struct Batch {
+    quad numbers[AHEAD][N_TILES];
+};
 
-    auto group = [&](int i, quad(&numbers)[N_TILES]) {
-        const int g = p.first_group + i;
-        const bool there = g >= p.led || s < shape.steps;  // behind the last step there is no leader
-        const sent* from = g < p.led ? from_leader + g * GROUP : from_own + (g - p.led) * GROUP;
+typedef float Sums[M_TILES][N_TILES][4];
+
+// Where a step's numbers are, for one lane of a warp: of its row of each tile of sequences in one pass.
+struct Numbers {
+    const sent *own, *leader;
+    int row, batch, width, led, column;
+    bool with_leader;  // behind the last step there is none
+
+    __device__ __forceinline__ Numbers(const Shape& shape, const Place& p, const Board& own_board,
+                                       const Board& leader_board, int s, int pass)
+        : own(own_board.numbers + slot(shape, s)),
+          leader(p.led ? leader_board.numbers + slot(shape, s + 1) : nullptr),
+          row(p.first_row + pass * PASS_ROWS + p.r), batch(shape.B), width(shape.width), led(p.led),
+          column(p.q * 4 * PER_WORD), with_leader(s < shape.steps) {}
+
+    __device__ __forceinline__ void ask(const Place& p, int first, Batch& batch_of) const {
 #pragma unroll
-        for (int n = 0; n < N_TILES; ++n)
-            numbers[n] = there && row + 8 * n < shape.B
-                             ? receive(
-                                   (const quad*)(from + (size_t)(row + 8 * n) * shape.width + p.q * 4 * PER_WORD))
-                             : quad{0, 0, 0, 0};
-    };
+        for (int i = 0; i < AHEAD; ++i) {
+            const int g = p.first_group + first + i;
+            if (first + i >= p.count) continue;
+            const sent* from = (g < led ? leader + g * GROUP : own + (g - led) * GROUP) + column;
 #pragma unroll
-    for (int first = 0; first < KEPT; first += AHEAD) {
-        quad numbers[AHEAD][N_TILES];
-#pragma unroll
-        for (int i = 0; i < AHEAD; ++i)
-            if (first + i < p.count) group(first + i, numbers[i]);
-#pragma unroll
-        for (int i = 0; i < AHEAD; ++i)
-            if (first + i < p.count)
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m)
-#pragma unroll
-                    for (int n = 0; n < N_TILES; ++n)
-                        multiply(total[m][n], weights.kept[first + i][m], numbers[i][n]);
+            for (int n = 0; n < N_TILES; ++n)
+                batch_of.numbers[i][n] = row + 8 * n < batch && (g >= led || with_leader)
+                                             ? receive((const quad*)(from + (size_t)(row + 8 * n) * width))
+                                             : quad{0, 0, 0, 0};
+        }
     }
-#pragma unroll 1
-    for (int first = KEPT; first < p.count; first += AHEAD) {
-        quad numbers[AHEAD][N_TILES];
+};
+
+__device__ __forceinline__ void multiply_tiles(float (&total)[N_TILES][4], const Piece& weights,
+                                               const quad (&numbers)[N_TILES]) {
 #pragma unroll
-        for (int i = 0; i < AHEAD; ++i)
-            if (first + i < p.count) group(first + i, numbers[i]);
-#pragma unroll
-        for (int i = 0; i < AHEAD; ++i)
-            if (first + i < p.count)
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m) {
-                    const Piece piece = weights.from_memory(p, first + i, m);
-#pragma unroll
-                    for (int n = 0; n < N_TILES; ++n) multiply(total[m][n], piece, numbers[i][n]);
-                }
-    }
-    if (!p.count) return;
-    sums += (size_t)p.warp * PASS_ROWS * SUM_STRIDE;
+    for (int n = 0; n < N_TILES; ++n) multiply(total[n], weights, numbers[n]);
+}
+
+__device__ __forceinline__ void put_sums(const Place& p, const Sums& total, float* sums) {
 #pragma unroll
     for (int m = 0; m < M_TILES; ++m)
 #pragma unroll
@@ -284,6 +274,38 @@ __device__ __forceinline__ void warp_product(const Shape& shape, const Place& p,
 #pragma unroll
             for (int k = 0; k < 4; ++k)
                 put(sums + (8 * n + 2 * p.q + k % 2) * SUM_STRIDE + 16 * m + p.r + 8 * (k / 2), total[m][n][k]);
+}
+
+// The warp's share of the sums of one pass, into the block's memory: (WARPS, PASS_ROWS, SUM_STRIDE). It asks for the
+// next numbers before it multiplies those that have come.
+__device__ __forceinline__ void warp_product(const Place& p, const Weights& weights, const Numbers& numbers,
+                                             float* sums) {
+    Sums total = {};
+    Batch now, next;
+    numbers.ask(p, 0, next);
+#pragma unroll
+    for (int first = 0; first < KEPT; first += AHEAD) {
+        now = next;
+        numbers.ask(p, first + AHEAD, next);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i)
+            if (first + i < p.count)
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m)
+                    multiply_tiles(total[m], weights.kept[first + i][m], now.numbers[i]);
+    }
+#pragma unroll 1
+    for (int first = KEPT; first < p.count; first += AHEAD) {
+        now = next;
+        numbers.ask(p, first + AHEAD, next);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i)
+            if (first + i < p.count)
+#pragma unroll
+                for (int m = 0; m < M_TILES; ++m)
+                    multiply_tiles(total[m], weights.from_memory(p, first + i, m), now.numbers[i]);
+    }
+    if (p.count) put_sums(p, total, sums + (size_t)p.warp * PASS_ROWS * SUM_STRIDE);
 }
 
 // The warps that had something to add.

@@ -44,10 +44,12 @@ struct Recorded {  // what a step needs of the forward pass
 __device__ __forceinline__ void send_gates(const Shape& shape, const Board& own, int state, int row, int cell,
                                            Gates grad) {
     sent* place = own.numbers + slot(shape, state) + (size_t)row * shape.width + 4 * cell;
-    send(place, to_sent(grad.i));
-    send(place + 1, to_sent(grad.f));
-    send(place + 2, to_sent(grad.g));
-    send(place + 3, to_sent(grad.o));
+#if HALF_WORDS
+    send((pair*)place,
+         pair{{word_of(to_sent(grad.i), to_sent(grad.f)), word_of(to_sent(grad.g), to_sent(grad.o))}});
+#else
+    send((quad*)place, quad{{to_sent(grad.i), to_sent(grad.f), to_sent(grad.g), to_sent(grad.o)}});
+#endif
 }
 
 __device__ __forceinline__ real sum_of(const Place& p, const float* sums, int column, int unit) {
@@ -129,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         Gates grad_a[PASSES][OWN];
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
-            warp_product(shape, p, weights, lane.own, lane.leader, s, pass, sums);
+            warp_product(p, weights, Numbers(shape, p, lane.own, lane.leader, s, pass), sums);
             came = __syncthreads_and(came);
             own.each(p, pass, [&](int pass, int o, int row) {
                 real grad_h = sum_of(p, sums, own.column_of(o), own.unit);
@@ -142,7 +144,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     grad_a[pass][o] = cell_backward(grad_h + r.grad_out, state.grad_c[pass][o], r.gate, r.c,
                                                     r.before);
                 }
-                if (more) send_gates(shape, lane.own, s + 1, row, cell, grad_a[pass][o]);
+                // where a wait was given up, others may still read what stands there
+                if (more && came) send_gates(shape, lane.own, s + 1, row, cell, grad_a[pass][o]);
             });
             __syncthreads();
         }

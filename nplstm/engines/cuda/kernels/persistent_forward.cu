@@ -10,7 +10,8 @@
 struct ForwardLane {
     const STORED* weight_hh;  // (4H, H)
     const STORED* weight_ih;  // (4H, H)  where there is a leader
-    const STORED* bias;       // (4H)     or null
+    const STORED* bias_ih;    // (4H)     or null
+    const STORED* bias_hh;    // (4H)
     STORED* gates;  // (N, 4H)  the input's share, but of what a leader gives; receives i, f, g, o where `cells`
                     //          is there; from row `gates_from` on. Null where neither is.
     STORED* h;      // (B, H)   before and after
@@ -50,12 +51,16 @@ __device__ __forceinline__ Gates sum_of(const Place& p, const float* sums, int c
 // A wait was given up: what was not computed must not look like numbers.
 __device__ void spoil(const Shape& shape, const ForwardLane& lane, const Place& p, Own own, int from) {
     give_up(shape, from);
-    const int cell = p.first_cell + own.unit;
+    const real nan = not_a_number();
+    const int cell = p.first_cell + own.unit, H = shape.H;
     for (int s = from; s < shape.first + shape.steps; ++s) {
         const Rows rows = rows_of(shape, lane.reverse ? shape.T - 1 - s : s);
         own.each(p, [&](int, int, int row) {
-            if (cell < shape.H && rows.has(row))
-                store_real(lane.out + (rows.first + row) * lane.out_stride + cell, not_a_number());
+            if (cell >= H || !rows.has(row)) return;
+            store_real(lane.out + (rows.first + row) * lane.out_stride + cell, nan);
+            if (!lane.cells) return;
+            store_gates(lane.gates + (rows.first - lane.gates_from + row) * 4 * H, cell, H, {nan, nan, nan, nan});
+            store(lane.cells + (rows.first + row) * H + cell, nan);
         });
     }
 }
@@ -78,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const STORED* weight = g < p.led ? lane.weight_ih : lane.weight_hh;
         return of < H && number < H ? load_real(weight + (size_t)(m % 4 * H + of) * H + number) : (real)0;
     });
-    const Gates bias = lane.bias && is_cell ? load_gates(lane.bias, cell, H) : Gates{0, 0, 0, 0};
+    const Gates bias = is_cell ? load_bias(lane.bias_ih, lane.bias_hh, cell, H) : Gates{0, 0, 0, 0};
 
     ForwardState state;
     own.each(p, [&](int pass, int o, int row) {
@@ -95,23 +100,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int s = 0; s < shape.steps && came; ++s) {
         const Rows rows = rows_of(shape, lane.reverse ? shape.T - 1 - shape.first - s : shape.first + s);
         const long long first_gates = rows.first - lane.gates_from;
-        Gates gate[PASSES][OWN];  // the input's share, asked for ahead of the wait; then the gates
+        StoredGates given[PASSES][OWN];  // the input's share, asked for ahead of the wait
         own.each(p, [&](int pass, int o, int row) {
-            gate[pass][o] = bias;
+            given[pass][o] = StoredGates{};
             if (lane.given && is_cell && rows.has(row))
-                gate[pass][o] = bias + load_gates(lane.gates + (first_gates + row) * 4 * H, cell, H);
+                given[pass][o] = load_stored(lane.gates + (first_gates + row) * 4 * H, cell, H);
         });
+        Gates gate[PASSES][OWN];
         came = wait_for_step(shape, p, lane.own, lane.leader, lane.follower, UNITS, s);
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
-            warp_product(shape, p, weights, lane.own, lane.leader, s, pass, sums);
+            warp_product(p, weights, Numbers(shape, p, lane.own, lane.leader, s, pass), sums);
             came = __syncthreads_and(came);
             own.each(p, pass, [&](int pass, int o, int row) {
                 if (is_cell && rows.has(row)) {
-                    gate[pass][o] = gates_forward(gate[pass][o] + sum_of(p, sums, own.column_of(o), own.unit));
+                    const Gates product = sum_of(p, sums, own.column_of(o), own.unit);
+                    gate[pass][o] = gates_forward(to_gates(given[pass][o]) + bias + product);
                     state.h[pass][o] = cell_forward(gate[pass][o], state.c[pass][o]);
                 }
-                send_h(shape, lane.own, s + 1, row, cell, state.h[pass][o]);
+                // where a wait was given up, others may still read what stands there
+                if (came) send_h(shape, lane.own, s + 1, row, cell, state.h[pass][o]);
             });
             __syncthreads();
         }

@@ -7,7 +7,8 @@
 struct ForwardStep {
     const STORED* product;  // (n, 4H)  h_{t-1} W_hh^T
     STORED* gates;          // (n, 4H)  x_t W_ih^T; receives i, f, g, o where `cells` is there
-    const STORED* bias;     // (4H)     b_ih + b_hh, or null
+    const STORED* bias_ih;  // (4H)     or null
+    const STORED* bias_hh;  // (4H)
     STORED* h;              // (B, H)   receives h_t
     real* c;                // (B, H)   c_{t-1}, receives c_t
     STORED* out;            // (n, H)   rows `out_stride` apart; receives h_t
@@ -22,9 +23,9 @@ extern "C" __global__ void forward_step(const ForwardStep step) {
     const int cell = (int)(here - row * H);
     if (row >= step.n) return;
     STORED* gates = step.gates + row * 4 * H;
-    Gates a = load_gates(gates, cell, H) + load_gates(step.product + row * 4 * H, cell, H);
-    if (step.bias) a = a + load_gates(step.bias, cell, H);
-    const Gates gate = gates_forward(a);
+    const Gates bias = load_bias(step.bias_ih, step.bias_hh, cell, H);
+    const Gates product = load_gates(step.product + row * 4 * H, cell, H);
+    const Gates gate = gates_forward(load_gates(gates, cell, H) + product + bias);
     real c = load(step.c + here);
     const real h = cell_forward(gate, c);
     store(step.c + here, c);

@@ -3,7 +3,7 @@
 // Reference: cells/lstm.py (lstm_cell_forward) on x_t W_ih^T + h_{t-1} W_hh^T + b.
 // Axes: B sequences, I input, H cells, 4H gates in blocks i, f, g, o.
 //
-// The grid is (cells, batches): a warp has one cell for SEQUENCES sequences, and its lanes share the inputs between
+// The grid is (batches, cells): a warp has one cell for SEQUENCES sequences, and its lanes share the inputs between
 // them. h is read by all and so has two places, which take turns: `h` before the step and `h_next` after it.
 #include "cell.cuh"
 
@@ -12,7 +12,8 @@ constexpr int SEQUENCES = 4, CELLS = 4;  // of a warp; of a block, one for each 
 struct StreamStep {
     const STORED* weight_ih;  // (4H, I)
     const STORED* weight_hh;  // (4H, H)
-    const STORED* bias;       // (4H) or null
+    const STORED* bias_ih;    // (4H) or null
+    const STORED* bias_hh;    // (4H)
     const STORED* x;          // (B, I)
     const STORED* h;          // (B, H)
     STORED* h_next;           // (B, H)
@@ -44,19 +45,19 @@ __device__ __forceinline__ real over_lanes(real x) {
 }
 
 extern "C" __global__ void stream_step(const StreamStep step) {
-    const int cell = blockIdx.x * CELLS + threadIdx.x / 32, first = blockIdx.y * SEQUENCES;
+    const int cell = blockIdx.y * CELLS + threadIdx.x / 32, first = blockIdx.x * SEQUENCES;
     if (cell >= step.H) return;  // a whole warp
     Gates sum[SEQUENCES] = {};
     add_product(sum, step.weight_ih, step.x, step.I, step.H, cell, first, step.B);
     add_product(sum, step.weight_hh, step.h, step.H, step.H, cell, first, step.B);
 #pragma unroll
     for (int b = 0; b < SEQUENCES; ++b) {
-        Gates a = {over_lanes(sum[b].i), over_lanes(sum[b].f), over_lanes(sum[b].g), over_lanes(sum[b].o)};
+        const Gates a = {over_lanes(sum[b].i), over_lanes(sum[b].f), over_lanes(sum[b].g), over_lanes(sum[b].o)};
         if (threadIdx.x % 32 != b || first + b >= step.B) continue;  // one lane for each sequence
-        if (step.bias) a = a + load_gates(step.bias, cell, step.H);
+        const Gates bias = load_bias(step.bias_ih, step.bias_hh, cell, step.H);
         const size_t here = (size_t)(first + b) * step.H + cell;
         real c = load(step.c + here);
-        const real h = cell_forward(gates_forward(a), c);
+        const real h = cell_forward(gates_forward(a + bias), c);
         store(step.c + here, c);
         store_real(step.h_next + here, h);
         if (step.y) store_real(step.y + here, h);
