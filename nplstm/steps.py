@@ -8,9 +8,10 @@ nowhere.
 Index arithmetic is done on the host, with NumPy; the data may be on any backend.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -124,11 +125,13 @@ class Steps:
         begins, sequences : shape (m,)
             The rows of those that begin, counted from the first of ``rows``; and which they are.
         """
-        t = np.repeat(np.arange(len(self)), self.batch_sizes)[rows] + (1 if reverse else -1)
-        j = self.sequences[rows]
-        sizes = np.concatenate(
-            [self.batch_sizes, [0]]
-        )  # a step before the first has nobody, as one after the last
+        start, stop = int(rows.start), int(rows.stop)
+        first, last = bisect_left(self.bounds, start), bisect_left(self.bounds, stop)
+        counts = self.batch_sizes[first:last]
+        begin = cast("HostIndices", np.repeat(self.offsets[first:last], counts))
+        j = np.arange(start, stop) - begin
+        t = np.repeat(np.arange(first, last), counts) + (1 if reverse else -1)
+        sizes = np.append(self.batch_sizes, 0)  # a step before the first has nobody, as one after the last
         inside = j < sizes[t]
         begins = np.flatnonzero(~inside)
         return np.where(inside, self.offsets[t] + j, 0), begins, j[begins]

@@ -4,8 +4,8 @@ On the CPU each launch is also checked for what a GPU would not tell: accesses o
 threads use with nothing between them, waits that never end (see ``cuda_on_cpu``).
 """
 
+import contextlib
 import itertools
-import re
 from functools import partial
 
 import numpy as np
@@ -51,7 +51,9 @@ def emulator(be):
     cuda = be.cuda
     before = vars(cuda).copy()
     yield cuda
-    vars(cuda).update({name: before[name] for name in ("seed", "chaos", "withheld", "max_turns", "_device")})
+    vars(cuda).update(
+        {name: before[name] for name in ("seed", "chaos", "withheld", "max_turns", "race_check", "_device")}
+    )
 
 
 def forget_plans():
@@ -175,7 +177,8 @@ def test_what_has_not_run_on_a_gpu_runs_by_name_alone(be):
     assert choice.name == "plain"
     assert list(choice.refused) == ["persistent", "fused"]
     for name, reason in choice.refused.items():
-        assert reason == f"it has not been verified on a GPU: nplstm.use_engines('{name}', 'plain') takes it"
+        hint = "nplstm.use_engines('persistent', 'fused', 'plain') takes it"
+        assert reason == f"it has not been verified on a GPU: {hint}"
         with nplstm.use_engines(name, "plain"):
             assert lstm.engine_for().name == name
 
@@ -394,6 +397,32 @@ def test_small_gradients_are_as_exact_as_large_ones(precision, be):
     assert_near(problem.found("persistent", precision), problem.expected(), PRECISIONS[precision])
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_checkpoints_go_back_in_the_precision_of_the_recording(engine, be):
+    problem = Problems(be, "float32", T=7, H=16)
+    x, h_0, c_0, *cotangents = (be.asarray(array.astype("float32")) for array in problem.given)
+    found = []
+    for every in (None, 3):
+        with nplstm.use_engines(engine, "plain"), nplstm.use_precision("bfloat16"):
+            tape = problem.lstm.record(x, (h_0, c_0), checkpoint_every=every)
+        found.append(
+            {k: be.to_numpy(v) for k, v in tape.backward(cotangents[0], cotangents[1:]).parameters.items()}
+        )
+    for name, value in found[0].items():
+        assert_close(found[1][name], value, 1e-6, name)
+
+
+def test_the_largest_numbers_are_none_too_large(be):
+    """Exact products are put together of two parts; the first one of these would be rounded to infinity."""
+    problem = Problems(be, "float32")
+    problem.given[1][..., 1] = 3.4028e38
+    problem.given[1][..., 2] = -3.4028e38
+    expected = problem.expected()["output"]
+    output = problem.found("persistent")["output"]
+    assert np.isfinite(expected).all()
+    assert_close(output.astype("float64"), expected, 1e-5)
+
+
 # --- what happens between threads --------------------------------------------------------------------------------
 
 
@@ -433,9 +462,50 @@ def test_a_wait_that_never_ends_is_an_error_and_no_result(block, be, emulator, m
         assert np.isnan(lane[..., running]).all()
         assert np.isnan(be.to_numpy(h_n)[block[1]][:, running]).all()
         assert np.isfinite(others).all(), "the other direction does not wait for this one"
-        with pytest.raises(nplstm.DeviceError, match="gave up waiting at step 0, and its results, which are NaN"):
+        with pytest.raises(nplstm.DeviceError, match="gave up waiting around step 0, and its results, NaN"):
             problem.lstm(x)
     problem.found("persistent")  # and all is well again
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_slow_block_is_not_told_wrong_numbers(direction, be, emulator, monkeypatch, change_source):
+    """Others lose patience with it while it still reads what they sent two steps before."""
+    large(emulator)
+    emulator.race_check = False
+    line = "    Sums total = {};"
+    change_source(line, f"    if (blockIdx.x == 2) for (int k = 0; k < 300; ++k) __syncwarp();\n{line}")
+    problem = Problems(be, "float32", T=8, B=3, H=40)
+    x, cotangent = (be.asarray(problem.given[k].astype("float32")) for k in (0, 3))
+    lost = 0
+    for seed in range(6):
+        emulator.seed = seed
+        with nplstm.use_engines("persistent"):
+            monkeypatch.setattr(persistent, "PATIENCE", 2**30)
+            tape = problem.lstm.record(x)
+            expected = be.to_numpy(tape.output if direction == "forward" else tape.backward(cotangent).h_0)
+            monkeypatch.setattr(persistent, "PATIENCE", 150)
+            found = be.to_numpy(problem.lstm(x)[0] if direction == "forward" else tape.backward(cotangent).h_0)
+            there = np.isfinite(found)
+            lost += not there.all()
+            assert_close(found[there], expected[there], 1e-6)
+            with contextlib.suppress(nplstm.DeviceError):
+                problem.lstm(x)
+            monkeypatch.setattr(persistent, "PATIENCE", 2**30)
+            with contextlib.suppress(nplstm.DeviceError):
+                problem.lstm(x)
+    assert lost, "nobody lost patience"
+
+
+def test_each_of_two_equal_devices_has_its_own_kernels(be, emulator):
+    asked = []
+    whole = emulator.kernel
+    emulator.kernel = lambda *args: asked.append(emulator.device().number) or whole(*args)
+    problem = Problems(be, "float32")
+    for number in (0, 1, 0):
+        emulator._device = Device("CPU", (9, 0), 8, 232448, number)
+        problem.found("persistent")
+    del emulator.kernel
+    assert asked == [0, 0, 1, 1]
 
 
 def test_blocks_that_cannot_run_at_once_are_not_launched(be, emulator):
@@ -552,15 +622,31 @@ def test_the_crossover_is_told_and_can_be_overruled(be, emulator):
         small, large_one = lstm.engine_for(16), lstm.engine_for(64 * 1024)
         middle = nplstm.LSTM(8, 512, backend=be.name, rng=0).engine_for(256)
     assert small.name == "persistent"
-    assert "products in tf32" in small.notes
-    assert any(
-        re.match(r"layer 0 forward, B=16: \d+ blocks of \d+ cells for each \d+ sequences", n) for n in small.notes
+    assert small.notes[0].startswith(
+        "layer 0 forward: 64 blocks of 16 cells for each 8 sequences, products in tf32, "
     )
+    assert str(small).startswith(f"persistent\n  {small.notes[0]}\n")
     assert large_one.name == "fused"
+    assert large_one.notes == ("products in tf32",)
     assert "do not fit on 132 multiprocessors (NVIDIA H200)" in large_one.refused["persistent"]
-    assert str(small).startswith("persistent\n  products in tf32\n")
     assert middle.name == "persistent"
-    assert any(note == "layer 0 backward, B=256: step by step" for note in middle.notes)
+    assert middle.notes[1] == "layer 0 backward: step by step"
+
+
+def test_what_is_told_of_a_stack_is_what_runs(be, emulator):
+    emulator._device = Device("NVIDIA H200", (9, 0), 132, 232448)
+    with nplstm.use_engines("persistent", "plain"), nplstm.use_precision("float16"):
+        chain = nplstm.LSTM(8, 256, 4, backend=be.name, rng=0).engine_for(1)
+        dropping = nplstm.LSTM(8, 256, 4, dropout=0.5, backend=be.name, rng=0).engine_for(1, training=True)
+        both = nplstm.LSTM(8, 256, bidirectional=True, backend=be.name, rng=0).engine_for(1)
+        tiny = nplstm.LSTM(8, 4, backend=be.name, rng=0).engine_for(1)
+    forward, backward = chain.notes
+    assert forward.startswith("4 layers together forward: ")
+    assert "sequences and layer, products in float16, " in forward
+    assert "products in tf32, " in backward
+    assert [note.partition(":")[0] for note in dropping.notes][:2] == ["layer 0 forward", "layer 1 forward"]
+    assert "sequences and direction" in both.notes[0]
+    assert tiny.notes[0].startswith("layer 0 forward: one block of ")
 
 
 def test_an_old_device_is_refused(be, emulator):

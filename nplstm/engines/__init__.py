@@ -121,12 +121,13 @@ def use_engines(*names: str) -> Generator[None]:
 
 def allowed_engines() -> tuple[str, ...]:
     """Return the names of the engines that may be used here, in the order in which they are tried."""
-    return _named_engines() or tuple(_ENGINES)
+    return _allowed.get() or _from_environment() or tuple(_ENGINES)
 
 
-def _named_engines() -> tuple[str, ...]:
-    """Return those that were asked for by name."""
-    return _allowed.get() or _from_environment()
+def _named_engines(backend: str) -> tuple[str, ...]:
+    """Return those that were asked for by name; of the environment's, those for arrays of this backend."""
+    of_program = tuple(name for name in _from_environment() if _ENGINES[name].serves(backend))
+    return _allowed.get() or of_program
 
 
 def engine_refusals() -> dict[str, str]:
@@ -137,27 +138,33 @@ def engine_refusals() -> dict[str, str]:
 
 def find_engine(request: Request) -> Engine:
     """Return the first engine that does not refuse."""
-    return _find(request)[0]
+    return _find(request, {})[0]
 
 
 def explain_engine(request: Request) -> tuple[Engine, EngineChoice]:
     """Return the first engine that does not refuse, with all that there is to say about it."""
-    engine, asked, refused = _find(request)
+    refused: dict[str, str] = {}
+    engine, asked = _find(request, refused)
+    for name in [name for name, reason in refused.items() if reason == _UNVERIFIED]:
+        hint = f"it {_UNVERIFIED}: nplstm.use_engines('persistent', 'fused', 'plain') takes it"
+        refused[name] = _ENGINES[name].refusal(asked) or hint
     return engine, EngineChoice(engine.name, refused, tuple(engine.notes(asked)))
 
 
-def _find(request: Request) -> tuple[Engine, Request, dict[str, str]]:
-    """Return the engine, what it was asked, and why others do not run it."""
-    refused: dict[str, str] = {}
-    named = _named_engines()
+_UNVERIFIED = "has not been verified on a GPU"
+
+
+def _find(request: Request, refused: dict[str, str]) -> tuple[Engine, Request]:
+    """Return the engine and what it was asked; write down why others do not run it."""
+    named = _named_engines(request.backend)
     names = named or tuple(name for name, engine in _ENGINES.items() if engine.serves(request.backend))
     for place, name in enumerate(names):
         engine, asked = _ENGINES[name], request._replace(others=names[place + 1 :])
-        reason = engine.refusal(asked)
-        if not reason and not named and not engine.verified:
-            reason = f"it has not been verified on a GPU: nplstm.use_engines({name!r}, 'plain') takes it"
+        # what may not be taken is not asked: it would ask the device
+        reason = _UNVERIFIED if not named and not engine.verified else engine.refusal(asked)
         if not reason:
-            return engine, asked, refused
+            return engine, asked
         refused[name] = reason
+    source = "use_engines" if _allowed.get() else "NPLSTM_ENGINES"
     reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-    raise ArgumentError(f"use_engines: none of those allowed runs this call ({reasons})")
+    raise ArgumentError(f"{source}: none of those allowed runs this call ({reasons})")

@@ -31,6 +31,7 @@ class Request(NamedTuple):
     dtype: str = "float32"
     hidden: tuple[int, ...] = ()  # H of each layer
     directions: int = 1
+    column: bool = False  # whether each layer reads the output of the one below as it is, in one direction
     batch: int = 1
     precision: str = "float32"  # what the products of float32 arrays may be rounded to
     cuda: Cuda | None = None  # the device of the arrays, where kernels of our own reach them

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.precision import allowed_precision, use_precision
 from nplstm.params import LSTMParams, Sums
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
@@ -29,6 +30,7 @@ class CheckpointTape(NamedTuple):
     reverse: bool
     steps: Steps
     starts: list[State]  # before each span
+    precision: str  # that was allowed when it was recorded
 
 
 class _Span(NamedTuple):
@@ -80,7 +82,7 @@ class Checkpointed(Engine):
                 found = self._engine.forward(parts, spans[0].steps, record=False)
                 states = [state for state, _ in found]
             for lane, state, kept in zip(together, states, starts, strict=True):
-                tape = CheckpointTape(lane.x, lane.recurrence, lane.reverse, steps, kept)
+                tape = CheckpointTape(lane.x, lane.recurrence, lane.reverse, steps, kept, allowed_precision())
                 results.append((state, tape))
         return results
 
@@ -98,7 +100,8 @@ class Checkpointed(Engine):
                 grads = None
                 if grad_outputs is not None:
                     grads = [grad_outputs[k][span.rows] for k, span in zip(group, spans, strict=True)]
-                recorded = [tape for _, tape in self._engine.forward(parts, spans[0].steps, record=True)]
+                with use_precision(tapes[0].precision):
+                    recorded = [tape for _, tape in self._engine.forward(parts, spans[0].steps, record=True)]
                 back = self._engine.backward(grads, [total.state for total in sums], recorded)
                 for total, span, share in zip(sums, spans, back, strict=True):
                     total.add(share, span.rows)

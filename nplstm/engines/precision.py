@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 @cache
 def _from_environment() -> str:
-    given = os.environ.get("NPLSTM_PRECISION", "float32").strip()
+    given = os.environ.get("NPLSTM_PRECISION", "").strip() or "float32"
     check_choice("NPLSTM_PRECISION", given, PRECISIONS)
     return given
 

@@ -56,19 +56,31 @@ def request_of(definition: Layer, *, recurrent_given: bool, training: bool, batc
         dtype=str(definition.dtype),
         hidden=structure.hidden_sizes,
         directions=structure.directions,
+        column=structure.directions == 1
+        and not structure.wiring.residual
+        and not (training and definition.dropout),
         batch=batch,
         precision=allowed_precision(),
         cuda=backend.cuda if isinstance(backend, CudaBackend) else None,
     )
 
 
+_ENGINES_KEPT = 16
+"""Answers that are kept for a layer: calls of many sizes are not to fill the memory."""
+
+
 def engine_of(definition: Layer, *, recurrent_given: bool, training: bool, batch: int = 1) -> Engine:
-    """Find the engine; where sizes do not decide, asked once, until the parameters are replaced."""
+    """Find the engine; asked once, until the parameters are replaced."""
     asked = partial(request_of, definition, recurrent_given=recurrent_given, training=training, batch=batch)
-    if isinstance(definition.backend, CudaBackend):
-        return find_engine(asked())
-    key = f"engine {allowed_engines()} {recurrent_given} {training}"
-    return definition.parameters.derived(key, lambda: find_engine(asked()))
+    key: tuple[Any, ...] = (allowed_engines(), recurrent_given, training)
+    if isinstance(definition.backend, CudaBackend):  # there, sizes decide as well
+        key = (*key, batch, allowed_precision(), definition.backend.current_device())
+    last: dict[tuple[Any, ...], Engine] = definition.parameters.derived("engines", lambda: {})
+    if key not in last:
+        if len(last) >= _ENGINES_KEPT:
+            last.clear()
+        last[key] = find_engine(asked())
+    return last[key]
 
 
 def run(

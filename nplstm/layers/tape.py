@@ -1,6 +1,6 @@
 """``LSTMTape``: one recorded forward pass, and the way back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import check_triple
@@ -92,10 +92,12 @@ class LSTMTape:
     def __init__(self, recorded: Pass) -> None:
         self._backend = recorded.layout.backend
         self._dtype = recorded.result.joined.dtype
-        self.output: Any = self._frozen(recorded.shown())
+        self._rows = recorded.result.joined
+        # the tape may have these very numbers: where no array refuses to be written to, the user gets a copy
+        self.output: Any = self._each(recorded.shown(), self._backend.guard)
         h_n, c_n, *s_n = recorded.final()
-        self.h_n, self.c_n = self._frozen(h_n), self._frozen(c_n)
-        self.s_n: Any = self._frozen(s_n[0]) if s_n else None
+        self.h_n, self.c_n = (self._each(state, self._backend.freeze) for state in (h_n, c_n))
+        self.s_n: Any = self._each(s_n[0], self._backend.freeze) if s_n else None
         self._structure = recorded.structure
         self._layout = recorded.layout
         self._output = recorded.output
@@ -103,12 +105,12 @@ class LSTMTape:
         self._given = recorded.given
         self._tape = cast("StackTape", recorded.result.tape)
 
-    def _frozen(self, values: Any) -> Any:
+    def _each(self, values: Any, show: Callable[[Array], Array]) -> Any:
         if isinstance(values, PackedSequence):
-            return values._replace(data=self._backend.freeze(values.data))
+            return values._replace(data=show(values.data))
         if isinstance(values, tuple):
-            return tuple(self._frozen(member) for member in cast("tuple[Any, ...]", values))
-        return self._backend.freeze(values)
+            return tuple(self._each(member, show) for member in cast("tuple[Any, ...]", values))
+        return show(values)
 
     @property
     def nbytes(self) -> int:
@@ -158,7 +160,7 @@ class LSTMTape:
         arrays = self._output.arrays(grad_output)
         for argument, value in zip(("grad_h_n", "grad_c_n", "grad_s_n"), given, strict=True):
             arrays |= state_arrays(argument, value, structure)
-        check_arrays("the LSTM", layout.backend, self._dtype, **arrays)
+        check_arrays("the LSTM", layout.backend, self._dtype, **{"the recording": self._rows}, **arrays)
         grad_rows, grad_filled = self._output.backward(grad_output)
         grads = stack_backward(grad_rows, self._final_gradients(given), self._tape)
         named = {

@@ -38,7 +38,8 @@ class FusedEngine(Engine):
         """Tell in what the products are computed."""
         if request.stream:
             return ["one launch a layer, replayed as a graph"]
-        return [f"products in {_precision(request)}"]
+        rounded = request.dtype == "float32" and request.precision != "float32"
+        return [f"products in {'tf32' if rounded else request.dtype}"]
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in turn."""
@@ -84,8 +85,9 @@ class PersistentEngine(FusedEngine):
         """Tell how a launch is cut into blocks, and in what the products are computed."""
         from nplstm.engines.cuda.crossover import describe
 
-        notes = super().notes(request)
-        return notes if request.stream else [*notes, *describe(request, _precision(request))]
+        if request.stream:
+            return super().notes(request)
+        return describe(request, _precision(request))
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in one launch."""

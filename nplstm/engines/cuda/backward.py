@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 from nplstm._typing import Array
 from nplstm.backends import backend_of, namespace
 from nplstm.engines.cuda.addresses import dense_rows
+from nplstm.engines.cuda.board import check_launches
 from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, multiply, spans
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -45,6 +46,7 @@ def cuda_backward(
     list.
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
+    check_launches(x)
     running = [Running(final) for final in grad_final]
     grads = [None if grad is None else dense_rows(grad) for grad in grad_outputs]
     sums = [_Sums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]

@@ -14,7 +14,7 @@ from nplstm.backends._cuda import Cuda
 from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.errors import DeviceError
 
-__all__ = ["Board", "Posts", "board_of"]
+__all__ = ["Board", "Posts", "board_of", "check_launches"]
 
 _LAST = 2**30
 """Flags start over from zero before they come near to where a 32-bit difference changes its sign."""
@@ -46,8 +46,8 @@ class Board:
         if step:
             self._status.value[0] = 0
             raise DeviceError(
-                f"persistent: a launch on this stream gave up waiting at step {step - 1}, and its results, which "
-                f"are NaN from there on, must not be used: its blocks did not run at once, or one of them died; "
+                f"persistent: a launch on this stream gave up waiting around step {step - 1}, and its results, "
+                f"NaN from there on, must not be used: its blocks did not run at once, or one of them died; "
                 f"nplstm.use_engines('fused', 'plain') runs without waiting"
             )
 
@@ -70,6 +70,9 @@ class Board:
         )
 
 
+_BOARDS_KEPT = 32
+"""Streams whose boards are kept: a program may make a stream for every call."""
+
 _boards: dict[tuple[Any, ...], Board] = {}
 _boards_lock = Lock()
 
@@ -79,6 +82,16 @@ def board_of(array: Array) -> Board:
     cuda = cuda_of(array)
     key = (id(cuda), *cuda.stream())
     with _boards_lock:
-        if key not in _boards:
-            _boards[key] = Board(cuda)
-        return _boards[key]
+        board = _boards.pop(key, None) or Board(cuda)
+        _boards[key] = board  # the one used last is the last to go
+        while len(_boards) > _BOARDS_KEPT:
+            del _boards[next(iter(_boards))]
+        return board
+
+
+def check_launches(array: Array) -> None:
+    """Raise if a launch on the current stream gave up: what came of it may be what is to be read next."""
+    cuda = cuda_of(array)
+    board = _boards.get((id(cuda), *cuda.stream()))
+    if board is not None:
+        board.check()

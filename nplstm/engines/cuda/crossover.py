@@ -1,6 +1,7 @@
 """When to run a whole sequence in one launch, and when step by step: by the model of ``plan``."""
 
 from nplstm._typing import Array
+from nplstm.backends._cuda import Device
 from nplstm.engines.base import Request
 from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.engines.cuda.lanes import CudaTape
@@ -41,45 +42,53 @@ def refusal(request: Request, precision: str) -> str:
 
 
 def describe(request: Request, precision: str) -> list[str]:
-    """Say how launches are cut into blocks."""
+    """Say how launches are cut into blocks, and in what they multiply."""
     assert request.cuda is not None
     device = request.cuda.device()
     lines: list[str] = []
     directions: tuple[Direction, Direction] = ("forward", "backward")
     for direction in directions:
-        for layer, problem in enumerate(_problems(direction, request, precision)):
+        problems = _problems(direction, request, precision)
+        if request.column and (chain := _chain(problems, device, _MANY_STEPS)):
+            lines.append(f"{len(problems)} layers together {direction}: {_described(*chain)}")
+            continue
+        for layer, problem in enumerate(problems):
             plan = find_plan(problem, device)
             worth = plan is not None and plan.step <= fused_step(problem)
             how = _described(plan, problem) if plan and (worth or direction == "forward") else "step by step"
-            lines.append(f"layer {layer} {direction}, B={problem.batch}: {how}")
+            lines.append(f"layer {layer} {direction}: {how}")
     return lines
 
 
 def worth_a_launch_back(tapes: list[CudaTape]) -> bool:
     """Tell whether the way back fits into a launch, and is faster so."""
     tape = tapes[0]
-    problem = _problem("backward", tape.x, tape.precision, tape.out.shape[1], tape.steps, len(tapes), led=False)
+    arithmetic = arithmetic_of("backward", tape.x.dtype, tape.precision)
+    problem = Problem("backward", arithmetic, tape.steps.batch, tape.out.shape[1], len(tapes), False)
     plan = find_plan(problem, cuda_of(tape.x).device())
     return plan is not None and plan.step <= fused_step(problem)
 
 
 def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[int], steps: Steps) -> bool:
     """Tell whether layers fit into one launch, each a step behind the one it reads, and are faster so."""
-    layers, H = len(widths), widths[0]
-    if not 1 < layers <= MAX_LANES or set(widths) != {H} or steps.batch == 0:
-        return False
-    device = cuda_of(x).device()
-    chain = find_plan(_problem(direction, x, precision, H, steps, layers, led=True), device)
-    single = find_plan(_problem(direction, x, precision, H, steps, 1, led=False), device)
-    if chain is None:
-        return False
-    return single is None or (len(steps) + layers - 1) * chain.step < layers * len(steps) * single.step
+    arithmetic = arithmetic_of(direction, x.dtype, precision)
+    problems = [Problem(direction, arithmetic, steps.batch, hidden, 1, False) for hidden in widths]
+    return _chain(problems, cuda_of(x).device(), len(steps)) is not None
 
 
-def _problem(
-    direction: Direction, x: Array, precision: str, hidden: int, steps: Steps, lanes: int, *, led: bool
-) -> Problem:
-    return Problem(direction, arithmetic_of(direction, x.dtype, precision), steps.batch, hidden, lanes, led)
+_MANY_STEPS = 1000
+
+
+def _chain(problems: list[Problem], device: Device, steps: int) -> tuple[Plan, Problem] | None:
+    """Return the plan of layers that follow each other, if that is faster than one after the other."""
+    layers, one = len(problems), problems[0]
+    if not 1 < layers <= MAX_LANES or set(problems) != {one} or one.batch == 0:
+        return None
+    together = one._replace(lanes=layers, led=True)
+    chain, single = find_plan(together, device), find_plan(one, device)
+    if chain is None or (single is not None and (steps + layers - 1) * chain.step >= layers * steps * single.step):
+        return None
+    return chain, together
 
 
 def _problems(direction: Direction, request: Request, precision: str) -> list[Problem]:
@@ -93,7 +102,9 @@ def _problems(direction: Direction, request: Request, precision: str) -> list[Pr
 
 def _described(plan: Plan, problem: Problem) -> str:
     tile = plan.tile
+    blocks = "one block" if plan.blocks == 1 else f"{plan.blocks} blocks"
+    each = "" if problem.lanes == 1 else " and layer" if problem.led else " and direction"
     return (
-        f"{plan.blocks} blocks of {tile.units(problem.direction)} cells for each {tile.rows} sequences and "
-        f"direction, {plan.step:.1f} us a step by the model"
+        f"{blocks} of {tile.units(problem.direction)} cells for each {tile.rows} sequences{each}, products in "
+        f"{problem.precision}, {plan.step:.1f} us a step by the model"
     )

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
 from nplstm.engines.base import Lane
+from nplstm.engines.cuda.board import check_launches
 from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, kept_type, multiply, spans
 from nplstm.recurrence import State
 from nplstm.steps import Steps
@@ -39,6 +40,7 @@ def cuda_forward(
     product to be taken ahead of the steps, and a recording has room for the gates alone.
     """
     H, x = lanes[0].initial.c.shape[1], lanes[0].x
+    check_launches(x)
     running = [Running(lane.initial) for lane in lanes]
     fed = [k == 0 or not chained for k in range(len(lanes))]
     row_bytes = 4 * H * x.dtype.itemsize * sum(fed)

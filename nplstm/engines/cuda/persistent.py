@@ -140,8 +140,7 @@ class _Launch:
         self._bounds = _bounds(span.steps, like) if span.steps.ragged else None  # held until it is launched
 
     def posts(self) -> Posts:
-        """Take room on the board, after a look at whether the last launch went well."""
-        self.board.check()
+        """Take room on the board."""
         plan, steps = self._of.plan, self._span.last - self._span.first
         return self.board.posts(
             self._like, self._of.problem.lanes, self._of.bytes, plan.tiles * plan.blocks, steps

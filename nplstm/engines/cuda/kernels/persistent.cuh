@@ -25,8 +25,8 @@ constexpr int UNITS = OUTPUTS / OUTPUTS_PER_CELL;                 // cells of a 
 constexpr int OWN = (UNITS * PASS_ROWS + THREADS - 1) / THREADS;  // cells of a thread in a pass
 constexpr int SUM_STRIDE = OUTPUTS + 4;  // keeps the warps' sums off each other's banks, in steps of 16 bytes
 constexpr int SUMS = WARPS * PASS_ROWS * SUM_STRIDE;
-// Groups that a warp asks for before it multiplies.
-constexpr int AHEAD = ARITHMETIC == FLOAT32 || N_TILES == 4 ? 1 : 4 / N_TILES;
+// Groups that a warp asks for at once.
+constexpr int AHEAD = ARITHMETIC == FLOAT32 || N_TILES > 1 ? 1 : 2;
 constexpr int MAX_LANES = 8;
 
 static_assert(THREADS % UNITS == 0, "a thread has the same cell in all its sequences");
