@@ -40,7 +40,7 @@ class StrictArray:
         raise StrictTypeError("implicit conversion to a NumPy array")
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"shape", "dtype", "ndim", "size", "strides", "nbytes"}:
+        if name in {"shape", "dtype", "ndim", "size", "strides", "nbytes", "flags"}:
             return getattr(self._values, name)
         if name == "T":
             return StrictArray(self._values.T)
