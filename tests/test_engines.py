@@ -504,7 +504,23 @@ def test_the_choice_says_why():
 def test_another_backend_has_the_plain_engine():
     choice = nplstm.LSTM(2, 3, backend="strict").engine_for()
     assert choice.name == "plain"
-    assert "'strict'" in choice.refused["numpy"]
+    assert "numpy" not in choice.refused, "it is not for such arrays at all"
+    with nplstm.use_engines("numpy", "plain"):
+        assert "'strict'" in nplstm.LSTM(2, 3, backend="strict").engine_for().refused["numpy"]
+
+
+def test_the_environment_names_engines_of_several_backends():
+    """Each layer is run by those that are for its arrays, and by default where none of them is."""
+    code = "import nplstm; print(nplstm.LSTM(2, 3).engine_for().name)"
+
+    def engine(names):
+        found = run_python(code, NPLSTM_ENGINES=names)
+        assert found.returncode == 0, found.stderr
+        return found.stdout.strip()
+
+    assert engine("persistent,fused,numpy,plain") == "numpy"
+    assert engine("persistent,plain") == "plain"
+    assert engine("fused") == engine("")
 
 
 def run_python(code, **environment):

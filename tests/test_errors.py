@@ -384,6 +384,7 @@ def test_each_error_is_also_the_built_in_one():
         errors.DTypeError: TypeError,
         errors.BackendError: TypeError,
         errors.BackendUnavailableError: ImportError,
+        errors.DeviceError: RuntimeError,
         errors.ArgumentError: ValueError,
         errors.StateDictError: RuntimeError,
         errors.MissingDependencyError: ImportError,

@@ -30,7 +30,7 @@ SHAPES = {
     "cudnn": {"weight_space": (D * (4 * H * (I + H) + 8 * H) + (L - 1) * D * (4 * H * (D * H + H) + 8 * H),)},
 }
 FLAT = ("thinc", "cudnn")
-LAYER = tuple(set(SHAPES) - set(FLAT))
+LAYER = tuple(layout for layout in SHAPES if layout not in FLAT)
 SUMMED = ("fused", "keras", "haste")
 OPTIONAL = {"fused": "b", "split": "b_", "separate": "b_", "keras": "bias", "onnx": "B"}  # how biases' names start
 
