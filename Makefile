@@ -38,16 +38,19 @@ demo: .venv/.train
 
 # The strict stand-in for CuPy runs the tests of all shared code under the rules of a GPU array library. What is there
 # runs on the compiled engine where it can; the tests of the standard LSTM run once more as they do without Numba.
+EACH_CORE := -n auto --dist loadgroup
 STANDARD := $(addprefix tests/test_,parity.py gradients.py properties.py textbook.py structure.py language_model.py)
 test: .venv/.dev
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest tests --backend strict
-	NPLSTM_ENGINES=numpy,plain $(BIN)/python -m pytest $(STANDARD)
+	$(BIN)/python -m pytest $(EACH_CORE) tests
+	$(BIN)/python -m pytest $(EACH_CORE) tests --backend strict
+	NPLSTM_ENGINES=numpy,plain $(BIN)/python -m pytest $(EACH_CORE) $(STANDARD)
 	$(BIN)/python -m pytest --doctest-modules nplstm
 
+CUDA := $(wildcard nplstm/engines/cuda/kernels/* $(addprefix tests/cuda_on_cpu/,*.h *.cpp *.cuh))
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(CUDA)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
@@ -56,6 +59,7 @@ check: lint test
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CUDA)
 
 parity:
 	$(PYTHON) -m venv .venv-torch

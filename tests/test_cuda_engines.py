@@ -195,7 +195,7 @@ def problems(draw):
     return options | draw(st.sampled_from([{}, dict(bidirectional=True), dict(reverse=True)]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(drawn=problems())
 def test_persistent_at_any_size(drawn, be):
     problem = Problems(be, "float32", **drawn)
@@ -204,7 +204,7 @@ def test_persistent_at_any_size(drawn, be):
         assert_near(problem.found("persistent", precision), expected, limit)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(drawn=problems(), dtype=st.sampled_from(["float64", "float32", "float16"]))
 def test_fused_at_any_size(drawn, dtype, be):
     problem = Problems(be, dtype, **drawn)
