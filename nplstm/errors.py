@@ -41,7 +41,7 @@ class BackendUnavailableError(NplstmError, ImportError):
 
 
 class DeviceError(NplstmError, RuntimeError):
-    """A kernel on a GPU could not be launched, or gave up: what it computed must not be used."""
+    """A kernel on a GPU has no room to run, or gave up waiting: what it computed must not be used."""
 
 
 class ArgumentError(NplstmError, ValueError):

@@ -352,3 +352,25 @@ def test_a_launch_through_cupy():
     assert cuda.stream() == cuda.stream() != (1, 2)
     word = cuda.host_word()
     assert (int(word.value[0]), word.address) == (0, 4096)
+
+
+class FakeLinalg:
+    """CuPy's compute type, one for the process."""
+
+    COMPUTE_TYPE_TF32, COMPUTE_TYPE_FP32 = 7, 3
+
+
+@pytest.mark.parametrize(("before", "tf32", "during"), [(1, False, 1), (1, True, 7), (7, False, 3), (7, True, 7)])
+def test_a_product_has_the_compute_type_it_asked_for(before, tf32, during):
+    from nplstm.backends._cupy_cuda import CupyCuda
+
+    fake, kept, seen = FakeCupy(), {"f": before}, []
+    fake._core = types.SimpleNamespace(
+        get_compute_type=kept.get, set_compute_type=kept.__setitem__, _routines_linalg=FakeLinalg
+    )
+    fake.matmul = lambda a, b, out: seen.append(kept["f"]) or a @ b
+    a = np.ones((2, 2), np.float32)
+    assert np.array_equal(CupyCuda(fake).matmul(a, a, tf32=tf32), a @ a)
+    assert (seen, kept) == ([during], {"f": before})
+    CupyCuda(fake).matmul(a.astype("float64"), a, tf32=False)
+    assert seen[1] == before, "no other element type is concerned"

@@ -1,6 +1,8 @@
 """How launches are cut into blocks, and when whole sequences run in one: arithmetic, which needs no device."""
 
+import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +111,19 @@ def test_the_model_ranks_as_it_should():
     assert fused_step(Problem("forward", "tf32", 1, 64, 1, False)) == pytest.approx(20)
     assert fused_step(Problem("forward", "tf32", 1, 64, 2, False)) == pytest.approx(40)
     assert fused_step(Problem("forward", "tf32", 1024, 2048, 1, False)) > 100
+
+
+def test_the_table_in_the_document_is_the_model():
+    text = (Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    for precision, direction, batch in itertools.product(
+        ("tf32", "float16"), ("forward", "backward"), (1, 16, 64, 256)
+    ):
+        row = [precision, direction, str(batch)]
+        for hidden in (64, 128, 256, 512, 1024, 2048):
+            problem = Problem(direction, precision, batch, hidden, 1, False)
+            found, step = find_plan(problem, H200), fused_step(problem)
+            row.append(f"{found.step:.1f}" if found and found.step <= step else f"({step:.0f})")
+        assert f"| {' | '.join(row)} |\n" in text
 
 
 # --- what Python and the kernels have to agree on ----------------------------------------------------------------

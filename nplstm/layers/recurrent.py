@@ -87,6 +87,8 @@ class Recurrent(Module):
             If an array is not on the layer's backend.
         ArgumentError
             If a length is outside [0, T], or two arguments have no meaning together.
+        DeviceError
+            If a kernel on a GPU has no room to run, or one before it gave up.
         """
         definition = self._layer()
         said = Said(lengths, mask, masked_output, reset, reset_to)
@@ -181,7 +183,7 @@ class Recurrent(Module):
         Parameters
         ----------
         batch_size : int
-            B, on which the choice depends on a GPU.
+            B, on which the choice depends on a GPU; with resets, the number of pieces.
         training : bool
             Ask about ``record`` in training, where masks are drawn.
         recurrent_given : bool
