@@ -26,7 +26,7 @@ __all__ = [
 ASSEMBLER = ("-Xptxas", "-v")  # makes the assembler say what a kernel takes
 REGISTERS, MOST_REGISTERS = 65536, 255  # of a multiprocessor; of a thread
 PARAMETERS = 4096  # bytes that a launch brings along on every device
-OLDEST = (13, 4)  # before, the kernels that fill all registers spilled a few of them
+OLDEST = (13, 4)  # before, it took memory for what fills all registers
 
 
 class CompileError(Exception):
