@@ -38,12 +38,14 @@ demo: .venv/.train
 
 # The strict stand-in for CuPy runs the tests of all shared code under the rules of a GPU array library. What is there
 # runs on the compiled engine where it can; the tests of the standard LSTM run once more as they do without Numba.
-EACH_CORE := -n auto --dist loadgroup
-# a process for each core: OpenBLAS's threads would wait busily on the others' cores
+EACH_CORE := -n auto
+# A process for each core, but for what compiles on all of them by itself. OpenBLAS's threads would wait busily on the
+# others' cores.
 test: export OPENBLAS_NUM_THREADS := 1
 STANDARD := $(addprefix tests/test_,parity.py gradients.py properties.py textbook.py structure.py language_model.py)
 test: .venv/.dev
-	$(BIN)/python -m pytest $(EACH_CORE) tests
+	$(BIN)/python -m pytest tests/test_cuda_kernels.py
+	$(BIN)/python -m pytest $(EACH_CORE) tests --ignore tests/test_cuda_kernels.py
 	$(BIN)/python -m pytest $(EACH_CORE) tests --backend strict
 	NPLSTM_ENGINES=numpy,plain $(BIN)/python -m pytest $(EACH_CORE) $(STANDARD)
 	$(BIN)/python -m pytest --doctest-modules nplstm

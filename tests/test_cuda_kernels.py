@@ -17,9 +17,6 @@ from nplstm.engines.cuda import arguments, plan
 from nplstm.engines.cuda.plan import ARITHMETIC, THREADS, Problem, Tile, instantiations
 from nplstm.engines.cuda.source import STORED, kernel_options, persistent_options, read_source
 
-# one process compiles, with all cores
-pytestmark = pytest.mark.xdist_group("nvrtc")
-
 CHIPS = ("sm_80", "sm_90")
 
 PER_CELL = {"forward": 4, "backward": 1}
