@@ -675,6 +675,15 @@ def test_the_model_that_is_kept_is_the_best_one(text, tmp_path, monkeypatch, cap
     assert np.array_equal(LanguageModel.load(out / "model.safetensors").parameters["head.bias"], kept[4])
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as Python hears it: a process of pytest-xdist does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_a_second_ctrl_c_stops_at_once(text, tmp_path, monkeypatch, capsys):
     def interrupt_twice(trainer):
         signal.raise_signal(signal.SIGINT)
