@@ -3,15 +3,13 @@
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("numba")
 
-from nplstm.engines.compiled import _numba
-from nplstm.engines.compiled._numba import compiled, njit
+from nplstm.engines.compiled._numba import njit
 from nplstm.engines.compiled.functions import tanh
 from nplstm.engines.compiled.simd import lanes, load, store
 
@@ -44,10 +42,8 @@ for B, I, H, lengths in ((1, 3, 5, None), (7, 11, 37, [9, 4, 0, 9, 1, 6, 2]), (1
 
 
 def run_python(code, tmp_path):
-    # what is compiled here is for a machine that this one is not: it is kept apart
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
 
 
@@ -70,26 +66,6 @@ dtype, tolerance = {dtype!r}, {tolerance}
 """
     found = run_python(code + BESIDE_PLAIN, tmp_path)
     assert found.returncode == 0, found.stderr
-
-
-def test_where_nothing_can_be_kept_it_is_compiled_each_time(monkeypatch):
-    asked = []
-
-    def without_a_place(signature, **options):
-        asked.append(options.get("cache", False))
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function 'double': no locator available for file")
-        return njit(signature, **options)
-
-    monkeypatch.setattr(_numba, "_numba", SimpleNamespace(njit=without_a_place))
-    double = compiled("int64(int64)")(lambda x: 2 * x)
-    assert asked == [True, False]
-    assert double(3) == 6
-    monkeypatch.setattr(
-        _numba, "_numba", SimpleNamespace(njit=lambda *a, **k: (_ for _ in ()).throw(RuntimeError("another")))
-    )
-    with pytest.raises(RuntimeError, match="another"):
-        compiled("int64(int64)")(lambda x: x)
 
 
 @pytest.mark.parametrize(("dtype", "roundings"), [("float32", 3), ("float64", 3)])

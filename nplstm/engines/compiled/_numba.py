@@ -38,27 +38,13 @@ register_model: Any = _extending.register_model
 
 
 def compiled(signature: Any) -> Any:
-    """Compile a function for these types as it is defined, or find what was compiled before; it needs no GIL.
+    """Compile a function for these types as it is defined; it needs no GIL.
 
-    What was compiled before is found by the function's own file: after a change to what it calls in another,
-    ``__pycache__`` has to go.
+    Nothing is kept on disk: Numba's cache may join what two processes compiled, and then computes nonsense.
     """
-    return _cached(_numba.njit, signature, nogil=True)
+    return _numba.njit(signature, nogil=True, error_model="numpy")
 
 
 def cfunction(signature: Any) -> Any:
     """Compile a function that is called by its ``address``."""
-    return _cached(_numba.cfunc, signature)
-
-
-def _cached(compiler: Any, signature: Any, **options: Any) -> Any:
-    def decorate(function: Any) -> Any:
-        try:
-            return compiler(signature, cache=True, error_model="numpy", **options)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            # there is no place to keep what was compiled
-            return compiler(signature, error_model="numpy", **options)(function)
-
-    return decorate
+    return _numba.cfunc(signature, error_model="numpy")
