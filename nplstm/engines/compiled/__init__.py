@@ -1,11 +1,9 @@
-"""The compiled engine: the standard LSTM on NumPy arrays by kernels of our own, which Numba compiles.
+"""The compiled engine: the standard LSTM on NumPy arrays, by kernels of our own in C.
 
-``simd`` and ``products`` are what a kernel is made of, ``kernels`` the time loop, ``packing`` the layout of its
-weights, ``shares`` and ``team`` how threads divide the work, ``forward`` and ``backward`` what calls them.
+``kernels/`` has the kernels: ``cell.h`` and ``sequence.h`` first. ``library`` loads them and chooses the instruction
+set, ``packing`` puts weights in their order, ``forward``, ``backward``, ``short`` and ``stepper`` call them.
 """
 
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 from nplstm._typing import Array
@@ -17,28 +15,26 @@ from nplstm.steps import Steps
 __all__ = ["CompiledEngine"]
 
 
-@cache
-def _missing() -> str:
-    """Say why Numba cannot be used; empty if it can."""
-    try:
-        import_module("numba")
-    except ImportError as error:
-        return f"Numba is not there ({error}): pip install 'nplstm[jit]'"
-    return ""
-
-
 class CompiledEngine(Engine):
-    """See ``Engine``. Numba is imported when the first request comes that the engine would run."""
+    """See ``Engine``. The library is loaded when the first request comes that the engine would run."""
 
     name = "compiled"
 
     def refusal(self, request: Request) -> str:
-        """Refuse what is no standard LSTM on NumPy arrays, and everything where there is no Numba."""
+        """Refuse what is no standard LSTM on NumPy arrays, and everything where there are no kernels."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
         if request.variant:
             return f"it runs the standard LSTM, and there is {request.variant}"
-        return _missing()
+        from nplstm.engines.compiled.library import problem
+
+        return problem()
+
+    def notes(self, request: Request) -> list[str]:
+        """Name the instruction set."""
+        from nplstm.engines.compiled.library import library
+
+        return [f"kernels for {library().instruction_set}"]
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes, several threads sharing the work."""

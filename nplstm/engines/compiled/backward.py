@@ -1,19 +1,15 @@
 """The way back of the compiled engine: what the kernels are given, block by block of steps."""
 
-from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from nplstm._typing import Array, DType
+from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
-from nplstm.engines.compiled.calls import Task
-from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, run_lanes
-from nplstm.engines.compiled.gradient_kernels import DEPTH
-from nplstm.engines.compiled.kernels import kernels
+from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
+from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
-from nplstm.engines.compiled.shares import progress_of, shares
-from nplstm.engines.compiled.simd import TILE_ROWS, vector_length
+from nplstm.engines.threads import get_num_threads
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
 from nplstm.sequence import SequenceGradients
@@ -32,14 +28,16 @@ def compiled_backward(
         _WayBack(None if grad_outputs is None else grad_outputs[k], final, tape)
         for k, (final, tape) in enumerate(zip(grad_final, tapes, strict=True))
     ]
-    steps = tapes[0].steps
+    found, threads, steps = library(), get_num_threads(), tapes[0].steps
     rows = max(_BLOCK_ROWS, _BLOCK_BYTES // max(lane.row_bytes for lane in lanes))
     block = max(1, rows // max(1, steps.batch))
-    work = steps.total * sum(lane.work for lane in lanes)
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
-        run_lanes([partial(lane.steps, begin, end) for lane in lanes], work)
-        run_lanes([partial(lane.sums, begin, end) for lane in lanes], work)
+        parts = tuple(lane.steps(begin, end) for lane in lanes)
+        found.module.backward(found.index, parts, steps.offsets, begin, end, threads)
+        found.module.sums(found.index, tuple(lane.sums(begin, end) for lane in lanes), threads)
+        for lane in lanes:
+            lane.add_up(last=begin == 0)
     return [lane.gradients() for lane in lanes]
 
 
@@ -49,76 +47,66 @@ class _WayBack:
     def __init__(self, grad_out: Array | None, final: State, tape: CompiledTape) -> None:
         self._tape = tape
         (N, I), self._P, dtype = tape.x.shape, tape.out.shape[1], tape.x.dtype
-        self._grad_out = _zeros(N, self._P, dtype) if grad_out is None else aligned_rows(grad_out)
+        self._H = final.c.shape[1]
+        self._grad_out = None if grad_out is None else aligned_rows(grad_out)
         self._grad_h, self._grad_c = padded_cells(final.h), padded_cells(final.c)
         self._G = 4 * self._grad_c.shape[1]
         self._packed = tape.recurrence.prepared(pack_backward)
-        self._grad_a = self._before = np.empty((0, 0), dtype)
+        self._grad_a, self._before = aligned_empty((0, self._G), dtype), np.empty((0, self._P), dtype)
         self._grad_x = padded_zeros(N, I, dtype)
-        self._grad_weight_ih, self._grad_weight_hh = (padded_zeros(self._G, w, dtype) for w in (I, self._P))
-        self._grad_bias = np.zeros(self._G, dtype)
-
-    @property
-    def work(self) -> int:
-        """Multiplications of one sequence in one step."""
-        return self._G * self._G // 4
+        self._of_block = self._zeros()
+        self._total: tuple[Array, ...] | None = None
 
     @property
     def row_bytes(self) -> int:
         """Of the gradients of one row's gates."""
         return self._G * self._tape.x.itemsize
 
-    def steps(self, first: int, last: int, threads: int) -> list[Task]:
-        """Cut some steps among threads."""
+    def _zeros(self) -> tuple[Array, ...]:
+        """Return zeros for the gradients of W_ih, W_hh and b."""
+        dtype = self._tape.x.dtype
+        weights = (padded_zeros(self._G, width, dtype) for width in (self._tape.x.shape[1], self._P))
+        return (*weights, np.zeros(self._G, dtype))
+
+    def steps(self, first: int, last: int) -> tuple[Any, ...]:
+        """Return what ``backward`` of the kernels takes for some steps."""
         tape = self._tape
         rows = tape.steps.span(first, last, reverse=tape.reverse)
         count = rows.stop - rows.start
         if len(self._grad_a) < count:
             self._grad_a = aligned_empty((count, self._G), tape.x.dtype)
             self._before = np.empty((count, self._P), tape.x.dtype)
-        parts = shares(tape.steps, self._G // 4, self._grad_a.itemsize, threads, self.work)
         state = (self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0)
-        rest = (tape.gates, tape.cells, self._grad_a, tape.steps.offsets)
-        backward, progress = kernels(tape.x.dtype).backward, progress_of(len(parts))
-        return [Task(backward, (*state, *rest, progress, tape.reverse, first, last, *share)) for share in parts]
+        return (*state, tape.gates, tape.cells, self._grad_a, rows.start, tape.reverse, self._H)
 
-    def sums(self, first: int, last: int, threads: int) -> list[Task]:
-        """Cut the products that sum over the rows of some steps: each thread takes some rows of the weights."""
-        tape = self._tape
+    def sums(self, first: int, last: int) -> tuple[Any, ...]:
+        """Return what ``sums`` of the kernels takes for the rows of some steps."""
+        tape, found = self._tape, library()
         rows = tape.steps.span(first, last, reverse=tape.reverse)
         count = rows.stop - rows.start
-        compiled = kernels(tape.x.dtype)
-        compiled.previous(tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, self._before)
-        read = (self._grad_a, tape.x, rows.start, self._before, count)
-        into = (self._grad_weight_ih, self._grad_weight_hh, self._grad_bias)
-        packed = DEPTH * max(self._grad_weight_ih.shape[1], self._grad_weight_hh.shape[1])
-        rest = (self._packed.weight_ih, self._grad_x)
-        parts = zip(
-            _runs(self._G, threads, vector_length(tape.x.itemsize)), _runs(count, threads, TILE_ROWS), strict=True
+        before = self._before[:count]
+        found.module.previous(
+            found.index, tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, before
         )
-        return [
-            Task(compiled.sums, (*read, *into, *some, aligned_empty((packed,), tape.x.dtype), *rest, *some_rows))
-            for some, some_rows in parts
-        ]
+        read = (self._grad_a[:count], tape.x[rows], before)
+        return (*read, *self._of_block, self._packed.weight_ih, self._grad_x[rows], self._H, None)
+
+    def add_up(self, *, last: bool) -> None:
+        """Add the block's sums to those of all blocks: in two levels, sums over very many rows keep their digits."""
+        if self._total is None:
+            self._total = self._of_block
+            if not last:
+                self._of_block = self._zeros()
+            return
+        for total, share in zip(self._total, self._of_block, strict=True):
+            np.add(total, share, out=total)
+            share[...] = 0
 
     def gradients(self) -> SequenceGradients:
         """Return what was summed up, without what fills up the last panels."""
-        params, I = self._tape.recurrence.params, self._tape.x.shape[1]
-        H = params.weight_hh.shape[0] // 4
-        bias = None if params.bias_ih is None else unpadded_gates(self._grad_bias[:, None], H, 1)[:, 0]
-        weight_ih = unpadded_gates(self._grad_weight_ih, H, I)
-        weight_hh = unpadded_gates(self._grad_weight_hh, H, self._P)
+        params, I, H = self._tape.recurrence.params, self._tape.x.shape[1], self._H
+        of_ih, of_hh, of_bias = self._of_block if self._total is None else self._total
+        bias = None if params.bias_ih is None else unpadded_gates(of_bias[:, None], H, 1)[:, 0]
+        grads = LSTMParams.of_sum(unpadded_gates(of_ih, H, I), unpadded_gates(of_hh, H, self._P), bias)
         state = State(self._grad_h[:, : self._P], self._grad_c[:, :H])
-        grads = LSTMParams.of_sum(weight_ih, weight_hh, bias)
         return SequenceGradients(self._grad_x[:, :I], state, None, grads, {})
-
-
-def _runs(count: int, threads: int, unit: int) -> list[tuple[int, int]]:
-    """Cut ``count`` rows into runs of whole units."""
-    units = -(-count // unit)
-    return [(units * k // threads * unit, min(count, units * (k + 1) // threads * unit)) for k in range(threads)]
-
-
-def _zeros(rows: int, columns: int, dtype: DType) -> Array:
-    """Return zeros of which one row is in memory."""
-    return as_strided(np.zeros((1, columns), dtype), (rows, columns), (0, dtype.itemsize), writeable=False)

@@ -1,6 +1,6 @@
 """Parameters in the order in which the kernels read them.
 
-Cells stand in panels of V, as many as a vector has lanes; the last panel is filled up with zeros, which stay zero
+Cells stand in panels of as many as a vector has elements; the last panel is filled up with zeros, which stay zero
 on the way forward and back.
 """
 
@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
-from nplstm.engines._numpy.memory import aligned_copy, aligned_empty, aligned_zeros
-from nplstm.engines.compiled.kernels import kernels
-from nplstm.engines.compiled.simd import vector_length
+from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
+from nplstm.engines.compiled.library import library
 from nplstm.params import LSTMParams
 
 __all__ = [
@@ -20,29 +19,29 @@ __all__ = [
     "pack",
     "pack_backward",
     "padded_cells",
+    "padded_width",
     "padded_zeros",
     "unpadded_gates",
 ]
 
 
 class Packed(NamedTuple):
-    """The parameters of one layer and direction, for the way forward; the rows of i, f and o are halved."""
+    """The parameters of one layer and direction, for the way forward."""
 
-    weight_ih: Array  # by panel of cells: (I, 4 gates, V)
-    weight_hh: Array  # by panel of cells: (P, 4 gates, V)
-    bias: Array  # by panel of cells: (4 gates, V)
+    weight_ih: Array  # by panel of cells: (I, 4 gates, panel)
+    weight_hh: Array  # by panel of cells: (P, 4 gates, panel)
+    bias: Array  # by panel of cells: (4 gates, panel)
 
 
 def pack(params: LSTMParams) -> Packed:
     """Pack for the way forward."""
     bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
-    return Packed(
-        _by_panel(params.weight_ih), _by_panel(params.weight_hh), _halved(_padded_gates(bias[:, None])).ravel()
-    )
+    weights = (_packed(weight, back=False) for weight in (params.weight_ih, params.weight_hh, bias[:, None]))
+    return Packed(*weights)
 
 
 class PackedBack(NamedTuple):
-    """The weights for the way back, as ``multiply_panels`` reads them."""
+    """The weights for the way back: their rows by panel of cells, by groups of columns."""
 
     weight_ih: Array
     weight_hh: Array
@@ -50,56 +49,39 @@ class PackedBack(NamedTuple):
 
 def pack_backward(params: LSTMParams) -> PackedBack:
     """Pack for the way back."""
-    return PackedBack(_by_column(params.weight_ih), _by_column(params.weight_hh))
+    return PackedBack(_packed(params.weight_ih, back=True), _packed(params.weight_hh, back=True))
 
 
-def _by_column(weight: Array) -> Array:
-    rows = _padded_gates(weight).reshape(-1, weight.shape[1])
-    packed = aligned_empty((len(rows) * _whole(rows.shape[1], rows.itemsize),), rows.dtype)
-    kernels(rows.dtype).pack_rows(rows, 0, len(rows), packed)
+def _packed(weight: Array, *, back: bool) -> Array:
+    rows, columns = weight.shape
+    width = padded_width(columns, weight.itemsize) if back else columns
+    packed = aligned_empty((4 * padded_width(rows // 4, weight.itemsize) * width,), weight.dtype)
+    found = library()
+    found.module.pack(found.index, np.ascontiguousarray(weight), packed, back)
     return packed
+
+
+def padded_width(width: int, itemsize: int) -> int:
+    """Round up to whole panels."""
+    lanes = library().lanes(itemsize)
+    return -(-width // lanes) * lanes
 
 
 def padded_cells(values: Array) -> Array:
     """Return a copy of (rows, H) with whole panels, (rows, Hp)."""
-    H = values.shape[1]
-    padded = aligned_zeros((len(values), _whole(H, values.itemsize)), values.dtype)
+    rows, H = values.shape
+    padded = padded_zeros(rows, H, values.dtype)
     padded[:, :H] = values
     return padded
 
 
-def unpadded_gates(values: Array, H: int, width: int) -> Array:
-    """Return (4Hp, >= width) as (4H, width), an array of its own."""
-    V, columns = vector_length(values.itemsize), values.shape[1]
-    by_gate = values.reshape(-1, 4, V, columns).swapaxes(0, 1).reshape(4, -1, columns)
-    return np.array(by_gate[:, :H, :width], order="C").reshape(4 * H, width)
-
-
 def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
     """Return zeros with whole panels of columns."""
-    return aligned_zeros((rows, _whole(columns, dtype.itemsize)), dtype)
+    return aligned_zeros((rows, padded_width(columns, dtype.itemsize)), dtype)
 
 
-def _whole(H: int, itemsize: int) -> int:
-    """Round up to whole panels."""
-    V = vector_length(itemsize)
-    return -(-H // V) * V
-
-
-def _padded_gates(rows: Array) -> Array:
-    """Return a copy of (4H, K) by panel of cells: (panels, 4, V, K)."""
-    (rows_in_all, K), V = rows.shape, vector_length(rows.itemsize)
-    H = rows_in_all // 4
-    padded = np.zeros((4, _whole(H, rows.itemsize), K), rows.dtype)
-    padded[:, :H] = rows.reshape(4, H, K)
-    return np.array(padded.reshape(4, -1, V, K).swapaxes(0, 1), order="C")
-
-
-def _halved(gates: Array) -> Array:
-    gates[:, [0, 1, 3]] *= 0.5  # exact
-    return gates
-
-
-def _by_panel(weight: Array) -> Array:
-    gates = _halved(_padded_gates(weight))
-    return aligned_copy(gates.transpose(0, 3, 1, 2)).ravel()
+def unpadded_gates(values: Array, H: int, width: int) -> Array:
+    """Return (4Hp, >= width), whose rows stand by panel of cells, as (4H, width) in torch's order."""
+    lanes, columns = library().lanes(values.itemsize), values.shape[1]
+    by_gate = values.reshape(-1, 4, lanes, columns).swapaxes(0, 1).reshape(4, -1, columns)
+    return np.array(by_gate[:, :H, :width], order="C").reshape(4 * H, width)

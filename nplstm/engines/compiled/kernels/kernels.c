@@ -1,0 +1,22 @@
+// All kernels for one instruction set and one element type; the build compiles this file once for each.
+#include "gradients.h"
+#include "sequence.h"
+#include "step.h"
+
+static ptrdiff_t functions(int which, const void *a, void *y, ptrdiff_t count) {
+    for (ptrdiff_t k = 0; k < count; k += LANES) {
+        Vector x = load_first((const REAL *)a + k, count - k);
+        store_first((REAL *)y + k, count - k, which ? hyperbolic_tangent(x) : sigmoid(x));
+    }
+    return count;
+}
+
+#define TEXT_OF(name) #name
+#define TEXT(name) TEXT_OF(name)
+#define JOINED(a, b, c) a##_##b##_##c
+#define TABLE(set, bits) JOINED(kernels, set, bits)
+
+const Kernels TABLE(INSTRUCTION_SET, REAL_BITS) = {
+    TEXT(INSTRUCTION_SET), REAL_BITS, LANES, forward, backward, previous, sum_weights,
+    sum_input, step, pack_forward, pack_backward, functions,
+};

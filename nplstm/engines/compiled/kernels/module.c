@@ -1,0 +1,674 @@
+// The kernels as a Python module: arrays are checked here, so that no kernel reads or writes outside of them.
+//
+// Of Python only the limited API is used: one library serves every version from 3.11 on. Arrays come by the buffer
+// protocol. Python's lock is given back while a kernel runs.
+#if !defined(Py_GIL_DISABLED) && !defined(Py_LIMITED_API)
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "layer.h"
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ------------------------------------------------------------------------------------------- instruction sets
+
+#define DECLARE(set) extern const Kernels kernels_##set##_32, kernels_##set##_64;
+DECLARE(baseline)
+#ifdef HAVE_X86_SETS
+DECLARE(avx2)
+DECLARE(avx512)
+#endif
+#ifdef HAVE_NEON
+DECLARE(neon)
+#endif
+
+typedef struct {
+    const Kernels *of_float, *of_double;
+} InstructionSet;
+
+static InstructionSet sets[4];  // the fastest first
+static int set_count;
+
+static void add_set(const Kernels *of_float, const Kernels *of_double) {
+    sets[set_count++] = (InstructionSet){of_float, of_double};
+}
+
+static void find_sets(void) {
+    set_count = 0;
+#ifdef HAVE_X86_SETS
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+    if (avx2 && avx512) add_set(&kernels_avx512_32, &kernels_avx512_64);
+    if (avx2) add_set(&kernels_avx2_32, &kernels_avx2_64);
+#endif
+#ifdef HAVE_NEON
+    add_set(&kernels_neon_32, &kernels_neon_64);
+#endif
+    add_set(&kernels_baseline_32, &kernels_baseline_64);
+}
+
+// Why this library cannot run here; NULL if it can. The compiler may have been told to use what this CPU lacks.
+static const char *cpu_lacks(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#if defined(__AVX512F__)
+    if (!__builtin_cpu_supports("avx512f")) return "AVX-512";
+#endif
+#if defined(__AVX2__)
+    if (!__builtin_cpu_supports("avx2")) return "AVX2";
+#endif
+#if defined(__AVX__)
+    if (!__builtin_cpu_supports("avx")) return "AVX";
+#endif
+#endif
+    return NULL;
+}
+
+// ------------------------------------------------------------------------------------------- arguments
+
+enum { MOST_BUFFERS = 64 };
+
+// What was taken of the caller's arrays in one call, to be given back at its end.
+typedef struct {
+    Py_buffer views[MOST_BUFFERS];
+    int count;
+    const Kernels *kernels;
+    const char *problem;  // of the first argument that does not fit
+} Taken;
+
+static void give_back(Taken *taken) {
+    while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
+}
+
+static PyObject *failed(Taken *taken) {
+    give_back(taken);
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, taken->problem ? taken->problem : "arguments");
+    return NULL;
+}
+
+static bool wrong(Taken *taken, const char *problem) {
+    if (!taken->problem) taken->problem = problem;
+    return false;
+}
+
+static bool is_aligned(const Py_buffer *view) {
+    if ((uintptr_t)view->buf % (size_t)view->itemsize) return false;
+    for (int axis = 0; axis < view->ndim; ++axis)
+        if (view->strides[axis] % view->itemsize) return false;
+    return true;
+}
+
+// Take an array of so many axes; `format` is what its elements have to be.
+static const Py_buffer *take_buffer(Taken *taken, PyObject *object, int axes, bool writable, char format) {
+    if (taken->count == MOST_BUFFERS) return wrong(taken, "too many arrays"), NULL;
+    Py_buffer *view = &taken->views[taken->count];
+    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0))) return NULL;
+    ++taken->count;
+    const char *given = view->format ? view->format : "B";
+    const bool fits = given[1] == 0 && (format == 'q' ? (given[0] == 'q' || given[0] == 'l') && view->itemsize == 8
+                                                      : given[0] == format);
+    if (view->ndim != axes || !fits || !is_aligned(view)) return wrong(taken, "an array of another kind"), NULL;
+    return view;
+}
+
+static char format_of(const Taken *taken) { return taken->kernels->bits == 32 ? 'f' : 'd'; }
+
+// Take (rows, columns); -1 stands for any number. Elements of a row are side by side.
+static bool take_matrix(Taken *taken, PyObject *object, bool writable, ptrdiff_t *rows, ptrdiff_t *columns, Matrix *to) {
+    const Py_buffer *view = take_buffer(taken, object, 2, writable, format_of(taken));
+    if (!view) return false;
+    if (*rows < 0) *rows = view->shape[0];
+    if (*columns < 0) *columns = view->shape[1];
+    if (view->shape[0] != *rows || view->shape[1] != *columns) return wrong(taken, "a matrix of another shape");
+    if (*columns > 1 && view->strides[1] != view->itemsize) return wrong(taken, "elements of a row that stand apart");
+    *to = (Matrix){view->buf, *rows > 1 ? view->strides[0] / view->itemsize : *columns};
+    return true;
+}
+
+// Take elements without gaps, of any shape of `axes` axes.
+static void *take_whole(Taken *taken, PyObject *object, int axes, bool writable, ptrdiff_t size) {
+    const Py_buffer *view = take_buffer(taken, object, axes, writable, format_of(taken));
+    if (!view) return NULL;
+    if (view->len != size * view->itemsize) return wrong(taken, "an array of another size"), NULL;
+    ptrdiff_t stride = view->itemsize;
+    for (int axis = axes - 1; axis >= 0; stride *= view->shape[axis--])
+        if (view->shape[axis] > 1 && view->strides[axis] != stride) return wrong(taken, "an array with gaps"), NULL;
+    return view->buf;
+}
+
+static bool take_number(Taken *taken, PyObject *object, ptrdiff_t least_value, ptrdiff_t most_value, ptrdiff_t *to) {
+    *to = PyLong_AsSsize_t(object);
+    if (*to == -1 && PyErr_Occurred()) return false;
+    return (*to >= least_value && *to <= most_value) || wrong(taken, "a number out of range");
+}
+
+// `count` of the fastest instruction sets there are, and the element type by an array or by its bits.
+static bool take_kernels(Taken *taken, PyObject *which, ptrdiff_t bits) {
+    taken->count = 0, taken->problem = NULL, taken->kernels = NULL;
+    ptrdiff_t k;
+    if (!take_number(taken, which, 0, set_count - 1, &k)) return false;
+    if (bits != 32 && bits != 64) return wrong(taken, "elements that are neither float32 nor float64");
+    taken->kernels = bits == 32 ? sets[k].of_float : sets[k].of_double;
+    return true;
+}
+
+static bool take_kernels_for(Taken *taken, PyObject *which, PyObject *array) {
+    Py_buffer view;
+    taken->count = 0, taken->problem = NULL;
+    if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
+    const char kind = view.format ? view.format[0] : 'B';
+    PyBuffer_Release(&view);
+    return take_kernels(taken, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
+}
+
+static bool take_steps(Taken *taken, PyObject *object, ptrdiff_t batch, ptrdiff_t rows, Steps *to) {
+    const Py_buffer *view = take_buffer(taken, object, 1, false, 'q');
+    if (!view) return false;
+    const int64_t *offsets = view->buf;
+    *to = (Steps){offsets, view->shape[0] - 1, batch};
+    if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8) || offsets[0])
+        return wrong(taken, "offsets of another kind");
+    int64_t before = batch;
+    for (ptrdiff_t t = 0; t < to->count; ++t) {
+        int64_t count = offsets[t + 1] - offsets[t];
+        if (count < 0 || count > before) return wrong(taken, "offsets that do not decrease in size");
+        before = count;
+    }
+    return offsets[to->count] == rows || wrong(taken, "offsets of another number of rows");
+}
+
+static bool take_fields(Taken *taken, PyObject *tuple, ptrdiff_t count, PyObject **to) {
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) return wrong(taken, "a tuple of another size");
+    for (ptrdiff_t k = 0; k < count; ++k) to[k] = PyTuple_GetItem(tuple, k);
+    return true;
+}
+
+// One or two lanes.
+static bool take_lanes(Taken *taken, PyObject *tuple, int *count) {
+    if (!PyTuple_Check(tuple)) return wrong(taken, "lanes that are no tuple");
+    *count = (int)PyTuple_Size(tuple);
+    return (*count == 1 || *count == 2) || wrong(taken, "neither one lane nor two");
+}
+
+static bool check_count(PyObject *const *unused, Py_ssize_t given, Py_ssize_t wanted) {
+    (void)unused;
+    if (given == wanted) return true;
+    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, given);
+    return false;
+}
+
+// Return None, or raise for memory.
+static PyObject *ended(Taken *taken, bool done) {
+    give_back(taken);
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static ptrdiff_t padded(const Taken *taken, ptrdiff_t width) {
+    return panels_of(width, taken->kernels->lanes) * taken->kernels->lanes;
+}
+
+// ------------------------------------------------------------------------------------------- forward
+
+static bool take_forward(Taken *taken, PyObject *tuple, Forward *lane, ptrdiff_t *rows, ptrdiff_t *batch) {
+    PyObject *field[10];
+    if (!take_fields(taken, tuple, 10, field)) return false;
+    *lane = (Forward){.I = -1, .H = -1};
+    if (!take_matrix(taken, field[0], false, rows, &lane->I, &lane->x)) return false;
+    if (!take_matrix(taken, field[6], true, rows, &lane->H, &lane->out)) return false;
+    if (!take_matrix(taken, field[4], false, batch, &lane->H, &lane->h_0)) return false;
+    const ptrdiff_t Hp = padded(taken, lane->H);
+    lane->P = lane->H;
+    lane->weight_ih = take_whole(taken, field[1], 1, false, 4 * Hp * lane->I);
+    lane->weight_hh = take_whole(taken, field[2], 1, false, 4 * Hp * lane->P);
+    lane->bias = take_whole(taken, field[3], 1, false, 4 * Hp);
+    lane->c = take_whole(taken, field[5], 2, true, *batch * Hp);
+    lane->reverse = PyObject_IsTrue(field[7]) == 1;
+    if (field[8] != Py_None) {
+        lane->gates = take_whole(taken, field[8], 2, true, *rows * 4 * Hp);
+        lane->cells = take_whole(taken, field[9], 2, true, *rows * Hp);
+    }
+    return !taken->problem && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(forward_text,
+"forward(set, lanes, offsets, threads)\n--\n\n"
+"Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, reverse, gates, cells.");
+
+static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Forward lanes[2];
+    Steps steps;
+    int n;
+    ptrdiff_t rows = -1, batch = -1, threads;
+    if (!check_count(given, count, 4)) return NULL;
+    PyObject *first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
+    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
+    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    for (int k = 0; k < n; ++k) {
+        if (!take_forward(&taken, PyTuple_GetItem(given[1], k), lanes + k, &rows, &batch)) return failed(&taken);
+        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || !lanes[k].gates != !lanes->gates)
+            return wrong(&taken, "lanes of different sizes"), failed(&taken);
+    }
+    if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
+    if (!take_number(&taken, given[3], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
+}
+
+// ------------------------------------------------------------------------------------------- backward
+
+static bool take_backward(
+    Taken *taken, PyObject *tuple, Backward *lane, ptrdiff_t *rows, ptrdiff_t *batch, ptrdiff_t *some_rows
+) {
+    PyObject *field[11];
+    if (!take_fields(taken, tuple, 11, field)) return false;
+    *lane = (Backward){0};
+    if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
+    lane->P = lane->H;
+    const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
+    ptrdiff_t width = 4 * Hp, cells = Hp, states = Pp;
+    Matrix matrix;
+    if (!take_matrix(taken, field[5], false, rows, &width, &matrix)) return false;
+    lane->gates = take_whole(taken, field[5], 2, false, *rows * 4 * Hp);
+    if (field[0] != Py_None && !take_matrix(taken, field[0], false, rows, &lane->P, &lane->grad_out)) return false;
+    lane->weight_hh = take_whole(taken, field[1], 1, false, 4 * Hp * Pp);
+    if (!take_matrix(taken, field[2], true, batch, &states, &matrix)) return false;
+    lane->grad_h = take_whole(taken, field[2], 2, true, *batch * Pp);
+    lane->grad_c = take_whole(taken, field[3], 2, true, *batch * Hp);
+    lane->c_0 = take_whole(taken, field[4], 2, false, *batch * Hp);
+    lane->cells = take_whole(taken, field[6], 2, false, *rows * cells);
+    if (!take_matrix(taken, field[7], true, some_rows, &width, &matrix)) return false;
+    lane->grad_a = take_whole(taken, field[7], 2, true, *some_rows * width);
+    if (!take_number(taken, field[8], 0, PTRDIFF_MAX, &lane->first_row)) return false;
+    lane->reverse = PyObject_IsTrue(field[9]) == 1;
+    return !taken->problem && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(backward_text,
+"backward(set, lanes, offsets, first, last, threads)\n--\n\n"
+"Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, c_0, gates, cells, "
+"grad_a, first_row, reverse, H.");
+
+static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Backward lanes[2];
+    Steps steps;
+    int n;
+    ptrdiff_t rows = -1, batch = -1, first, last, threads;
+    if (!check_count(given, count, 6)) return NULL;
+    PyObject *lane = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    if (!lane || !PyTuple_Check(lane) || PyTuple_Size(lane) < 2) return PyErr_Format(PyExc_TypeError, "no lanes");
+    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(lane, 1))) return failed(&taken);
+    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    ptrdiff_t room[2] = {-1, -1};
+    for (int k = 0; k < n; ++k) {
+        PyObject *tuple = PyTuple_GetItem(given[1], k);
+        if (!take_backward(&taken, tuple, lanes + k, &rows, &batch, room + k)) return failed(&taken);
+        if (lanes[k].H != lanes->H) return wrong(&taken, "lanes of different sizes"), failed(&taken);
+    }
+    if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
+    if (!take_number(&taken, given[3], 0, steps.count, &first)) return failed(&taken);
+    if (!take_number(&taken, given[4], first, steps.count, &last)) return failed(&taken);
+    if (!take_number(&taken, given[5], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    for (int k = 0; k < n && first < last; ++k) {
+        ptrdiff_t from = lanes[k].reverse ? steps.count - last : first, to = lanes[k].reverse ? steps.count - first : last;
+        if (steps.offsets[from] != lanes[k].first_row || steps.offsets[to] - lanes[k].first_row > room[k])
+            return wrong(&taken, "no room for the gradients of these steps"), failed(&taken);
+    }
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = run_backward(taken.kernels, lanes, n, &steps, first, last, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
+}
+
+PyDoc_STRVAR(previous_text,
+"previous(set, out, h_0, offsets, first, last, reverse, into)\n--\n\n"
+"Write h_{t-1} of all rows of some steps into the first rows of `into`.");
+
+static PyObject *py_previous(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Forward lane = {.P = -1};
+    Steps steps;
+    Matrix into;
+    ptrdiff_t rows = -1, batch = -1, some = -1, first, last;
+    if (!check_count(given, count, 8)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
+    if (!take_matrix(&taken, given[1], false, &rows, &lane.P, &lane.out)) return failed(&taken);
+    if (!take_matrix(&taken, given[2], false, &batch, &lane.P, &lane.h_0)) return failed(&taken);
+    if (!take_steps(&taken, given[3], batch, rows, &steps)) return failed(&taken);
+    if (!take_number(&taken, given[4], 0, steps.count, &first)) return failed(&taken);
+    if (!take_number(&taken, given[5], first, steps.count, &last)) return failed(&taken);
+    lane.reverse = PyObject_IsTrue(given[6]) == 1;
+    if (!take_matrix(&taken, given[7], true, &some, &lane.P, &into)) return failed(&taken);
+    const ptrdiff_t from = lane.reverse ? steps.count - last : first, to = lane.reverse ? steps.count - first : last;
+    if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != lane.P))
+        return wrong(&taken, "no room for these rows"), failed(&taken);
+    taken.kernels->previous(&lane, &steps, first, last, into.at);
+    return ended(&taken, true);
+}
+
+static bool take_sums(Taken *taken, PyObject *tuple, Sums *lane) {
+    PyObject *field[10];
+    if (!take_fields(taken, tuple, 10, field)) return false;
+    *lane = (Sums){.I = -1, .count = -1};
+    if (!take_number(taken, field[8], 1, PTRDIFF_MAX, &lane->H)) return false;
+    lane->P = lane->H;
+    if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
+    const ptrdiff_t G = 4 * padded(taken, lane->H), Ip = padded(taken, lane->I), Pp = padded(taken, lane->P);
+    lane->grad_a = take_whole(taken, field[0], 2, false, lane->count * G);
+    lane->before = take_whole(taken, field[2], 2, false, lane->count * lane->P);
+    lane->grad_weight_ih = take_whole(taken, field[3], 2, true, G * Ip);
+    lane->grad_weight_hh = take_whole(taken, field[4], 2, true, G * Pp);
+    lane->grad_bias = take_whole(taken, field[5], 1, true, G);
+    lane->weight_ih = take_whole(taken, field[6], 1, false, G * Ip);
+    lane->grad_x = take_whole(taken, field[7], 2, true, lane->count * Ip);
+    return !taken->problem && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(sums_text,
+"sums(set, lanes, threads)\n--\n\n"
+"Add what some rows contribute to the gradients of the parameters, and write that of the input. Each lane: grad_a, x, "
+"before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, None.");
+
+static PyObject *py_sums(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Sums lanes[2];
+    int n;
+    ptrdiff_t threads;
+    if (!check_count(given, count, 3)) return NULL;
+    PyObject *first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
+    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
+    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    for (int k = 0; k < n; ++k) {
+        if (!take_sums(&taken, PyTuple_GetItem(given[1], k), lanes + k)) return failed(&taken);
+        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H)
+            return wrong(&taken, "lanes of different sizes"), failed(&taken);
+    }
+    if (!take_number(&taken, given[2], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
+}
+
+// ------------------------------------------------------------------------------------------- a whole stack
+
+static bool take_stack(Taken *taken, PyObject *const *given, Stack *stack, const void **weights, bool *reverse) {
+    const Py_buffer *x = take_buffer(taken, given[1], 3, false, format_of(taken));
+    if (!x) return false;
+    stack->T = x->shape[0], stack->B = x->shape[1], stack->I = x->shape[2];
+    stack->x = take_whole(taken, given[1], 3, false, stack->T * stack->B * stack->I);
+    const Py_buffer *h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
+    if (!h_n || h_n->shape[1] != stack->B) return wrong(taken, "h_n of another shape");
+    stack->H = h_n->shape[2];
+    const ptrdiff_t states = h_n->shape[0], Hp = padded(taken, stack->H);
+    if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
+    stack->directions = PyTuple_Size(given[8]);
+    if (stack->directions != 1 && stack->directions != 2) return wrong(taken, "neither one direction nor two");
+    stack->layers = states / stack->directions;
+    if (PyTuple_Size(given[7]) != 3 * states || stack->layers * stack->directions != states)
+        return wrong(taken, "weights of another number of layers");
+    const ptrdiff_t size = states * stack->B * stack->H, D = stack->directions;
+    stack->h_0 = given[2] == Py_None ? NULL : take_whole(taken, given[2], 3, false, size);
+    stack->c_0 = given[3] == Py_None ? NULL : take_whole(taken, given[3], 3, false, size);
+    stack->out = take_whole(taken, given[4], 3, true, stack->T * stack->B * D * stack->H);
+    stack->h_n = take_whole(taken, given[5], 3, true, size);
+    stack->c_n = take_whole(taken, given[6], 3, true, size);
+    for (ptrdiff_t k = 0; k < states; ++k) {
+        const ptrdiff_t width = k < D ? stack->I : D * stack->H, sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
+        for (int part = 0; part < 3; ++part)
+            weights[3 * k + part] = take_whole(taken, PyTuple_GetItem(given[7], 3 * k + part), 1, false, sizes[part]);
+    }
+    for (ptrdiff_t d = 0; d < D; ++d) reverse[d] = PyObject_IsTrue(PyTuple_GetItem(given[8], d)) == 1;
+    return !taken->problem && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(stack_text,
+"stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
+"Run a stack of layers over sequences of one length, without recording. `weights` has W_ih, W_hh and b of each layer "
+"and direction, packed; `reverse` whether each direction runs back.");
+
+static PyObject *py_stack(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    const void *weights[3 * MOST_BUFFERS];
+    bool reverse[2];
+    Stack stack = {.weights = weights, .reverse = reverse};
+    ptrdiff_t threads;
+    if (!check_count(given, count, 10)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
+    if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
+    if (!take_number(&taken, given[9], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
+}
+
+// ------------------------------------------------------------------------------------------- real time
+
+// A step that is taken again and again: its arrays are held for as long as it lives.
+typedef struct {
+    Taken taken;
+    Step step;
+    void *states[2];  // h before and after, which take turns
+    int turn;
+    int threads;
+    ptrdiff_t work;
+    void *out;  // (B, H) of the last layer
+} Steady;
+
+static const char steady_name[] = "nplstm.step";
+
+static void free_steady(PyObject *capsule) {
+    Steady *steady = PyCapsule_GetPointer(capsule, steady_name);
+    if (!steady) return;
+    give_back(&steady->taken);
+    free(steady);
+}
+
+static bool take_step(Steady *steady, PyObject *const *given) {
+    Taken *taken = &steady->taken;
+    Step *step = &steady->step;
+    const Py_buffer *sizes = take_buffer(taken, given[2], 1, false, 'q');
+    if (!sizes) return false;
+    if (sizes->shape[0] < 2 || sizes->strides[0] != 8) return wrong(taken, "sizes of no layer");
+    step->sizes = sizes->buf, step->layers = sizes->shape[0] - 1, step->batch = -1;
+    for (ptrdiff_t k = 0; k <= step->layers; ++k)
+        if (step->sizes[k] < 1) return wrong(taken, "a size below 1");
+    ptrdiff_t width = step->sizes[0], weights = 0, states = 0, cells = 0, widest = 0;
+    Matrix x;
+    if (!take_matrix(taken, given[1], false, &step->batch, &width, &x)) return false;
+    for (ptrdiff_t k = 1; k <= step->layers; ++k) {
+        const ptrdiff_t Hp = padded(taken, step->sizes[k]);
+        weights += 4 * Hp * (step->sizes[k - 1] + step->sizes[k]);
+        states += step->sizes[k], cells += Hp, widest = most(widest, Hp);
+    }
+    const ptrdiff_t B = step->batch;
+    step->x = take_whole(taken, given[1], 2, false, B * width);
+    step->weights = take_whole(taken, given[3], 1, false, weights);
+    step->biases = take_whole(taken, given[4], 1, false, 4 * cells);
+    steady->states[0] = take_whole(taken, given[5], 1, true, B * states);
+    steady->states[1] = take_whole(taken, given[6], 1, true, B * states);
+    step->c = take_whole(taken, given[7], 1, true, B * cells);
+    step->gates = take_whole(taken, given[8], 1, true, B * 4 * widest);
+    steady->out = take_whole(taken, given[9], 2, true, B * step->sizes[step->layers]);
+    steady->work = weights * B;
+    return !taken->problem && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(new_step_text,
+"new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads)\n--\n\n"
+"Return what `step` takes: one step through a stack of layers, in these arrays.");
+
+static PyObject *py_new_step(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    if (!check_count(given, count, 11)) return NULL;
+    Steady *steady = calloc(1, sizeof *steady);
+    if (!steady) return PyErr_NoMemory();
+    ptrdiff_t threads = 1;
+    bool fits = take_kernels_for(&steady->taken, given[0], given[1]) && take_step(steady, given) &&
+                take_number(&steady->taken, given[10], 1, PY_SSIZE_T_MAX, &threads);
+    PyObject *capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
+    if (!capsule) {
+        failed(&steady->taken);
+        free(steady);
+        return NULL;
+    }
+    steady->threads = (int)least(threads, MOST_THREADS);
+    return capsule;
+}
+
+PyDoc_STRVAR(step_text,
+"step(step)\n--\n\n"
+"Take one step; return which of the two arrays has h now.");
+
+static PyObject *py_step(PyObject *module, PyObject *capsule) {
+    (void)module;
+    Steady *steady = PyCapsule_GetPointer(capsule, steady_name);
+    if (!steady) return NULL;
+    Step *step = &steady->step;
+    step->h_before = steady->states[steady->turn], step->h = steady->states[!steady->turn];
+    Py_BEGIN_ALLOW_THREADS
+    run_step(steady->taken.kernels, step, steady->work, steady->threads);
+    const ptrdiff_t bytes = steady->taken.kernels->bits / 8, last = step->batch * step->sizes[step->layers] * bytes;
+    ptrdiff_t before = 0;
+    for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->batch * step->sizes[k] * bytes;
+    memcpy(steady->out, (char *)step->h + before, (size_t)last);
+    Py_END_ALLOW_THREADS
+    steady->turn = !steady->turn;
+    return PyLong_FromLong(steady->turn);
+}
+
+// ------------------------------------------------------------------------------------------- the rest
+
+PyDoc_STRVAR(pack_text,
+"pack(set, weight, packed, back)\n--\n\n"
+"Write a weight (4H, K) in the order in which the kernels read it, on the way forward or back.");
+
+static PyObject *py_pack(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Matrix weight;
+    ptrdiff_t rows = -1, columns = -1;
+    if (!check_count(given, count, 4)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
+    if (!take_matrix(&taken, given[1], false, &rows, &columns, &weight)) return failed(&taken);
+    const bool back = PyObject_IsTrue(given[3]) == 1;
+    const ptrdiff_t H = rows / 4, width = back ? padded(&taken, columns) : columns;
+    if (rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
+    void *packed = take_whole(&taken, given[2], 1, true, 4 * padded(&taken, H) * width);
+    if (!packed) return failed(&taken);
+    Py_BEGIN_ALLOW_THREADS
+    (back ? taken.kernels->pack_backward : taken.kernels->pack_forward)(weight, H, columns, packed);
+    Py_END_ALLOW_THREADS
+    return ended(&taken, true);
+}
+
+PyDoc_STRVAR(functions_text,
+"functions(set, name, values, into)\n--\n\n"
+"Write sigmoid or tanh of all values, as the kernels compute them: for tests.");
+
+static PyObject *py_functions(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    if (!check_count(given, count, 4)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[2])) return failed(&taken);
+    const Py_buffer *values = take_buffer(&taken, given[2], 1, false, format_of(&taken));
+    if (!values) return failed(&taken);
+    const ptrdiff_t size = values->shape[0];
+    const void *from = take_whole(&taken, given[2], 1, false, size);
+    void *into = take_whole(&taken, given[3], 1, true, size);
+    if (!from || !into) return failed(&taken);
+    taken.kernels->functions(PyObject_IsTrue(given[1]) == 1, from, into, size);
+    return ended(&taken, true);
+}
+
+PyDoc_STRVAR(sets_text,
+"sets()\n--\n\n"
+"Return the instruction sets that this library has and this CPU can run, the fastest first: name, and elements of a "
+"vector of float32.");
+
+static PyObject *py_sets(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    PyObject *found = PyTuple_New(set_count);
+    for (int k = 0; found && k < set_count; ++k) {
+        PyObject *one = Py_BuildValue("sn", sets[k].of_float->name, (Py_ssize_t)sets[k].of_float->lanes);
+        if (!one || PyTuple_SetItem(found, k, one)) Py_CLEAR(found);
+    }
+    return found;
+}
+
+PyDoc_STRVAR(pool_text, "pool_size()\n--\n\nReturn how many threads there are beside those of the program.");
+
+static PyObject *py_pool_size(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return PyLong_FromLong(pool_size());
+}
+
+#define FAST(name, text) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, text}
+
+static PyMethodDef methods[] = {
+    FAST(forward, forward_text),
+    FAST(backward, backward_text),
+    FAST(previous, previous_text),
+    FAST(sums, sums_text),
+    FAST(stack, stack_text),
+    FAST(new_step, new_step_text),
+    {"step", py_step, METH_O, step_text},
+    FAST(pack, pack_text),
+    FAST(functions, functions_text),
+    {"sets", py_sets, METH_NOARGS, sets_text},
+    {"pool_size", py_pool_size, METH_NOARGS, pool_text},
+    {NULL, NULL, 0, NULL},
+};
+
+static int prepare(PyObject *module) {
+    (void)module;
+    const char *lacks = cpu_lacks();
+    if (lacks) {
+        PyErr_Format(PyExc_ImportError, "the library was built for CPUs with %s, which this one lacks", lacks);
+        return -1;
+    }
+    find_sets();
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)prepare},
+#if defined(Py_mod_gil) && defined(Py_GIL_DISABLED)
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_kernels",
+    .m_doc = "The kernels of the compiled engine; see layer.h and kernels.h.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void);
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,208 @@
+// The time loop, forward and back through time, of the directions of one layer.
+//
+// Several threads may share a layer (see Share). Those that share its cells meet after each step, since the next
+// one reads all of h; those that share its sequences have nothing to do with each other. No sum depends on how the
+// work is shared.
+#pragma once
+#include "cell.h"
+#include "meeting.h"
+#include "product.h"
+#include "rows.h"
+
+#include <string.h>
+
+// What a share has of one lane: where its gates of a step stand, and its rows.
+typedef struct {
+    Run rows, before;
+    REAL *gates;
+} Place;
+
+// x W_ih^T + b of some rows of one share, written from `gates` on.
+static void gates_from_input(const Forward *lane, ptrdiff_t row, ptrdiff_t rows, REAL *gates, const Share *share) {
+    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES;
+    const REAL *x = (const REAL *)lane->x.at + row * lane->x.row;
+    for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p) {
+        REAL *to = gates + p * GROUP * LANES;
+        for (ptrdiff_t r = 0; r < rows; ++r)
+            UNROLLED for (int v = 0; v < GROUP; ++v)
+                store(to + r * G + v * LANES, load((const REAL *)lane->bias + (p * GROUP + v) * LANES));
+        const REAL *weights = (const REAL *)lane->weight_ih + p * lane->I * GROUP * LANES;
+        add_product(to, G, x, lane->x.row, weights, lane->I, rows);
+    }
+}
+
+// Where a share's gates of step s stand: with all the layer's, or in a room for the block that begins with `first`.
+static REAL *gates_of(
+    const Forward *lane, const Steps *steps, ptrdiff_t s, ptrdiff_t first, ptrdiff_t last, const Share *share, REAL *room
+) {
+    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES;
+    ptrdiff_t row = share_of(rows_of(steps, s, lane->reverse), share).first;
+    if (lane->gates) return (REAL *)lane->gates + row * G;
+    bool whole = share->first == 0 && share->last >= steps->batch;
+    if (whole) return room + (row - lowest_row(steps, first, last, lane->reverse)) * G;
+    return room + (s - first) * (share->last - share->first) * G;
+}
+
+// The input's part of a block of steps: in one product where the share has all rows.
+static void block_from_input(
+    const Forward *lane, const Steps *steps, ptrdiff_t first, ptrdiff_t last, const Share *share, REAL *room
+) {
+    if (share->first == 0 && share->last >= steps->batch) {
+        ptrdiff_t lowest = lane->reverse ? last - 1 : first, highest = lane->reverse ? first : last - 1;
+        Run end = rows_of(steps, highest, lane->reverse);
+        ptrdiff_t row = rows_of(steps, lowest, lane->reverse).first;
+        REAL *gates = gates_of(lane, steps, lowest, first, last, share, room);
+        gates_from_input(lane, row, end.first + end.count - row, gates, share);
+    } else
+        for (ptrdiff_t s = first; s < last; ++s) {
+            Run rows = share_of(rows_of(steps, s, lane->reverse), share);
+            if (rows.count)
+                gates_from_input(
+                    lane, rows.first, rows.count, gates_of(lane, steps, s, first, last, share, room), share
+                );
+        }
+}
+
+// h_{t-1} W_hh^T of one panel, added to its gates.
+static void add_recurrent(const Forward *lane, const Steps *steps, Place at, ptrdiff_t p, const Share *share) {
+    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES, P = lane->P;
+    const REAL *weights = (const REAL *)lane->weight_hh + p * P * GROUP * LANES;
+    const REAL *h = (const REAL *)lane->out.at + at.before.first * lane->out.row;
+    const REAL *h_0 = (const REAL *)lane->h_0.at + (share->first + at.before.count) * lane->h_0.row;
+    REAL *gates = at.gates + p * GROUP * LANES;
+    if (steps->batch == 1) {
+        if (at.rows.count) add_product_of_one_row(gates, at.before.count ? h : h_0, weights, P);
+        return;
+    }
+    add_product(gates, G, h, lane->out.row, weights, P, at.before.count);
+    ptrdiff_t begin = at.rows.count - at.before.count;
+    if (begin) add_product(gates + at.before.count * G, G, h_0, lane->h_0.row, weights, P, begin);
+}
+
+static void cells_forward(const Forward *lane, Place at, ptrdiff_t p, const Share *share) {
+    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, there = lane->P - p * LANES;
+    REAL *c = (REAL *)lane->c + share->first * Hp + p * LANES;
+    REAL *out = (REAL *)lane->out.at + at.rows.first * lane->out.row + p * LANES;
+    for (ptrdiff_t r = 0; r < at.rows.count; ++r, c += Hp, out += lane->out.row) {
+        REAL *gates = at.gates + r * 4 * Hp + p * GROUP * LANES;
+        Cell now = cell_forward(gates, load(c));
+        store(c, now.c);
+        store_first(out, there, now.h);
+        if (lane->gates) {
+            store(gates, now.i), store(gates + LANES, now.f);
+            store(gates + 2 * LANES, now.g), store(gates + 3 * LANES, now.o);
+            store((REAL *)lane->cells + (at.rows.first + r) * Hp + p * LANES, now.c);
+        }
+    }
+}
+
+// The steps `first` to `last`, in the order of processing, of lanes that run side by side; `block` of them have
+// their input transformed at once. `rooms` has a work space for each lane whose gates are not kept.
+static void forward(
+    const Forward *lanes, int count, const Steps *steps, ptrdiff_t first, ptrdiff_t last, ptrdiff_t block,
+    const Share *share, void *const *rooms, Meeting *meeting
+) {
+    Share now = *share;
+    for (ptrdiff_t begin = first; begin < last; begin += block) {
+        ptrdiff_t end = least(begin + block, last);
+        for (int k = 0; k < count; ++k) block_from_input(lanes + k, steps, begin, end, &now, rooms[k]);
+        for (ptrdiff_t s = begin; s < end; ++s) {
+            for (int k = 0; k < count; ++k) {
+                const Forward *lane = lanes + k;
+                Place at;
+                at.rows = share_of(rows_of(steps, s, lane->reverse), &now);
+                at.before = rows_before(steps, s, at.rows, lane->reverse, &now);
+                at.gates = gates_of(lane, steps, s, begin, end, &now, rooms[k]);
+                for (ptrdiff_t i = now.first_panel; i < now.last_panel; ++i) {
+                    // every other step in the other order: the weights read last are still in the cache
+                    ptrdiff_t p = s % 2 ? now.first_panel + now.last_panel - 1 - i : i;
+                    add_recurrent(lane, steps, at, p, &now);
+                    cells_forward(lane, at, p, &now);
+                }
+            }
+            if (now.members > 1 && !meet_and_go_on(meeting, now.member)) {
+                if (now.member) return;
+                now = (Share){now.first, now.last, 0, panels_of(lanes[0].H, LANES), 0, 1};
+            }
+        }
+    }
+}
+
+static void cells_backward(const Backward *lane, const Steps *steps, ptrdiff_t s, REAL *grad_a, const Share *share) {
+    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, Pp = panels_of(lane->P, LANES) * LANES;
+    Run rows = share_of(rows_of(steps, s, lane->reverse), share);
+    Run before = rows_before(steps, s, rows, lane->reverse, share);
+    for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p)
+        for (ptrdiff_t r = 0; r < rows.count; ++r) {
+            ptrdiff_t sequence = share->first + r, row = rows.first + r, cell = p * LANES;
+            REAL *grad_h = (REAL *)lane->grad_h + sequence * Pp + cell;
+            REAL *grad_c = (REAL *)lane->grad_c + sequence * Hp + cell;
+            const REAL *c_before = r < before.count ? (const REAL *)lane->cells + (before.first + r) * Hp
+                                                    : (const REAL *)lane->c_0 + sequence * Hp;
+            Vector grad = load(grad_h);
+            if (lane->grad_out.at)
+                grad += load_first(
+                    (const REAL *)lane->grad_out.at + row * lane->grad_out.row + cell, lane->P - cell
+                );
+            store(
+                grad_c,
+                cell_backward(
+                    grad, load(grad_c), (const REAL *)lane->gates + row * 4 * Hp + GROUP * cell,
+                    load((const REAL *)lane->cells + row * Hp + cell), load(c_before + cell),
+                    grad_a + r * 4 * Hp + GROUP * cell
+                )
+            );
+        }
+}
+
+// d loss / d h_{t-1} = d loss / d a_t W_hh, of the share's panels.
+static void state_backward(const Backward *lane, Run rows, const REAL *grad_a, const Share *share) {
+    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES, Pp = panels_of(lane->P, LANES) * LANES;
+    REAL *grad_h = (REAL *)lane->grad_h + share->first * Pp;
+    for (ptrdiff_t r = 0; r < rows.count; ++r)
+        for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p)
+            store(grad_h + r * Pp + p * LANES, all(0));
+    add_products(
+        grad_h, Pp, grad_a, G, lane->weight_hh, G, rows.count, share->first_panel, share->last_panel
+    );
+}
+
+// The steps `last` to `first`, from the last one back.
+static void backward(
+    const Backward *lanes, int count, const Steps *steps, ptrdiff_t first, ptrdiff_t last, const Share *share,
+    Meeting *meeting
+) {
+    Share now = *share;
+    const ptrdiff_t G = 4 * panels_of(lanes[0].H, LANES) * LANES;
+    for (ptrdiff_t s = last - 1; s >= first; --s) {
+        REAL *grad_a[2];
+        Run rows[2];
+        for (int k = 0; k < count; ++k) {
+            rows[k] = share_of(rows_of(steps, s, lanes[k].reverse), &now);
+            grad_a[k] = (REAL *)lanes[k].grad_a + (rows[k].first - lanes[k].first_row) * G;
+            cells_backward(lanes + k, steps, s, grad_a[k], &now);
+        }
+        if (now.members > 1) meet(meeting, now.member);
+        for (int k = 0; k < count; ++k) state_backward(lanes + k, rows[k], grad_a[k], &now);
+        if (now.members > 1 && !meet_and_go_on(meeting, now.member)) {
+            if (now.member) return;
+            now = (Share){now.first, now.last, 0, panels_of(lanes[0].H, LANES), 0, 1};
+        }
+    }
+}
+
+// h_{t-1} of all rows of some steps, in the order in which they stand.
+static void previous(const Forward *lane, const Steps *steps, ptrdiff_t first, ptrdiff_t last, void *into) {
+    const Share everything = {0, steps->batch, 0, 0, 0, 1};
+    ptrdiff_t base = lowest_row(steps, first, last, lane->reverse);
+    for (ptrdiff_t s = first; s < last; ++s) {
+        Run rows = rows_of(steps, s, lane->reverse);
+        Run before = rows_before(steps, s, rows, lane->reverse, &everything);
+        for (ptrdiff_t r = 0; r < rows.count; ++r) {
+            const REAL *from = r < before.count
+                                   ? (const REAL *)lane->out.at + (before.first + r) * lane->out.row
+                                   : (const REAL *)lane->h_0.at + r * lane->h_0.row;
+            memcpy((REAL *)into + (rows.first - base + r) * lane->P, from, lane->P * sizeof(REAL));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+"""The library of kernels: loading it, and choosing the instruction set."""
+
+import os
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nplstm._shapes import check_choice
+from nplstm.engines.compiled.elf import is_complete
+from nplstm.errors import BackendError
+
+__all__ = ["INSTRUCTION_SETS", "Library", "library", "problem"]
+
+INSTRUCTION_SETS = ("avx512", "avx2", "neon", "baseline")
+"""That the kernels are compiled for: the first three where the CPU's family has them, the last everywhere."""
+
+
+class Library(NamedTuple):
+    """The kernels, compiled for one instruction set."""
+
+    module: Any
+    index: int
+    """Of the instruction set: the first argument of each function of the module."""
+    instruction_set: str
+    lanes_32: int
+    """float32 numbers in a vector."""
+
+    def lanes(self, itemsize: int) -> int:
+        """Return how many elements of so many bytes a vector has."""
+        return self.lanes_32 * 4 // itemsize
+
+
+@cache
+def _found() -> Library | str:
+    """Return the library, or say why there is none."""
+    wanted = os.environ.get("NPLSTM_KERNELS", "").strip()
+    if wanted:
+        check_choice("NPLSTM_KERNELS", wanted, (*INSTRUCTION_SETS, "none"))
+    if wanted == "none":
+        return "NPLSTM_KERNELS=none leaves its kernels out"
+    name = "nplstm.engines.compiled._kernels"
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return (
+            "its kernels were not compiled when nplstm was installed: with gcc or clang there, "
+            "pip install --force-reinstall --no-binary nplstm nplstm"
+        )
+    if not is_complete(Path(spec.origin)):
+        return f"its library {spec.origin} is damaged: install nplstm again"
+    try:
+        module: Any = import_module(name)
+    except (ImportError, OSError) as error:
+        return f"its library cannot be loaded ({error}): install nplstm again, on this machine"
+    sets: tuple[tuple[str, int], ...] = module.sets()
+    for index, (name, lanes) in enumerate(sets):
+        if wanted in ("", name):
+            return Library(module, index, name, lanes)
+    names = ", ".join(name for name, _ in sets)
+    return f"NPLSTM_KERNELS={wanted} asks for an instruction set that is not here: there are {names}"
+
+
+def problem() -> str:
+    """Say why there are no kernels; empty if there are."""
+    found = _found()
+    return found if isinstance(found, str) else ""
+
+
+def library() -> Library:
+    """Return the library; ``problem`` tells whether there is one."""
+    found = _found()
+    if isinstance(found, str):
+        raise BackendError(f"the compiled engine: {found}")
+    return found
