@@ -77,7 +77,8 @@ def _draw_map(axes: Any, values: np.ndarray) -> Any:
 
 def _draw_rest(axes: Any, records: list[dict[str, Any]], own: str) -> None:
     """Draw a row for each case, with a mark for each rival, on a logarithmic axis."""
-    labels = [r["task"] if r["group"] == "import" else f"{r['group']}, {r['task']}: {r['label']}" for r in records]
+    untold = ("import", "first")  # their labels are the same in all rows
+    labels = [r["task"] if r["group"] in untold else f"{r['group']}, {r['task']}: {r['label']}" for r in records]
     for rival, (mark, colour) in _MARKS.items():
         points = [(found, row) for row, r in enumerate(records) if (found := ratio(r, rival, own)) is not None]
         if points:

@@ -1,5 +1,9 @@
 """How torch runs a case: ``torch.nn.LSTM`` on the CPU, under inference_mode where nothing is trained."""
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -9,13 +13,40 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from .cases import Case
 from .prepared import Prepared, versions_of
 
-__all__ = ["prepare", "start"]
+__all__ = ["instructions", "prepare", "start"]
 
 
 def start(threads: int) -> dict[str, str]:
     """Set the threads, and say what runs."""
     torch.set_num_threads(threads)
-    return versions_of("torch") | {"torch's kernels": torch.backends.cpu.get_cpu_capability()}
+    return versions_of("torch")
+
+
+_VERBOSE = """
+import torch
+with torch.inference_mode():
+    torch.nn.LSTM(16, 16)(torch.ones(2, 2, 16))
+    torch.ones(64, 64) @ torch.ones(64, 64)
+"""
+"""oneDNN runs torch's LSTM, but for packed sequences, whose products are MKL's."""
+
+
+def instructions() -> dict[str, str]:
+    """Return which instruction sets torch's own kernels, oneDNN and MKL say they use.
+
+    The two libraries tell by printing, and are asked in a process with the same environment.
+    """
+    env = os.environ | {"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"}
+    printed = subprocess.run([sys.executable, "-c", _VERBOSE], env=env, capture_output=True, text=True, check=True)
+    return {"ATen": torch.backends.cpu.get_cpu_capability()} | parse_verbose(printed.stdout)
+
+
+def parse_verbose(printed: str) -> dict[str, str]:
+    """Find the implementation of the LSTM in what oneDNN prints, and the processor in what MKL prints."""
+    rnn = re.search(r"^onednn_verbose,.*,exec,cpu,rnn,([^,]+),", printed, re.MULTILINE)
+    mkl = re.search(r"^MKL_VERBOSE .*64 architecture (.*?) processors", printed, re.MULTILINE)
+    found = {"oneDNN": rnn, "MKL": mkl}
+    return {part: match[1] for part, match in found.items() if match}
 
 
 def prepare(case: Case) -> dict[str, Prepared]:
