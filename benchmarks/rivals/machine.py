@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from nplstm.doctor.cpus import find_cpus
 from nplstm.doctor.machine import find_processor
 
-__all__ = ["InstructionSet", "describe", "find_sets", "instruction_sets", "not_as_asked"]
+__all__ = ["InstructionSet", "describe", "find_sets", "instruction_sets", "not_as_asked", "parse_verbose"]
 
 
 class InstructionSet(NamedTuple):
@@ -62,7 +62,7 @@ def _avx2(numpy_found: Sequence[str], *, best: bool) -> InstructionSet:
         "OPENBLAS_CORETYPE": "Haswell",
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # read on Intel's processors; on others MKL has no AVX-512 kernels
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # for Intel's processors: on Zen 5 MKL was seen to run AVX2 kernels anyway
     }
     unused = [name for name in numpy_found if name == "X86_V4" or name.startswith("AVX512")]
     return InstructionSet(
@@ -77,6 +77,14 @@ def not_as_asked(name: str, said: Mapping[str, str]) -> str:
     """
     beyond = [f"{part} runs {found}" for part, found in said.items() if _AVX512.search(found)]
     return "" if name == "avx512" else ", ".join(beyond)
+
+
+def parse_verbose(printed: str) -> dict[str, str]:
+    """Return, from what torch's libraries print, how oneDNN runs an LSTM and which processor MKL sees."""
+    rnn = re.search(r"^onednn_verbose,.*,exec,cpu,rnn,([^,]+),", printed, re.MULTILINE)
+    mkl = re.search(r"^MKL_VERBOSE .*64 architecture (.*?) processors", printed, re.MULTILINE)
+    found = {"oneDNN": rnn, "MKL": mkl}
+    return {part: match[1] for part, match in found.items() if match}
 
 
 def describe() -> dict[str, Any]:

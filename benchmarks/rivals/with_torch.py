@@ -1,7 +1,6 @@
 """How torch runs a case: ``torch.nn.LSTM`` on the CPU, under inference_mode where nothing is trained."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .cases import Case
+from .machine import parse_verbose
 from .prepared import Prepared, versions_of
 
 __all__ = ["instructions", "prepare", "start"]
@@ -39,14 +39,6 @@ def instructions() -> dict[str, str]:
     env = os.environ | {"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"}
     printed = subprocess.run([sys.executable, "-c", _VERBOSE], env=env, capture_output=True, text=True, check=True)
     return {"ATen": torch.backends.cpu.get_cpu_capability()} | parse_verbose(printed.stdout)
-
-
-def parse_verbose(printed: str) -> dict[str, str]:
-    """Find the implementation of the LSTM in what oneDNN prints, and the processor in what MKL prints."""
-    rnn = re.search(r"^onednn_verbose,.*,exec,cpu,rnn,([^,]+),", printed, re.MULTILINE)
-    mkl = re.search(r"^MKL_VERBOSE .*64 architecture (.*?) processors", printed, re.MULTILINE)
-    found = {"oneDNN": rnn, "MKL": mkl}
-    return {part: match[1] for part, match in found.items() if match}
 
 
 def prepare(case: Case) -> dict[str, Prepared]:
