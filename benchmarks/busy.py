@@ -9,6 +9,7 @@ python -m benchmarks.busy
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,7 @@ while os.getppid() == parent:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are ended
     run = measure(arguments.libraries, 0.2 if arguments.quick else 1.0, 2 if arguments.quick else 5)
     print(write_table(run))
     if arguments.json:

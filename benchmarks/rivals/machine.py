@@ -62,7 +62,7 @@ def _avx2(numpy_found: Sequence[str], *, best: bool) -> InstructionSet:
         "OPENBLAS_CORETYPE": "Haswell",
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # for Intel's processors: on Zen 5 MKL was seen to run AVX2 kernels anyway
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # for Intel's processors; on a Zen 5 MKL ran AVX2 kernels without it
     }
     unused = [name for name in numpy_found if name == "X86_V4" or name.startswith("AVX512")]
     return InstructionSet(

@@ -94,7 +94,7 @@ def _details(records: list[dict[str, Any]]) -> Iterator[str]:
     yield from head(1, "case", *names, *(f"{rival} / {own}" for rival, own in pairs))
     for record in records:
         figures = [_shown(record, name) for name in names]
-        label = record["label"] + " †" * (record.get("others", 0) > QUIET)
+        label = _label(record)
         yield row(label, *figures, *(_marked(ratio(record, *pair)) for pair in pairs))
     for name in names:
         ways = dict.fromkeys(r["notes"][name] for r in records if name in r.get("notes", {}))
@@ -107,8 +107,9 @@ def _shares(records: list[dict[str, Any]]) -> Iterator[str]:
     names = [name for name in LIBRARIES if any(name in r["values"] for r in records)]
     yield from head(1, "case", "peak, GFLOP/s", *names)
     for record in records:
+        label = _label(record)
         shares = [f"{found:.0%}" if (found := share(record, name)) is not None else "" for name in names]
-        yield row(record["label"], f"{record['peak'] / 1e9:.0f}", *shares)
+        yield row(label, f"{record['peak'] / 1e9:.0f}", *shares)
 
 
 def _slopes(records: list[dict[str, Any]]) -> Iterator[str]:
@@ -136,6 +137,10 @@ def head(words: int, *titles: str) -> tuple[str, str]:
 def row(*cells: object) -> str:
     """Return a row of a table."""
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _label(record: dict[str, Any]) -> str:
+    return record["label"] + " †" * (record.get("others", 0) > QUIET)
 
 
 def _marked(value: float | None) -> str:
