@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough bench bench-rivals gpu gpu-check gpu-bench clean
+.PHONY: help demo test check lint format examples parity thorough bench bench-rivals bench-busy gpu gpu-check gpu-bench clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -14,6 +14,7 @@ help:
 	@echo "make thorough  run the suite with many more drawn examples"
 	@echo "make bench     measure import time, the plain time loop and what variants cost"
 	@echo "make bench-rivals  measure beside torch and onnxruntime, in an environment of its own (RIVALS=--quick to try)"
+	@echo "make bench-busy    measure beside torch and onnxruntime while other processes keep all CPUs busy"
 	@echo "make gpu       run the suite, the checks and the benchmark on CuPy, in an environment that has it and torch"
 	@echo "make gpu-check, make gpu-bench  one half of it (GPU='--quick --budget 300': options of the benchmark)"
 	@echo "make clean     remove .venv, caches and runs"
@@ -84,9 +85,14 @@ bench: .venv/.dev
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-# On a quiet machine: a whole run takes about half an hour. RIVALS has options, such as --quick or --only streaming.
+# On a quiet machine: a whole run takes about half an hour for each instruction set. RIVALS has options, such as --quick
+# or --only streaming.
 bench-rivals: .venv-bench/.made
 	.venv-bench/bin/python -m benchmarks.rivals $(RIVALS)
+
+# Also on a quiet machine: the program makes its own load. BUSY has options, such as --quick or --libraries torch numpy.
+bench-busy: .venv-bench/.made
+	.venv-bench/bin/python -m benchmarks.busy $(BUSY)
 
 # On a machine with a GPU, in an environment that has CuPy, and torch with cuDNN for the benchmark: PYTHON=... make gpu.
 # `make -k gpu` goes on where one of them fails. What was found is in runs/gpu; a whole table takes about half an hour,

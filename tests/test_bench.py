@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,25 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.rivals import cases, figures, machine, measure, memory, others, with_nplstm, worker
+from benchmarks import busy
+from benchmarks.rivals import (
+    cases,
+    figures,
+    imports,
+    machine,
+    measure,
+    memory,
+    others,
+    peak,
+    session,
+    sizes,
+    with_nplstm,
+    worker,
+)
 from benchmarks.rivals.__main__ import main as rivals
-from benchmarks.rivals.cases import GROUPS, Case, cases_of
+from benchmarks.rivals.cases import TIMED, Case, cases_of
 from benchmarks.rivals.check import WrongResultError, check
-from benchmarks.rivals.prepared import Prepared, Unavailable, choose
+from benchmarks.rivals.prepared import Prepared, Unavailable, choose, rate_of
 from benchmarks.rivals.report import write_report
 from benchmarks.rivals.worker import REFERENCE, Worker, WorkerError
 from nplstm import bench
@@ -76,11 +91,24 @@ def test_cases_are_within_the_limit():
 
 
 def test_quick_cases_are_small_and_there_are_some_in_each_group():
-    for group in GROUPS[:-1]:
+    for group in (*TIMED, "peak", "memory"):
         found = cases_of(group, 3.4e9, quick=True)
         assert found
         assert len(set(found)) == len(found)
         assert all(getattr(case, axis) <= most for case in found for axis, most in cases.QUICK.items())
+
+
+def test_small_cases_and_those_of_the_peak_are_inference():
+    small, peaks = cases_of("small", 3.4e9), cases_of("peak", 3.4e9)
+    assert [(c.B, c.H, c.T) for c in small] == [(1, 32, 20), (1, 128, 20), (8, 32, 20), (8, 128, 20)]
+    assert {(c.B, c.H, c.T) for c in peaks} == {(B, H, 20) for B in (8, 32, 128) for H in (128, 512, 1024)}
+    assert {c.task for c in (*small, *peaks)} == {"inference"}
+
+
+def test_operations_are_those_of_the_two_products():
+    case = Case("peak", "inference", 2, 3, 5)
+    products = [(4 * case.H, case.H)] * 2  # W_ih and W_hh
+    assert case.operations == sum(2 * case.T * case.B * rows * columns for rows, columns in products)
 
 
 def test_half_of_a_padded_batch_is_padding():
@@ -239,10 +267,13 @@ def test_own_work_is_not_others():
 def test_a_worker_answers_and_stops():
     pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
     with Worker("plain", 1) as process:
-        assert process.ask("start")["versions"]["numpy"] == np.__version__
+        assert process.ask("start")["numpy"] == np.__version__
+        assert process.ask("instructions")["NumPy"]
         assert process.ask("prepare", TINY[1]) == ""
         check(process.ask("results"), reference(TINY[1]))
         assert process.ask("run", 2, 1) > 0
+        assert process.ask("rate", 0.01, 0.0) > 0
+        assert 0 <= process.ask("wait", 0.01) < 0.1
         if sys.platform == "linux":
             assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
         with pytest.raises(WorkerError, match="AttributeError"):
@@ -255,8 +286,12 @@ def test_a_worker_answers_and_stops():
 def test_workers_have_the_libraries_own_defaults(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    monkeypatch.setenv("NPLSTM_KERNELS", "avx2")
     found = worker.environment("compiled", 3)
-    assert not {"OPENBLAS_CORETYPE", "OMP_WAIT_POLICY"} & set(found)
+    assert not {"OPENBLAS_CORETYPE", "OMP_WAIT_POLICY", "NPLSTM_KERNELS"} & set(found)
+    assert not {"ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"} & set(found)
     assert found["OPENBLAS_NUM_THREADS"] == found["NPLSTM_NUM_THREADS"] == "3"
     assert found["NPLSTM_ENGINES"] == "compiled"
     assert worker.environment(REFERENCE, 3)["NPLSTM_ENGINES"] == "plain"
@@ -264,20 +299,224 @@ def test_workers_have_the_libraries_own_defaults(monkeypatch):
     assert worker.environment("numpy", 3, {"OPENBLAS_CORETYPE": "SkylakeX"})["OPENBLAS_CORETYPE"] == "SkylakeX"
 
 
+# Rivals: instruction sets
+
+AVX512 = ["avx", "fma", "avx2", "avx512f", "avx512bw"]
+
+
 @pytest.mark.parametrize(
-    ("instructions", "kernels", "settings"),
-    [
-        (["avx2", "avx512f"], ["Haswell"], {"OPENBLAS_CORETYPE": "SkylakeX"}),
-        (["avx2", "avx512f"], ["SkylakeX"], {}),
-        (["avx2", "avx512f"], ["Cooperlake"], {}),
-        (["avx2", "avx512f"], [], {}),
-        (["avx2"], ["Haswell"], {}),
-    ],
+    ("instructions", "names"),
+    [(AVX512, ["avx512", "avx2"]), (["fma", "avx2"], ["avx2"]), (["sse42"], ["baseline"]), (["asimd"], ["neon"])],
 )
-def test_there_is_a_second_pass_where_better_kernels_are_left_out(instructions, kernels, settings):
-    found, remark = machine.best_kernels(instructions, kernels)
-    assert found == settings
-    assert (kernels[0] if kernels else "unknown") in remark
+def test_each_instruction_set_of_the_machine_is_measured(instructions, names):
+    found = machine.instruction_sets(instructions, [])
+    assert [one.name for one in found] == [one.settings["NPLSTM_KERNELS"] for one in found] == names
+    assert [one.best for one in found] == [True, False][: len(found)]
+
+
+def test_libraries_are_told_to_use_avx2_alone():
+    best, avx2 = machine.instruction_sets(AVX512, ["X86_V3", "X86_V4", "AVX512_ICL"])
+    assert best.settings == {"NPLSTM_KERNELS": "avx512", "OPENBLAS_CORETYPE": "SkylakeX"}
+    assert avx2.settings["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert avx2.settings["OPENBLAS_CORETYPE"] == "Haswell"
+    assert avx2.settings["NPY_DISABLE_CPU_FEATURES"] == "X86_V4,AVX512_ICL"
+    (only,) = machine.instruction_sets(["avx2"], ["X86_V3"])
+    assert "NPY_DISABLE_CPU_FEATURES" not in only.settings  # an empty list would be an error to NumPy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"ATen": "AVX512"},
+        {"oneDNN": "brgemm:avx512_core"},
+        {"MKL": "Intel(R) Advanced Vector Extensions 512 (Intel(R) AVX-512) enabled"},
+        {"NumPy": "X86_V3, X86_V4"},
+        {"BLAS": "SkylakeX"},
+    ],
+    ids=str,
+)
+def test_avx512_in_another_pass_is_seen(said):
+    (part, found), *_ = said.items()
+    assert machine.not_as_asked("avx2", {"other": "AVX2"} | said) == f"{part} runs {found}"
+    assert not machine.not_as_asked("avx512", said)
+
+
+def test_what_is_avx2_is_as_asked():
+    said = {
+        "ATen": "AVX2",
+        "oneDNN": "brgemm:avx2",
+        "MKL": "Intel(R) Architecture",
+        "NumPy": "X86_V3",
+        "BLAS": "Haswell",
+    }
+    assert not machine.not_as_asked("avx2", said)
+
+
+def test_onednn_and_mkl_tell_what_they_run():
+    printed = (
+        "onednn_verbose,v1,info,cpu,isa:Intel AVX2\n"
+        "onednn_verbose,v1,primitive,exec,cpu,reorder,jit:blk,undef,src:f32\n"
+        "onednn_verbose,v1,primitive,exec,cpu,rnn,brgemm:avx2,forward_inference,src_layer:f32\n"
+        "MKL_VERBOSE oneMKL 2024.0 Product build 20240605 for Intel(R) 64 architecture Intel(R) Architecture "
+        "processors, Lnx 2.60GHz lp64 gnu_thread\n"
+    )
+    assert machine.parse_verbose(printed) == {"oneDNN": "brgemm:avx2", "MKL": "Intel(R) Architecture"}
+    assert machine.parse_verbose("") == {}
+
+
+class TalkingWorker(FakeWorker):
+    """A worker that also tells what it runs: torch and the engine what they were told, NumPy always AVX-512."""
+
+    def __init__(self, library, threads, settings):
+        super().__init__()
+        self.library, self.threads, self.settings = library, threads, settings
+
+    def ask(self, command, *arguments):
+        if command == "start":
+            return {self.library: "1.0"}
+        if command == "instructions":
+            return {"NumPy": "X86_V4"} if self.library == "numpy" else {"it": self.settings["NPLSTM_KERNELS"]}
+        return super().ask(command, *arguments)
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Return a function that measures with workers that only pretend, on a machine with AVX-512."""
+    monkeypatch.setattr(session, "Worker", TalkingWorker)
+    monkeypatch.setattr(session, "find_sets", lambda: machine.instruction_sets(AVX512, ["X86_V4"]))
+    monkeypatch.setattr(session, "measure_peak", lambda program: 1e11)
+    monkeypatch.setattr(session, "measure_sizes", lambda libraries: [{"group": "size"}])
+
+    def run(groups, instructions=("avx512", "avx2"), saved=None):
+        options = session.Options(
+            groups, ["torch", "onnxruntime", "compiled", "numpy"], instructions, 0.0, 2, 3.4e9, quick=True
+        )
+        return session.measure_all(options, lambda run: None if saved is None else saved.append(json.dumps(run)))
+
+    return run
+
+
+def test_a_run_has_a_pass_for_each_instruction_set(measured):
+    saved = []
+    best, avx2 = measured(["small", "size"], saved=saved)["passes"]
+    assert list(best["libraries"]) == ["torch", "onnxruntime", "compiled", "numpy"]
+    assert list(avx2["libraries"]) == ["torch", "compiled"]
+    assert "cannot be told" in avx2["unavailable"]["onnxruntime"]
+    assert avx2["unavailable"]["numpy"] == "NumPy runs X86_V4"
+    assert {r["group"] for r in best["records"]} == {"small", "size"}
+    assert {r["group"] for r in avx2["records"]} == {"small"}
+    assert json.loads(saved[-1])["passes"][1]["name"] == "avx2"
+
+
+def test_one_instruction_set_can_be_asked_for(measured):
+    (only,) = measured(["small"], ["avx2"])["passes"]
+    assert only["name"] == "avx2"
+
+
+def test_the_peak_is_left_out_where_it_cannot_be_measured(measured, monkeypatch):
+    monkeypatch.setattr(session, "build_peak", lambda name, folder: folder / name)
+    found = measured(["peak"])["passes"][0]
+    assert [(r["peak"], r["operations"]) for r in found["records"]] == [(1e11, 16 * 20 * 4 * 64 * 64)]
+
+    def fail(name, folder):
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(session, "build_peak", fail)
+    found = measured(["peak"])["passes"][0]
+    assert found["records"] == []
+    assert found["remarks"] == ["the share of the peak is not measured: no compiler"]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="there is no gcc")
+def test_the_peak_of_a_core_is_measured(tmp_path):
+    for one in machine.find_sets():
+        if one.name == "baseline":
+            continue
+        program = peak.build_peak(one.name, tmp_path)
+        # a core with these units computes 16 to 128 operations a cycle; sanitizers and emulators are slower
+        assert 1e9 < peak.measure_peak(program) < 2e12
+
+
+def test_why_there_is_no_peak_is_said(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match="no variant for baseline"):
+        peak.build_peak("baseline", tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(OSError, match="no C compiler"):
+        peak.build_peak("avx2", tmp_path)
+
+
+# Rivals: what is no call
+
+
+def test_sizes_are_those_of_files(tmp_path):
+    (tmp_path / "__pycache__").mkdir()
+    for name, size in (("a.py", 3), ("b.so", 5), ("libc.so.1", 7), ("__pycache__/a.pyc", 11)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert sizes.size_of(tmp_path) == (15, 12)
+    folder, _ = sizes.measure_sizes(["plain"])
+    assert folder["values"]["plain"]["median"] > 1e5
+
+
+def test_the_first_call_is_timed_beside_the_second():
+    records = imports.measure_imports(["plain"], 1, {}, 1)
+    assert [(r["group"], r["task"]) for r in records] == [
+        ("import", "import"),
+        ("import", "import and first call"),
+        ("first", "first call"),
+        ("first", "second call"),
+    ]
+    imported, called, first, _ = (r["values"]["plain"]["median"] for r in records)
+    assert called > imported + first
+
+
+# Beside busy processes
+
+
+def test_a_rate_counts_calls():
+    calls = []
+    assert 1 / rate_of(lambda: calls.append(1), 0.01) == pytest.approx(0.01 / len(calls), rel=0.5)
+    assert rate_of(lambda: None, 0.0) > 0  # one call at least
+
+
+def test_busy_processes_end_with_the_context():
+    with busy.busy_processes(2) as started:
+        assert [process.poll() for process in started] == [None, None]
+    assert all(process.poll() is not None for process in started)
+
+
+def test_rates_are_shown_beside_each_other(monkeypatch):
+    class Rated(TalkingWorker):
+        """Half as fast with each more thread; torch cannot train."""
+
+        def __init__(self, library, threads):
+            super().__init__(library, threads, {})
+
+        def ask(self, command, *arguments):
+            if command == "prepare" and self.library == "torch" and arguments[0].task == "training":
+                raise WorkerError("Unavailable: no backward")
+            if command == "start" and self.library == "numpy":
+                raise WorkerError("it is not there")
+            return {"rate": 400 / self.threads, "wait": 0.25}.get(command) or super().ask(command, *arguments)
+
+    monkeypatch.setattr(busy, "Worker", Rated)
+    monkeypatch.setattr(busy, "_WARM", 0.0)
+    monkeypatch.setattr(busy.Others, "cores", lambda self: 0.5)
+    run = json.loads(json.dumps(busy.measure(["torch", "compiled", "numpy"], 0.0, 3)))
+    assert run["rows"][0]["rates"] == {"idle 1": 400, "idle 2": 200, "busy 1": 400, "busy 2": 200}
+    lines = busy.write_table(run).splitlines()
+    assert "- numpy: not measured (it is not there)" in lines
+    assert "| inference | B=1 H=512 T=20 † | torch | 400 | 200 | 400 | 200 | 50% |" in lines
+    assert "| compiled | 250 ms |" in lines
+    assert [r["library"] for r in run["rows"] if r["task"] == "training"] == ["compiled"]
 
 
 # Rivals: what is calculated and written
@@ -297,6 +536,8 @@ RECORDS = [
     record("grid", "training", 1, 32, 20, torch=3.0, compiled=2.0),
     *(record("growth", "inference", 8, 32, T, torch=T * 1e-4, compiled=T**0.5 * 1e-4) for T in (20, 50, 100)),
     record("growth", "inference", 8, 64, 100, torch=4e-2, compiled=2e-3),
+    record("peak", "inference", 8, 128, 20, torch=2.0, compiled=1.0) | {"operations": 5e10, "peak": 1e11},
+    record("peak", "inference", 8, 512, 20, onnxruntime=1.0) | {"operations": 5e10, "peak": 1e11},
 ]
 RECORDS[1] = RECORDS[1] | {"notes": {"onnxruntime": "io_binding"}, "others": 0.5}
 RECORDS[3] = RECORDS[3] | {"refused": {"onnxruntime": "Unavailable: no backward", "numpy": "output: differs"}}
@@ -308,11 +549,14 @@ RUN = {
     "threads": 2,
     "passes": [
         {
-            "name": "defaults",
-            "settings": {},
+            "name": "avx2",
+            "settings": {"NPLSTM_KERNELS": "avx2"},
             "libraries": {
-                "torch": {"versions": {"torch": "2.13.0"}, "blas": []},
-                "compiled": {"versions": {"nplstm": "1.0"}, "blas": [{"architecture": "Haswell"}]},
+                "torch": {"versions": {"torch": "2.13.0"}, "instructions": {}},
+                "compiled": {
+                    "versions": {"nplstm": "1.0"},
+                    "instructions": {"BLAS": "Haswell", "NumPy": "X86_V3"},
+                },
             },
             "unavailable": {"numpy": "it is not there"},
             "remarks": ["a remark"],
@@ -325,6 +569,12 @@ RUN = {
 def test_a_geometric_mean_treats_both_sides_alike():
     assert figures.geometric_mean([4.0, 0.25]) == pytest.approx(1.0)
     assert figures.geometric_mean([2.0, 8.0]) == pytest.approx(4.0)
+
+
+def test_a_share_is_of_the_peak():
+    shown = RECORDS[-2]
+    assert figures.share(shown, "compiled") == 0.5
+    assert figures.share(shown, "onnxruntime") is None
 
 
 def test_engines_are_compared_by_group_and_task():
@@ -349,8 +599,11 @@ def test_slopes_are_those_of_logarithms():
 def test_the_report_says_what_was_found():
     lines = write_report(json.loads(json.dumps(RUN))).splitlines()
     for line in (
-        "- compiled: nplstm 1.0; BLAS kernels Haswell",
-        "- numpy: not there (it is not there)",
+        "## Instruction set avx2",
+        "- environment: `NPLSTM_KERNELS=avx2`",
+        "- torch: torch 2.13.0",
+        "- compiled: nplstm 1.0; it reports BLAS Haswell, NumPy X86_V3",
+        "- numpy: not measured (it is not there)",
         "- a remark",
         "| grid | inference | compiled | onnxruntime | 2 | 0.63 ▽ | 0.50 ▼ | 2 | 1 |",
         "| B=1 H=32 | 80 µs | 12 µs | 4 µs | 20.00 | 3.00 |",
@@ -358,6 +611,7 @@ def test_the_report_says_what_was_found():
         "| B=1 H=32 T=20 | 3 s | 2 s | 1.50 |",
         "onnxruntime is called by io_binding, whichever is faster in a case.",
         "| T = 20 to 100 | inference | 1.00 | 0.50 |",
+        "| B=8 H=128 T=20 | 100 | 25% |  | 50% |",
         "**Not timed:** numpy, training, B=1 H=32 T=20: output: differs",
     ):
         assert line in lines
@@ -370,5 +624,5 @@ def test_table_and_picture_are_made_again_from_json(tmp_path, capsys):
     assert rivals(["--report-only", str(saved), "--out", str(tmp_path / "out")]) == 1  # something was not timed
     assert write_report(RUN) in capsys.readouterr().out
     assert (tmp_path / "out" / "rivals.md").read_text(encoding="utf-8") == write_report(RUN)
-    assert (tmp_path / "out" / "rivals-compiled-defaults.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "rivals-compiled-avx2.png").read_bytes().startswith(b"\x89PNG")
     assert not list((tmp_path / "out").glob("*.part"))

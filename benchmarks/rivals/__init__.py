@@ -2,5 +2,6 @@
 
 ``cases`` says what is run; ``with_nplstm``, ``with_torch`` and ``with_onnxruntime`` how each library does it, in a
 process of its own (``worker``). ``check`` compares results with a float64 run before ``measure`` times anything;
-``imports`` and ``memory`` measure what is no call. ``report`` and ``picture`` are made of the JSON alone.
+``imports``, ``memory`` and ``sizes`` measure what is no call, ``peak`` what a core can do. ``machine`` has the
+instruction sets, and how libraries are told to use them. ``report`` and ``picture`` are made of the JSON alone.
 """

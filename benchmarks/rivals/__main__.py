@@ -14,6 +14,7 @@ from typing import Any
 from nplstm.io import atomic_write
 
 from .cases import GROUPS
+from .machine import find_sets
 from .report import write_report
 from .session import Options, measure_all
 from .worker import LIBRARIES, OURS
@@ -32,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are ended
         seconds = arguments.seconds or (_QUICK_SECONDS if arguments.quick else _SECONDS)
         options = Options(
-            arguments.only, arguments.libraries, seconds, arguments.threads, arguments.limit, arguments.quick
+            groups=arguments.only,
+            libraries=arguments.libraries,
+            instructions=arguments.instructions,
+            seconds=seconds,
+            threads=arguments.threads,
+            limit=arguments.limit,
+            quick=arguments.quick,
         )
         run = measure_all(options, lambda run: _write(out / "rivals.json", json.dumps(run, indent=1)))
     report = write_report(run)
@@ -50,7 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(name, help=text, default=default, **options)
 
     some = [name for name in LIBRARIES if name != "plain"]
-    add("--only", f"of {', '.join(GROUPS)}", GROUPS, nargs="+", choices=GROUPS, metavar="GROUP")
+    add(
+        "--only",
+        f"groups of cases, of {', '.join(GROUPS)}; all",
+        GROUPS,
+        nargs="+",
+        choices=GROUPS,
+        metavar="GROUP",
+    )
     add(
         "--libraries",
         f"of {', '.join(LIBRARIES)}; all but plain",
@@ -58,6 +72,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=LIBRARIES,
         metavar="NAME",
+    )
+    sets = [one.name for one in find_sets()]
+    add(
+        "--instructions",
+        f"instruction sets, each measured in a pass of its own, of {', '.join(sets)}; all that are measured here",
+        sets,
+        nargs="+",
+        choices=sets,
+        metavar="SET",
     )
     add("--seconds", "for each case and library (default: 1)", type=float)
     add("--threads", "of each library (default: 2)", 2, type=int)
@@ -76,8 +99,8 @@ def _draw(run: dict[str, Any], out: Path) -> list[Path]:
     for one in run["passes"]:
         for own in OURS:
             if any(own in record["values"] for record in one["records"]):
-                drawn.append(out / f"rivals-{own}-{one['name'].replace(' ', '-')}.png")
-                title = f'nplstm\'s engine "{own}" beside its rivals, {run["threads"]} threads ({one["name"]})'
+                drawn.append(out / f"rivals-{own}-{one['name']}.png")
+                title = f'nplstm\'s engine "{own}" beside its rivals, {run["threads"]} threads, {one["name"]}'
                 draw_ratios(drawn[-1], one, own, title)
     return drawn
 

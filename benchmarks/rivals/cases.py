@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GROUPS", "QUICK", "TASKS", "Case", "cases_of"]
+__all__ = ["GROUPS", "QUICK", "TASKS", "TIMED", "Case", "cases_of"]
 
 TASKS = ("inference", "training")
 
@@ -49,6 +49,11 @@ class Case:
     def work(self) -> int:
         """Multiplications of a forward pass, up to a constant factor."""
         return self.T * self.B * self.H * self.H * self.layers * self.directions
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions of a forward pass of one layer in its two products, W_ih x and W_hh h."""
+        return 2 * self.T * self.B * 4 * self.H * (self.H + self.H) * self.directions
 
     @property
     def label(self) -> str:
@@ -108,6 +113,11 @@ def _streaming() -> Iterator[Case]:
         yield Case("streaming", "step", 1, H, 5)
 
 
+def _small() -> Iterator[Case]:
+    for B, H in product((1, 8), (32, 128)):
+        yield Case("small", "inference", B, H, 20)
+
+
 def _grid() -> Iterator[Case]:
     for T, B, H in product(STEPS, BATCHES, SIZES):
         yield Case("grid", "", B, H, T)
@@ -129,19 +139,36 @@ def _growth() -> Iterator[Case]:
             yield Case("growth", "", **(GROWTH_BASE | {axis: size}))
 
 
+def _peak() -> Iterator[Case]:
+    for B, H in product((8, 32, 128), (128, 512, 1024)):
+        yield Case("peak", "inference", B, H, 20)
+
+
 def _memory() -> Iterator[Case]:
     yield Case("memory", "", 32, 512, 100)
     yield Case("memory", "", 32, 128, 1000)
 
 
-_TIMED = {"streaming": _streaming, "grid": _grid, "stacks": _stacks, "lengths": _lengths, "growth": _growth}
+_TIMED = {
+    "streaming": _streaming,
+    "small": _small,
+    "grid": _grid,
+    "stacks": _stacks,
+    "lengths": _lengths,
+    "growth": _growth,
+}
 
-GROUPS = (*_TIMED, "memory", "import")
+_CASES = _TIMED | {"peak": _peak, "memory": _memory}
+
+TIMED = tuple(_TIMED)
+"""Groups that are timed with all threads."""
+
+GROUPS = (*_CASES, "import", "first", "size")
 
 
 def cases_of(group: str, limit: float, *, quick: bool = False) -> list[Case]:
     """Return the cases of a group whose work is within the limit; quick ones are cut down to small sizes."""
-    made: Iterable[Case] = (_TIMED | {"memory": _memory})[group]()
+    made: Iterable[Case] = _CASES[group]()
     if quick:
         made = (replace(c, **{axis: min(getattr(c, axis), most) for axis, most in QUICK.items()}) for c in made)
     found = [case for case in dict.fromkeys(made) if case.work <= limit]

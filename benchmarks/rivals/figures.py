@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .worker import OURS, RIVALS
 
-__all__ = ["FAR", "Comparison", "compare", "geometric_mean", "ratio", "slope", "slopes"]
+__all__ = ["FAR", "Comparison", "compare", "geometric_mean", "ratio", "share", "slope", "slopes"]
 
 FAR = 0.6
 """Ratios below this are far behind."""
@@ -20,6 +20,13 @@ def ratio(record: dict[str, Any], rival: str, own: str) -> float | None:
     if rival not in values or own not in values:
         return None
     return values[rival]["median"] / values[own]["median"]
+
+
+def share(record: dict[str, Any], name: str) -> float | None:
+    """Return which part of a core's peak a library reaches; None where it was not timed."""
+    if name not in record["values"]:
+        return None
+    return record["operations"] / record["values"][name]["median"] / record["peak"]
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:

@@ -1,10 +1,11 @@
-"""What importing a library costs, and the first call: fresh interpreters, in turn."""
+"""What importing a library costs, and its first call beside the second: fresh interpreters, in turn."""
 
 import compileall
 import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,54 @@ __all__ = ["measure_imports"]
 
 CASE = Case("import", "inference", 1, 32, 20)
 
-_TIMER = "import time; start = time.perf_counter()\n{}\nprint(time.perf_counter() - start)"
+_TIMER = """\
+from time import perf_counter
+start = perf_counter()
+{imports}
+imported = perf_counter()
+{makes}
+made = perf_counter()
+{calls}
+first = perf_counter()
+{calls}
+second = perf_counter()
+print(imported - start, first - start, first - made, second - first)
+"""
 
-_NPLSTM = "import nplstm", "import numpy; nplstm.LSTM(32, 32, rng=0)(numpy.ones((20, 1, 32), numpy.float32))"
+_TASKS = (
+    ("import", "import"),
+    ("import", "import and first call"),
+    ("first", "first call"),
+    ("first", "second call"),
+)
+"""Group and task of each figure that is printed."""
+
+_NPLSTM = (
+    "import nplstm, numpy",
+    "lstm, x = nplstm.LSTM(32, 32, rng=0), numpy.ones((20, 1, 32), numpy.float32)",
+    "lstm(x)",
+)
 
 _CODE = {
     "torch": (
         "import torch",
-        "with torch.inference_mode(): torch.nn.LSTM(32, 32)(torch.ones(20, 1, 32))",
+        "layer, x = torch.nn.LSTM(32, 32), torch.ones(20, 1, 32)\ncall = torch.inference_mode()(lambda: layer(x))",
+        "call()",
     ),
     "onnxruntime": (
-        "import onnxruntime",
-        "import numpy; onnxruntime.InferenceSession({model!r}, providers=['CPUExecutionProvider']).run("
-        "None, {{'x': numpy.ones((20, 1, 32), numpy.float32)}})",
+        "import onnxruntime, numpy",
+        "session = onnxruntime.InferenceSession({model!r}, providers=['CPUExecutionProvider'])\n"
+        "x = {{'x': numpy.ones((20, 1, 32), numpy.float32)}}",
+        "session.run(None, x)",
     ),
 } | dict.fromkeys(OURS, _NPLSTM)
+"""Imports; what makes the layer and its input; the call."""
 
 
-def measure_imports(libraries: list[str], threads: int, runs: int) -> list[dict[str, Any]]:
-    """Return two records: seconds of an import, and of an import with a first call after it."""
+def measure_imports(
+    libraries: list[str], threads: int, settings: Mapping[str, str], runs: int
+) -> list[dict[str, Any]]:
+    """Return the records of the groups "import" and "first", in seconds."""
     _compile_ours()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "lstm.onnx"
@@ -44,25 +74,20 @@ def measure_imports(libraries: list[str], threads: int, runs: int) -> list[dict[
             from .with_onnxruntime import model as build
 
             model.write_bytes(build(CASE))
-        codes = {
-            task: {name: _code(name, model=str(model), called=called) for name in libraries}
-            for task, called in (("import", False), ("import and first call", True))
-        }
-        samples: dict[str, dict[str, list[float]]] = {t: {name: [] for name in libraries} for t in codes}
+        samples: dict[str, list[list[float]]] = {name: [] for name in libraries}
         for count in tqdm(range(-1, runs), desc="import", leave=False):
-            for task, by_library in codes.items():
-                for name, code in by_library.items():
-                    spent = _run(code, environment(name, threads))
-                    samples[task][name] += [spent] if count >= 0 else []  # the first fills the disk's cache
+            for name in libraries:
+                spent = _run(_code(name, str(model)), environment(name, threads, settings))
+                samples[name] += [spent] if count >= 0 else []  # the first fills the disk's cache
     return [
         {
-            "group": "import",
+            "group": group,
             "task": task,
             "label": "NumPy's own import is in all of them" if task == "import" else CASE.label,
             "unit": "s",
-            "values": {name: summary(values) for name, values in by_library.items()},
+            "values": {name: summary([spent[k] for spent in runs]) for name, runs in samples.items()},
         }
-        for task, by_library in samples.items()
+        for k, (group, task) in enumerate(_TASKS)
     ]
 
 
@@ -72,10 +97,11 @@ def _compile_ours() -> None:
     compileall.compile_dir(location, quiet=1)
 
 
-def _code(library: str, *, model: str, called: bool) -> str:
-    imported, call = _CODE[library]
-    return _TIMER.format(f"{imported}\n{call.format(model=model)}" if called else imported)
+def _code(library: str, model: str) -> str:
+    imports, makes, calls = _CODE[library]
+    return _TIMER.format(imports=imports, makes=makes.format(model=model), calls=calls)
 
 
-def _run(code: str, env: dict[str, str]) -> float:
-    return float(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout)
+def _run(code: str, env: dict[str, str]) -> list[float]:
+    printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    return [float(figure) for figure in printed.stdout.split()]

@@ -1,21 +1,90 @@
-"""What a measurement belongs to: the machine, the date, the versions; and whether its BLAS could be faster."""
+"""What a measurement belongs to: the machine, the date, the versions; and its instruction sets."""
 
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nplstm.doctor.cpus import find_cpus
 from nplstm.doctor.machine import find_processor
 
-__all__ = ["best_kernels", "describe", "kernels_of"]
+__all__ = ["InstructionSet", "describe", "find_sets", "instruction_sets", "not_as_asked", "parse_verbose"]
 
-_BEST = "SkylakeX"
 
-_AVX512 = {_BEST, "Cooperlake", "SapphireRapids"}
-"""OpenBLAS's names for its kernels with AVX-512."""
+class InstructionSet(NamedTuple):
+    """An instruction set, and how libraries are told to use it."""
+
+    name: str
+    """As NPLSTM_KERNELS has it."""
+    settings: dict[str, str]
+    """Environment of every library's process. A library ignores the variables of the others."""
+    best: bool
+    """Whether it is the machine's best one."""
+
+
+_AVX512 = re.compile(r"avx-?512|X86_V4|SkylakeX|Cooperlake|SapphireRapids", re.IGNORECASE)
+"""What libraries that run AVX-512 say of themselves. The names after X86_V4, which is NumPy's, are OpenBLAS's."""
+
+
+def find_sets() -> list[InstructionSet]:
+    """Return the instruction sets of this machine that are measured, the best first."""
+    processor = find_processor()
+    return instruction_sets(processor.instructions, processor.simd_found)
+
+
+def instruction_sets(instructions: Sequence[str], numpy_found: Sequence[str]) -> list[InstructionSet]:
+    """Return the instruction sets that are measured, the best first.
+
+    Parameters
+    ----------
+    instructions : sequence of str
+        Those of the processor that matter.
+    numpy_found : sequence of str
+        Those that NumPy has faster loops for, and uses: it is told by name which ones to leave unused.
+    """
+    if "avx512f" in instructions:
+        # OpenBLAS runs its AVX2 kernels on processors with AVX-512 that it does not know
+        best = InstructionSet("avx512", {"NPLSTM_KERNELS": "avx512", "OPENBLAS_CORETYPE": "SkylakeX"}, best=True)
+        return [best, _avx2(numpy_found, best=False)]
+    if "avx2" in instructions:
+        return [_avx2(numpy_found, best=True)]
+    name = "neon" if {"neon", "asimd"} & set(instructions) else "baseline"
+    return [InstructionSet(name, {"NPLSTM_KERNELS": name}, best=True)]
+
+
+def _avx2(numpy_found: Sequence[str], *, best: bool) -> InstructionSet:
+    settings = {
+        "NPLSTM_KERNELS": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",  # for Intel's processors; on a Zen 5 MKL ran AVX2 kernels without it
+    }
+    unused = [name for name in numpy_found if name == "X86_V4" or name.startswith("AVX512")]
+    return InstructionSet(
+        "avx2", settings | ({"NPY_DISABLE_CPU_FEATURES": ",".join(unused)} if unused else {}), best
+    )
+
+
+def not_as_asked(name: str, said: Mapping[str, str]) -> str:
+    """Return what a library says that it runs beyond an instruction set; empty if there is nothing.
+
+    Only AVX-512 is found, which is the one set that libraries are told not to use.
+    """
+    beyond = [f"{part} runs {found}" for part, found in said.items() if _AVX512.search(found)]
+    return "" if name == "avx512" else ", ".join(beyond)
+
+
+def parse_verbose(printed: str) -> dict[str, str]:
+    """Return, from what torch's libraries print, how oneDNN runs an LSTM and which processor MKL sees."""
+    rnn = re.search(r"^onednn_verbose,.*,exec,cpu,rnn,([^,]+),", printed, re.MULTILINE)
+    mkl = re.search(r"^MKL_VERBOSE .*64 architecture (.*?) processors", printed, re.MULTILINE)
+    found = {"oneDNN": rnn, "MKL": mkl}
+    return {part: match[1] for part, match in found.items() if match}
 
 
 def describe() -> dict[str, Any]:
@@ -32,25 +101,6 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
-
-
-def kernels_of(library: dict[str, Any]) -> list[str]:
-    """Return the names of the BLAS kernels that a library's process has loaded."""
-    return sorted({blas["architecture"] for blas in library["blas"] if blas.get("architecture")})
-
-
-def best_kernels(instructions: list[str], kernels: list[str]) -> tuple[dict[str, str], str]:
-    """Return the settings with which OpenBLAS would run its best kernels, and in words what is so.
-
-    OpenBLAS does not know every processor with AVX-512, and runs AVX2 kernels on those it does not know, at half
-    the speed. There are no settings where there is nothing to gain.
-    """
-    shown = ", ".join(kernels) or "unknown"
-    if "avx512f" not in instructions:
-        return {}, f"the processor has no AVX-512: OpenBLAS's choice ({shown}) stays"
-    if not kernels or _AVX512 & set(kernels):
-        return {}, f"OpenBLAS's kernels are the best by default ({shown}): there is no second pass"
-    return {"OPENBLAS_CORETYPE": _BEST}, f"by default OpenBLAS runs {shown} kernels here, though there is AVX-512"
 
 
 def _git(*arguments: str) -> str:

@@ -26,7 +26,7 @@ def draw_ratios(path: Path, one: dict[str, Any], own: str, title: str) -> None:
     """Draw an engine beside its rivals in one pass, to a PNG file 1200 pixels wide."""
     records = [r for r in one["records"] if own in r["values"] and len(r["values"]) > 1]
     grid = [r for r in records if r["group"] == "grid"]
-    rest = [r for r in records if r["group"] not in ("grid", "growth")]
+    rest = [r for r in records if r["group"] not in ("grid", "growth", "size")]
     maps = [m for m in _MAPS if any(r["task"] == m[0] and m[1] in r["values"] for r in grid)]
     heights = [2.4 * len(maps), 0.9 + 0.24 * len(rest)]
     figure = Figure(figsize=(10, sum(heights) + 0.7), layout="constrained")
@@ -75,9 +75,18 @@ def _draw_map(axes: Any, values: np.ndarray) -> Any:
     return image
 
 
+def _label(record: dict[str, Any]) -> str:
+    if record["group"] in ("import", "first"):
+        return record["task"]
+    group = (
+        "one thread" if record["group"] == "peak" else record["group"]
+    )  # the title has the threads of the others
+    return f"{group}, {record['task']}: {record['label']}"
+
+
 def _draw_rest(axes: Any, records: list[dict[str, Any]], own: str) -> None:
     """Draw a row for each case, with a mark for each rival, on a logarithmic axis."""
-    labels = [r["task"] if r["group"] == "import" else f"{r['group']}, {r['task']}: {r['label']}" for r in records]
+    labels = [_label(r) for r in records]
     for rival, (mark, colour) in _MARKS.items():
         points = [(found, row) for row, r in enumerate(records) if (found := ratio(r, rival, own)) is not None]
         if points:

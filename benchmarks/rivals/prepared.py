@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Prepared", "Unavailable", "choose", "seconds_of", "versions_of"]
+__all__ = ["Prepared", "Unavailable", "choose", "rate_of", "seconds_of", "versions_of"]
 
 
 class Unavailable(Exception):  # noqa: N818  it is a state, and no fault
@@ -40,6 +40,15 @@ def seconds_of(call: Callable[[], Any], calls: int) -> float:
     for _ in range(calls):
         call()
     return time.perf_counter() - start
+
+
+def rate_of(call: Callable[[], Any], seconds: float) -> float:
+    """Return the calls per second, by calls that together take so long: at least one."""
+    calls, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds or not calls:
+        call()
+        calls += 1
+    return calls / spent
 
 
 def versions_of(*packages: str) -> dict[str, str]:

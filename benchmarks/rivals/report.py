@@ -3,20 +3,23 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .figures import FAR, compare, geometric_mean, ratio, slopes
-from .machine import kernels_of
+from .figures import FAR, compare, geometric_mean, ratio, share, slopes
 from .others import QUIET
 from .worker import LIBRARIES, OURS, RIVALS
 
-__all__ = ["write_report"]
+__all__ = ["head", "row", "write_report"]
 
 _TITLES = {
     "streaming": "Streaming: one step, the state fed back",
+    "small": "Small layers",
     "grid": "One layer",
     "stacks": "Stacks of layers",
     "lengths": "Lengths: half of the batch is padding",
+    "peak": "One thread",
     "memory": "Memory: what a run adds at its peak",
     "import": "Import",
+    "first": "The first call in a process",
+    "size": "Size",
 }
 
 _EXPLANATION = f"""\
@@ -32,7 +35,7 @@ def write_report(run: dict[str, Any]) -> str:
     """Return the report as Markdown."""
     lines = ["# nplstm beside torch and onnxruntime", "", *_place(run), "", _EXPLANATION]
     for one in run["passes"]:
-        lines += ["", f"## Pass: {one['name']}", "", *_pass(one)]
+        lines += ["", f"## Instruction set {one['name']}", "", *_pass(one)]
     return "\n".join([*lines, ""])
 
 
@@ -56,6 +59,9 @@ def _pass(one: dict[str, Any]) -> Iterator[str]:
             chosen = [r for r in records if (r["group"], r["task"]) == (group, task)]
             heading = title if task == "step" else f"{title}: {task}"
             yield from ("", f"### {heading}", "", *_details(chosen))
+    peaks = [r for r in records if r["group"] == "peak"]
+    if peaks:
+        yield from ("", "### One thread: share of the core's peak", "", *_shares(peaks))
     if any(r["group"] == "growth" for r in records):
         yield from ("", "### Growth: slopes of log time over log size", "", *_slopes(records))
     yield from _refused(records)
@@ -64,45 +70,55 @@ def _pass(one: dict[str, Any]) -> Iterator[str]:
 def _facts(one: dict[str, Any]) -> Iterator[str]:
     """Tell what ran."""
     if one["settings"]:
-        yield "nplstm's environment: " + ", ".join(f"`{n}={v}`" for n, v in one["settings"].items())
+        yield "environment: " + ", ".join(f"`{n}={v}`" for n, v in one["settings"].items())
     for name, library in one["libraries"].items():
         versions = ", ".join(f"{package} {version}" for package, version in library["versions"].items())
-        kernels = ", ".join(kernels_of(library))
-        yield f"{name}: {versions}{f'; BLAS kernels {kernels}' if name in OURS and kernels else ''}"
-    yield from (f"{name}: not there ({reason})" for name, reason in one["unavailable"].items())
+        said = ", ".join(f"{part} {found}" for part, found in library["instructions"].items())
+        yield f"{name}: {versions}{f'; it reports {said}' if said else ''}"
+    yield from (f"{name}: not measured ({reason})" for name, reason in one["unavailable"].items())
     yield from one["remarks"]
 
 
 def _summary(records: list[dict[str, Any]]) -> Iterator[str]:
-    yield from _head(
+    yield from head(
         4, "group", "task", "engine", "rival", "cases", "geometric mean", "least", "below 1", f"below {FAR}"
     )
     for c in compare(records):
         figures = [len(c.ratios), *map(_marked, (geometric_mean(c.ratios), min(c.ratios))), c.lost, c.far_behind]
-        yield _row(c.group, c.task, c.own, c.rival, *figures)
+        yield row(c.group, c.task, c.own, c.rival, *figures)
 
 
 def _details(records: list[dict[str, Any]]) -> Iterator[str]:
     names = [name for name in LIBRARIES if any(name in r["values"] for r in records)]
     pairs = [(rival, own) for own in OURS if own in names for rival in RIVALS if rival in names]
-    yield from _head(1, "case", *names, *(f"{rival} / {own}" for rival, own in pairs))
+    yield from head(1, "case", *names, *(f"{rival} / {own}" for rival, own in pairs))
     for record in records:
         figures = [_shown(record, name) for name in names]
-        label = record["label"] + " †" * (record.get("others", 0) > QUIET)
-        yield _row(label, *figures, *(_marked(ratio(record, *pair)) for pair in pairs))
+        label = _label(record)
+        yield row(label, *figures, *(_marked(ratio(record, *pair)) for pair in pairs))
     for name in names:
         ways = dict.fromkeys(r["notes"][name] for r in records if name in r.get("notes", {}))
         if ways:
             yield from ("", f"{name} is called by {' or '.join(ways)}, whichever is faster in a case.")
 
 
+def _shares(records: list[dict[str, Any]]) -> Iterator[str]:
+    """Tell which part of the multiply-adds that a core can do a library's two products are."""
+    names = [name for name in LIBRARIES if any(name in r["values"] for r in records)]
+    yield from head(1, "case", "peak, GFLOP/s", *names)
+    for record in records:
+        label = _label(record)
+        shares = [f"{found:.0%}" if (found := share(record, name)) is not None else "" for name in names]
+        yield row(label, f"{record['peak'] / 1e9:.0f}", *shares)
+
+
 def _slopes(records: list[dict[str, Any]]) -> Iterator[str]:
     rows = list(slopes(records))
     names = [name for name in LIBRARIES if any(name in found for *_, found in rows)]
-    yield from _head(2, "over", "task", *names)
+    yield from head(2, "over", "task", *names)
     for axis, task, sizes, found in rows:
         figures = [f"{found[name]:.2f}" if name in found else "" for name in names]
-        yield _row(f"{axis} = {sizes[0]} to {sizes[-1]}", task, *figures)
+        yield row(f"{axis} = {sizes[0]} to {sizes[-1]}", task, *figures)
 
 
 def _refused(records: list[dict[str, Any]]) -> Iterator[str]:
@@ -113,13 +129,18 @@ def _refused(records: list[dict[str, Any]]) -> Iterator[str]:
                 yield from ("", f"**Not timed:** {name}, {record['task']}, {record['label']}: {reason}")
 
 
-def _head(words: int, *titles: str) -> tuple[str, str]:
+def head(words: int, *titles: str) -> tuple[str, str]:
     """Return the head of a table; its first columns have words, the others figures."""
-    return _row(*titles), _row(*["---"] * words, *["---:"] * (len(titles) - words))
+    return row(*titles), row(*["---"] * words, *["---:"] * (len(titles) - words))
 
 
-def _row(*cells: object) -> str:
+def row(*cells: object) -> str:
+    """Return a row of a table."""
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _label(record: dict[str, Any]) -> str:
+    return record["label"] + " †" * (record.get("others", 0) > QUIET)
 
 
 def _marked(value: float | None) -> str:

@@ -9,12 +9,13 @@ import os
 import pickle
 import signal
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
 from .cases import Case
 from .memory import Peak
-from .prepared import Prepared, choose, seconds_of
+from .prepared import Prepared, choose, rate_of, seconds_of
 from .worker import RIVALS
 
 __all__ = ["Server", "module_of"]
@@ -34,14 +35,13 @@ class Server:
         self._library, self._threads = module_of(library), threads
         self._case: Prepared | None = None
 
-    def start(self) -> dict[str, Any]:
-        """Load the library; return its versions and BLAS libraries."""
-        from threadpoolctl import threadpool_info
+    def start(self) -> dict[str, str]:
+        """Load the library; return its versions."""
+        return self._library.start(self._threads)
 
-        versions = self._library.start(self._threads)
-        pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
-        blas = [{name: pool.get(name) for name in ("internal_api", "version", "architecture")} for pool in pools]
-        return {"versions": versions, "blas": blas}
+    def instructions(self) -> dict[str, str]:
+        """Return which instruction sets the library says it uses, part by part."""
+        return self._library.instructions()
 
     def prepare(self, case: Case) -> str:
         """Put a case in place; return which way the library runs it, where it has several."""
@@ -58,6 +58,18 @@ class Server:
         seconds_of(self._case.call, warm)
         return seconds_of(self._case.call, calls)
 
+    def rate(self, seconds: float, warm: float) -> float:
+        """Return calls per second over so many seconds, after some that are not counted."""
+        rate_of(self._case.call, warm)
+        return rate_of(self._case.call, seconds)
+
+    def wait(self, seconds: float) -> float:
+        """Return the CPU seconds that the process uses while it does nothing for so long after a call."""
+        self._case.call()
+        before = time.process_time()  # of all threads, in the system too
+        time.sleep(seconds)
+        return time.process_time() - before
+
     def forget(self) -> None:
         """Let go of the case."""
         self._case = None
@@ -66,7 +78,7 @@ class Server:
     def memory(self, case: Case, small: Case) -> int:
         """Return by how many bytes a run of the case raises the memory in use at its peak.
 
-        A small case is run before, so that what a library makes once for all (threads, compiled code) is there.
+        A small case is run before, so that what a library makes once for all, such as threads, is there.
         """
         next(iter(self._library.prepare(small).values())).call()
         way = next(iter(self._library.prepare(case).values()))

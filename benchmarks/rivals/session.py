@@ -1,17 +1,21 @@
-"""A whole run: its passes, and in each of them the groups of cases."""
+"""A whole run: a pass for each instruction set, and in each of them the groups of cases."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from .cases import Case, cases_of
+from .cases import TIMED, Case, cases_of
 from .imports import measure_imports
-from .machine import best_kernels, describe, kernels_of
+from .machine import InstructionSet, describe, find_sets, not_as_asked
 from .measure import measure, summary
-from .worker import OURS, REFERENCE, Worker, WorkerError
+from .peak import build_peak, measure_peak
+from .sizes import measure_sizes
+from .worker import REFERENCE, Worker, WorkerError
 
 __all__ = ["Options", "measure_all"]
 
@@ -20,22 +24,40 @@ _PROCESSES = 3
 
 _IMPORTS = 11
 
-_UNTIMED = ("memory", "import")
-
 
 class Options(NamedTuple):
     """What is measured, and how long."""
 
     groups: Sequence[str]
     libraries: Sequence[str]
+    instructions: Sequence[str]
     seconds: float
     threads: int
     limit: float
     quick: bool
 
 
+class _Pass(NamedTuple):
+    """What an instruction set is measured with, and where its records go."""
+
+    instructions: InstructionSet
+    options: Options
+    shown: dict[str, Any]
+    """The part of the run's JSON."""
+    save: Callable[[], None]
+
+    def keep(self, record: dict[str, Any]) -> None:
+        self.shown["records"].append(record)
+        self.save()
+
+    def cases(self, group: str) -> list[Case]:
+        """Return the cases of a group, none if it is not asked for."""
+        options = self.options
+        return cases_of(group, options.limit, quick=options.quick) if group in options.groups else []
+
+
 def measure_all(options: Options, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Measure with the libraries' defaults, and again with the best BLAS kernels if they are others.
+    """Measure with each instruction set; what does not depend on it, in the first pass alone.
 
     Returns
     -------
@@ -44,65 +66,106 @@ def measure_all(options: Options, save: Callable[[dict[str, Any]], None]) -> dic
         not lost.
     """
     run = {"machine": describe(), **options._asdict(), "passes": []}
-    first = _measure_pass("defaults", {}, options, run, save)
-    own = next((library for name, library in first["libraries"].items() if name in OURS), {"blas": []})
-    settings, remark = best_kernels(run["machine"]["instructions"], kernels_of(own))
-    first["remarks"].append(remark)
-    timed = [group for group in options.groups if group not in _UNTIMED]
-    if settings and timed:
-        _measure_pass("best BLAS kernels", settings, options._replace(groups=timed), run, save)
+    for instructions in find_sets():
+        if instructions.name in options.instructions:
+            one = _Pass(instructions, options, _shown(instructions), lambda: save(run))
+            run["passes"].append(one.shown)
+            _measure_timed(one)
+            _measure_peaks(one)
+            if len(run["passes"]) == 1:
+                _measure_untimed(one)
     save(run)
     return run
 
 
-def _measure_pass(
-    name: str,
-    settings: Mapping[str, str],
-    options: Options,
-    run: dict[str, Any],
-    save: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Measure all groups; ``settings`` are in the environment of nplstm's processes alone."""
-    one = {"name": name, "settings": settings, "libraries": {}, "unavailable": {}, "remarks": [], "records": []}
-    run["passes"].append(one)
+def _shown(instructions: InstructionSet) -> dict[str, Any]:
+    told = {"name": instructions.name, "settings": instructions.settings}
+    return told | {"libraries": {}, "unavailable": {}, "remarks": [], "records": []}
 
-    def keep(record: dict[str, Any]) -> None:
-        one["records"].append(record)
-        save(run)
 
-    with ExitStack() as stack:
-        workers = {
-            library: stack.enter_context(Worker(library, options.threads, _settings(library, settings)))
-            for library in (REFERENCE, *options.libraries)
-        }
-        for library in options.libraries:
-            try:
-                one["libraries"][library] = workers[library].ask("start")
-            except WorkerError as error:
-                one["unavailable"][library] = str(error)
-                workers.pop(library).close()
+def _measure_timed(one: _Pass) -> None:
+    """Find out which libraries there are, and time the groups that use all threads."""
+    libraries = _told(one)
+    with _workers(one, libraries, one.options.threads) as workers:
+        for library in libraries:
+            _ask_library(one, library, workers)
         workers[REFERENCE].ask("start")
-        timed = [c for group in options.groups if group not in _UNTIMED for c in _cases(group, options)]
-        for case in tqdm(timed, desc=name):
-            keep(measure(case, workers, options.seconds))
-    there = list(one["libraries"])
-    for case in tqdm(_cases("memory", options) if "memory" in options.groups else [], desc="memory"):
-        keep(_measure_memory(case, there, options))
-    if "import" in options.groups:
-        for record in measure_imports(there, options.threads, 2 if options.quick else _IMPORTS):
-            keep(record)
-    return one
+        for case in tqdm([case for group in TIMED for case in one.cases(group)], desc=one.instructions.name):
+            one.keep(measure(case, workers, one.options.seconds))
 
 
-def _settings(library: str, settings: Mapping[str, str]) -> Mapping[str, str]:
-    return settings if library in OURS else {}
+def _told(one: _Pass) -> list[str]:
+    """Return the libraries without those that cannot be told to use this instruction set."""
+    if one.instructions.best or "onnxruntime" not in one.options.libraries:
+        return list(one.options.libraries)
+    one.shown["unavailable"]["onnxruntime"] = (
+        "it always uses the best instruction set, and cannot be told to use another"
+    )
+    return [library for library in one.options.libraries if library != "onnxruntime"]
 
 
-def _cases(group: str, options: Options) -> list[Case]:
-    return cases_of(group, options.limit, quick=options.quick)
+@contextmanager
+def _workers(one: _Pass, libraries: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
+    """Yield a process for each library, and one for the reference."""
+    with ExitStack() as stack:
+        yield {
+            library: stack.enter_context(Worker(library, threads, one.instructions.settings))
+            for library in (REFERENCE, *libraries)
+        }
 
 
-def _measure_memory(case: Case, libraries: Sequence[str], options: Options) -> dict[str, Any]:
+def _ask_library(one: _Pass, library: str, workers: dict[str, Worker]) -> None:
+    """Keep what a library says of itself; end its process if it cannot run as it should."""
+    try:
+        versions, said = workers[library].ask("start"), workers[library].ask("instructions")
+        reason = not_as_asked(one.instructions.name, said)
+    except WorkerError as error:
+        reason = str(error)
+    if reason:
+        one.shown["unavailable"][library] = reason
+        workers.pop(library).close()
+    else:
+        one.shown["libraries"][library] = {"versions": versions, "instructions": said}
+
+
+def _measure_peaks(one: _Pass) -> None:
+    """Time inference on one thread, and after each case the peak of a core, whose frequency varies."""
+    cases = one.cases("peak")
+    if not cases:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            program = build_peak(one.instructions.name, Path(folder))
+        except OSError as error:
+            one.shown["remarks"].append(f"the share of the peak is not measured: {error}")
+            return
+        with _workers(one, list(one.shown["libraries"]), 1) as workers:
+            for worker in workers.values():
+                worker.ask("start")
+            for case in tqdm(cases, desc="peak"):
+                record = measure(case, workers, one.options.seconds)
+                one.keep(record | {"operations": case.operations, "peak": measure_peak(program)})
+
+
+def _measure_untimed(one: _Pass) -> None:
+    """Measure memory, import, the first call and the size."""
+    options, there = one.options, list(one.shown["libraries"])
+    for case in tqdm(one.cases("memory"), desc="memory"):
+        one.keep(_measure_memory(case, there, options, one.instructions.settings))
+    records = []
+    if {"import", "first"} & set(options.groups):
+        runs = 2 if options.quick else _IMPORTS
+        records += measure_imports(there, options.threads, one.instructions.settings, runs)
+    if "size" in options.groups:
+        records += measure_sizes(there)
+    for record in records:
+        if record["group"] in options.groups:
+            one.keep(record)
+
+
+def _measure_memory(
+    case: Case, libraries: Sequence[str], options: Options, settings: Mapping[str, str]
+) -> dict[str, Any]:
     """Measure the memory of a case, in fresh processes."""
     values: dict[str, Any] = {}
     refused: dict[str, str] = {}
@@ -111,7 +174,7 @@ def _measure_memory(case: Case, libraries: Sequence[str], options: Options) -> d
         samples: list[float] = []
         try:
             for _ in range(1 if options.quick else _PROCESSES):
-                with Worker(library, options.threads) as worker:
+                with Worker(library, options.threads, settings) as worker:
                     worker.ask("start")
                     samples.append(worker.ask("memory", case, small))
         except WorkerError as error:

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 import nplstm
+from nplstm.doctor.machine import find_processor
 
 from .cases import Case
 from .prepared import Prepared, Unavailable, versions_of
 
-__all__ = ["prepare", "start"]
+__all__ = ["instructions", "prepare", "start"]
 
 
 def start(threads: int) -> dict[str, str]:
@@ -18,7 +19,20 @@ def start(threads: int) -> dict[str, str]:
         nplstm.LSTM(1, 1, rng=0)(np.zeros((1, 1, 1), np.float32))
     except nplstm.ArgumentError as error:
         raise Unavailable(str(error)) from error
-    return versions_of("nplstm", "numpy", "numba")
+    return versions_of("nplstm", "numpy")
+
+
+def instructions() -> dict[str, str]:
+    """Return which instruction sets the engine, NumPy and its BLAS say they use."""
+    from threadpoolctl import threadpool_info
+
+    notes = "; ".join(nplstm.LSTM(1, 1, rng=0).engine_for().notes)
+    loops = find_processor().simd_found
+    blas = sorted(
+        {p["architecture"] for p in threadpool_info() if p["user_api"] == "blas" and p.get("architecture")}
+    )
+    said = {"nplstm": notes, "NumPy": ", ".join(loops), "BLAS": ", ".join(blas)}
+    return {part: found for part, found in said.items() if found}
 
 
 def prepare(case: Case) -> dict[str, Prepared]:

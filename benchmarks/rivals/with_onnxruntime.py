@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from .cases import Case
 from .prepared import Prepared, Unavailable, versions_of
 
-__all__ = ["prepare", "start"]
+__all__ = ["instructions", "prepare", "start"]
 
 _GATES = (0, 3, 1, 2)  # torch's i, f, g, o in the operator's order i, o, f, c
 
@@ -27,6 +27,11 @@ def start(threads: int) -> dict[str, str]:
     global _threads  # noqa: PLW0603  onnxruntime has it in each session's options
     _threads = threads
     return versions_of("onnxruntime", "onnx")
+
+
+def instructions() -> dict[str, str]:
+    """Return nothing: onnxruntime does not tell what it uses, and it cannot be told what to use."""
+    return {}
 
 
 def prepare(case: Case) -> dict[str, Prepared]:

@@ -1,5 +1,8 @@
 """How torch runs a case: ``torch.nn.LSTM`` on the CPU, under inference_mode where nothing is trained."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -7,15 +10,35 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .cases import Case
+from .machine import parse_verbose
 from .prepared import Prepared, versions_of
 
-__all__ = ["prepare", "start"]
+__all__ = ["instructions", "prepare", "start"]
 
 
 def start(threads: int) -> dict[str, str]:
     """Set the threads, and say what runs."""
     torch.set_num_threads(threads)
-    return versions_of("torch") | {"torch's kernels": torch.backends.cpu.get_cpu_capability()}
+    return versions_of("torch")
+
+
+_VERBOSE = """
+import torch
+with torch.inference_mode():
+    torch.nn.LSTM(16, 16)(torch.ones(2, 2, 16))
+    torch.ones(64, 64) @ torch.ones(64, 64)
+"""
+"""oneDNN runs torch's LSTM, but for packed sequences, whose products are MKL's."""
+
+
+def instructions() -> dict[str, str]:
+    """Return which instruction sets torch's own kernels, oneDNN and MKL say they use.
+
+    The two libraries tell by printing, and are asked in a process with the same environment.
+    """
+    env = os.environ | {"ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"}
+    printed = subprocess.run([sys.executable, "-c", _VERBOSE], env=env, capture_output=True, text=True, check=True)
+    return {"ATen": torch.backends.cpu.get_cpu_capability()} | parse_verbose(printed.stdout)
 
 
 def prepare(case: Case) -> dict[str, Prepared]:

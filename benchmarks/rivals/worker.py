@@ -30,7 +30,10 @@ _ROOT = Path(__file__).parents[2]
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPLSTM_NUM_THREADS")
 
-_SETTINGS = ("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "NPY_", "NUMBA_", "NPLSTM_", "ORT_", "TORCH_")
+_SETTINGS = (
+    *("OPENBLAS_", "GOTO_", "OMP_", "GOMP_", "KMP_", "MKL_", "NPY_", "NPLSTM_"),
+    *("ORT_", "TORCH_", "ATEN_", "ONEDNN_", "DNNL_"),
+)
 
 
 class WorkerError(Exception):
