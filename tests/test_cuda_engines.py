@@ -601,6 +601,15 @@ def test_steps_are_the_call(engine, dtype, batch, stack, be):
         stream.reset()
 
 
+def test_a_stream_belongs_to_its_device(be, emulator, monkeypatch):
+    lstm = nplstm.LSTM(3, 5, backend=be.name, rng=0)
+    with nplstm.use_engines("fused"):
+        stream = lstm.stream(1)
+    monkeypatch.setattr(emulator, "stream", lambda: (1, 0))
+    with pytest.raises(nplstm.BackendError, match="the stream is on device 0, and the current device is 1"):
+        stream.step(be.asarray(np.zeros((1, 3), "float32")))
+
+
 def test_a_stream_takes_up_a_state(be):
     lstm = nplstm.LSTM(3, 5, 2, backend=be.name, rng=0)
     x = be.asarray(np.random.default_rng(0).standard_normal((4, 2, 3)).astype("float32"))

@@ -18,8 +18,8 @@ _WITHOUT_ASKING = 48 * 1024
 _STREAM_OF_EACH_THREAD = 2
 """What CUDA calls a thread's default stream: one name for as many streams as there are threads."""
 
-
 _COMPUTE_TYPE = threading.Lock()
+"""Held by the one product that has CuPy's compute type to itself."""
 
 
 class CupyCuda(Cuda):

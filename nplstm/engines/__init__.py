@@ -44,6 +44,8 @@ _ENGINES: dict[str, Engine] = {
 }
 """By name, for each backend the fastest first."""
 
+_UNVERIFIED = "has not been verified on a GPU"
+
 
 class EngineChoice(NamedTuple):
     """Which engine runs a call, and why no faster one does.
@@ -149,9 +151,6 @@ def explain_engine(request: Request) -> tuple[Engine, EngineChoice]:
         hint = f"it {_UNVERIFIED}: nplstm.use_engines('persistent', 'fused', 'plain') takes it"
         refused[name] = _ENGINES[name].refusal(asked) or hint
     return engine, EngineChoice(engine.name, refused, tuple(engine.notes(asked)))
-
-
-_UNVERIFIED = "has not been verified on a GPU"
 
 
 def _find(request: Request, refused: dict[str, str]) -> tuple[Engine, Request]:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nplstm.engines.cuda.source import read_source
+from nplstm.engines.cuda.source import KERNELS, read_source
 
 __all__ = ["build", "compiler", "text_for_cpu"]
 
 _HERE = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
 _KERNEL_FLAGS = (
-    *("-O1", "-include", str(_HERE / "language.h"), f"-I{_HERE}"),
+    *("-O1", "-include", str(_HERE / "language.h"), f"-I{_HERE}", f"-I{KERNELS}"),
     "-fsanitize=bounds-strict",
     "-Werror=stack-usage=65536",  # half of a fiber's stack
 )
@@ -100,6 +100,7 @@ def _flags_of_version() -> tuple[str, ...]:
 def _fingerprint() -> str:
     """Tell this emulator, compiled by this compiler, from others."""
     files = sorted(path for path in _HERE.iterdir() if path.suffix in {".h", ".cuh", ".cpp"})
+    files.append(KERNELS / "words.cuh")  # which this device has in common with a real one
     texts = [path.read_text(encoding="utf-8") for path in files]
     return _digest(_version(), *_FLAGS, *_KERNEL_FLAGS, *_flags_of_version(), *texts)
 

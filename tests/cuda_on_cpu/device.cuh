@@ -3,21 +3,7 @@
 //
 // A call's line is an argument that nobody gives: it says in a message where the call is.
 
-typedef unsigned int u32;
-typedef unsigned short u16;
-
-struct float16 {
-    u16 bits;
-};
-struct bfloat16 {
-    u16 bits;
-};
-struct alignas(8) pair {
-    u32 word[2];
-};
-struct alignas(16) quad {
-    u32 word[4];
-};
+#include "words.cuh"
 
 // ---------------------------------------------------------------------------------------------------- numbers
 

@@ -55,8 +55,7 @@ class FusedEngine(Engine):
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.fused import fused_backward_steps
 
-        grads: list[Array | None] = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
-        return cuda_backward(grads, grad_final, tapes, run=fused_backward_steps)
+        return cuda_backward(grad_outputs, grad_final, tapes, run=fused_backward_steps)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return a graph of one launch a layer."""
@@ -122,8 +121,7 @@ class PersistentEngine(FusedEngine):
 
         if not worth_a_launch_back(tapes):
             return super().backward(grad_outputs, grad_final, tapes)
-        grads: list[Array | None] = [None for _ in tapes] if grad_outputs is None else [*grad_outputs]
-        return cuda_backward(grads, grad_final, tapes, run=persistent_backward_steps)
+        return cuda_backward(grad_outputs, grad_final, tapes, run=persistent_backward_steps)
 
     def backward_stack(
         self, grad_output: Array | None, grad_final: list[State], tapes: list[Any]
@@ -137,7 +135,7 @@ class PersistentEngine(FusedEngine):
         widths = [tape.out.shape[1] for tape in tapes]
         if not worth_a_chain("backward", top.x, top.precision, widths, top.steps):
             return super().backward_stack(grad_output, grad_final, tapes)
-        grads: list[Array | None] = [grad_output, *(None for _ in tapes[1:])]
+        grads = None if grad_output is None else [grad_output]
         run = partial(persistent_backward_steps, chained=True)
         return cuda_backward(grads, grad_final[::-1], tapes[::-1], run=run, chained=True)[::-1]
 

@@ -33,7 +33,7 @@ class BackwardSteps(Protocol):
 
 
 def cuda_backward(
-    grad_outputs: list[Array | None],
+    grad_outputs: list[Array] | None,
     grad_final: list[State],
     tapes: list[CudaTape],
     *,
@@ -43,12 +43,13 @@ def cuda_backward(
     """Run the lanes back; see ``Engine.backward``.
 
     With ``chained`` the gradient of each lane's output comes, as it is made, from the lane ahead of it in the
-    list.
+    list; ``grad_outputs`` has that of the first alone.
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
     check_launches(x)
     running = [Running(final) for final in grad_final]
-    grads = [None if grad is None else dense_rows(grad) for grad in grad_outputs]
+    given = [dense_rows(grad) for grad in grad_outputs or []]
+    grads = [*given, *[None] * (len(tapes) - len(given))]
     sums = [_Sums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]
     parts = list(spans(steps, 4 * H * x.dtype.itemsize * len(tapes)))
     most = max((span.most_rows for span in parts), default=0)

@@ -17,6 +17,9 @@ _RATE = {"float32": 40e6, "tf32": 250e6, "float16": 450e6, "bfloat16": 450e6}
 _CALLS = 20.0
 """Microseconds that it takes Python to ask for a step: a product and a launch."""
 
+_MANY_STEPS = 1000
+"""What is told of a chain holds for sequences of about this length."""
+
 
 def fused_step(problem: Problem) -> float:
     """Model a step that is two calls, in microseconds: Python asks for one while the device is at another."""
@@ -74,9 +77,6 @@ def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[i
     arithmetic = arithmetic_of(direction, x.dtype, precision)
     problems = [Problem(direction, arithmetic, steps.batch, hidden, 1, False) for hidden in widths]
     return _chain(problems, cuda_of(x).device(), len(steps)) is not None
-
-
-_MANY_STEPS = 1000
 
 
 def _chain(problems: list[Problem], device: Device, steps: int) -> tuple[Plan, Problem] | None:

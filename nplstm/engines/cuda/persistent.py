@@ -1,5 +1,6 @@
 """Whole sequences in one launch: what ``kernels/persistent_*.cu`` are given."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,59 +31,51 @@ def persistent_forward_steps(
     lanes: list[ForwardLane], span: Span, precision: str, *, chained: bool = False
 ) -> None:
     """Run all lanes in one launch; see ``ForwardSteps``."""
-    x = lanes[0].lane.x
-    launch = _Launch("forward", x, len(lanes), lanes[0].running.h, span, precision, chained)
-    with launch.board.lock:
-        posts = launch.posts()
-        arguments = made(FORWARD)
-        launch.describe(arguments["shape"], posts)
-        for k, lane in enumerate(lanes):
-            into = arguments["lane"][:, k]
-            weights = Weights.of(lane.lane.recurrence)
-            _fill(
-                into,
-                weight_hh=weights.hh,
-                weight_ih=None if lane.given else weights.ih,
-                bias_ih=weights.bias_ih,
-                bias_hh=weights.bias_hh,
-                gates=lane.gates,
-                h=lane.running.h,
-                c=lane.running.c,
-                cells=lane.cells,
-            )
-            into["out"], into["out_stride"] = rows_address(lane.lane.out), row_stride(lane.lane.out)
-            into["gates_from"] = lane.first_row
-            into["reverse"], into["given"] = lane.lane.reverse, lane.given
-            launch.connect(into, posts, k)
-        launch.go(arguments)
+
+    def describe(into: Any, k: int) -> None:
+        lane = lanes[k]
+        weights = Weights.of(lane.lane.recurrence)
+        _fill(
+            into,
+            weight_hh=weights.hh,
+            weight_ih=None if lane.given else weights.ih,
+            bias_ih=weights.bias_ih,
+            bias_hh=weights.bias_hh,
+            gates=lane.gates,
+            h=lane.running.h,
+            c=lane.running.c,
+            cells=lane.cells,
+        )
+        into["out"], into["out_stride"] = rows_address(lane.lane.out), row_stride(lane.lane.out)
+        into["gates_from"] = lane.first_row
+        into["reverse"], into["given"] = lane.lane.reverse, lane.given
+
+    x, h = lanes[0].lane.x, lanes[0].running.h
+    _Launch("forward", x, len(lanes), h, span, precision, chained).go(FORWARD, describe)
 
 
 def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained: bool = False) -> None:
     """Run all lanes back in one launch; see ``BackwardSteps``."""
-    tape = lanes[0].tape
-    launch = _Launch("backward", tape.x, len(lanes), lanes[0].running.h, span, tape.precision, chained)
-    with launch.board.lock:
-        posts = launch.posts()
-        arguments = made(BACKWARD)
-        launch.describe(arguments["shape"], posts)
-        for k, lane in enumerate(lanes):
-            into = arguments["lane"][:, k]
-            leader = Weights.of(lanes[k - 1].tape.recurrence) if chained and k else None
-            _fill(
-                into,
-                weight_hh=Weights.of(lane.tape.recurrence).hh,
-                weight_ih=None if leader is None else leader.ih,
-                gates=lane.tape.gates,
-                cells=lane.tape.cells,
-                c_0=lane.tape.c_0,
-                grad_a=lane.grad_a,
-                grad_h=lane.running.h,
-                grad_c=lane.running.c,
-            )
-            into["grad_out"], into["grad_stride"] = rows_address(lane.grad_out), row_stride(lane.grad_out)
-            into["grad_a_from"], into["reverse"] = lane.first_row, lane.tape.reverse
-            launch.connect(into, posts, k)
-        launch.go(arguments)
+
+    def describe(into: Any, k: int) -> None:
+        lane, tape = lanes[k], lanes[k].tape
+        leader = Weights.of(lanes[k - 1].tape.recurrence) if chained and k else None
+        _fill(
+            into,
+            weight_hh=Weights.of(tape.recurrence).hh,
+            weight_ih=None if leader is None else leader.ih,
+            gates=tape.gates,
+            cells=tape.cells,
+            c_0=tape.c_0,
+            grad_a=lane.grad_a,
+            grad_h=lane.running.h,
+            grad_c=lane.running.c,
+        )
+        into["grad_out"], into["grad_stride"] = rows_address(lane.grad_out), row_stride(lane.grad_out)
+        into["grad_a_from"], into["reverse"] = lane.first_row, tape.reverse
+
+    tape, h = lanes[0].tape, lanes[0].running.h
+    _Launch("backward", tape.x, len(lanes), h, span, tape.precision, chained).go(BACKWARD, describe)
 
 
 class _Prepared(NamedTuple):
@@ -132,21 +125,35 @@ class _Launch:
         precision: str,
         chained: bool,
     ) -> None:
-        self._cuda, self.board, self._like = cuda_of(like), board_of(like), like
+        self._board, self._like = board_of(like), like
         self._span, self._chained = span, chained
         B, H = state.shape
         problem = Problem(direction, arithmetic_of(direction, like.dtype, precision), B, H, lanes, chained)
-        self._of = _prepared(self._cuda, self._cuda.device(), str(like.dtype), problem)
+        cuda = cuda_of(like)
+        self._of = _prepared(cuda, cuda.device(), str(like.dtype), problem)
         self._bounds = _bounds(span.steps, like) if span.steps.ragged else None  # held until it is launched
 
-    def posts(self) -> Posts:
+    def go(self, kind: Any, describe: Callable[[Any, int], None]) -> None:
+        """Launch, all blocks at once; ``describe`` fills in what the structure has of each lane."""
+        of, arguments = self._of, made(kind)
+        with self._board.lock:
+            posts = self._posts()
+            self._describe(arguments["shape"], posts)
+            for k in range(of.problem.lanes):
+                into = arguments["lane"][:, k]
+                describe(into, k)
+                self._connect(into, posts, k)
+            grid = of.plan.grid(of.problem.lanes)
+            of.kernel.launch(grid, THREADS, arguments, block_memory=of.plan.block_memory, together=True)
+
+    def _posts(self) -> Posts:
         """Take room on the board."""
         plan, steps = self._of.plan, self._span.last - self._span.first
-        return self.board.posts(
+        return self._board.posts(
             self._like, self._of.problem.lanes, self._of.bytes, plan.tiles * plan.blocks, steps
         )
 
-    def describe(self, shape: Any, posts: Posts) -> None:
+    def _describe(self, shape: Any, posts: Posts) -> None:
         """Fill in what holds for all lanes."""
         span, of = self._span, self._of
         _fill(shape, bounds=self._bounds)
@@ -156,18 +163,13 @@ class _Launch:
         shape["tiles"], shape["blocks"] = of.plan.tiles, of.plan.blocks
         shape["ring"], shape["rows"], shape["width"] = of.ring, of.rows, of.width
 
-    def connect(self, into: Any, posts: Posts, lane: int) -> None:
+    def _connect(self, into: Any, posts: Posts, lane: int) -> None:
         """Say where a lane sends to, and whom it follows and leads."""
         into["own"]["numbers"], into["own"]["flags"] = posts.numbers[lane], posts.flags[lane]
         if self._chained and lane:
             into["leader"]["numbers"], into["leader"]["flags"] = posts.numbers[lane - 1], posts.flags[lane - 1]
         if self._chained and lane + 1 < self._of.problem.lanes:
             into["follower"] = posts.flags[lane + 1]
-
-    def go(self, arguments: Any) -> None:
-        """Launch, all blocks at once or not at all."""
-        plan, grid = self._of.plan, self._of.plan.grid(self._of.problem.lanes)
-        self._of.kernel.launch(grid, THREADS, arguments, block_memory=plan.block_memory, together=True)
 
 
 def _fill(into: Any, **arrays: Array | None) -> None:

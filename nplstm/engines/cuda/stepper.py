@@ -10,6 +10,7 @@ from nplstm.engines.cuda.addresses import Weights, address, cuda_of
 from nplstm.engines.cuda.arguments import STREAM_STEP, made
 from nplstm.engines.cuda.lanes import kept_type
 from nplstm.engines.cuda.source import stream
+from nplstm.errors import BackendError
 from nplstm.recurrence import Recurrence
 
 __all__ = ["CudaStepper"]
@@ -25,13 +26,14 @@ class CudaStepper(Stepper):
         weight = recurrences[0].params.weight_ih
         xp, dtype = namespace(weight), weight.dtype
         widths = [recurrence.widths[1] for recurrence in recurrences]
-        self._recurrences, self._batch, self._turn = recurrences, batch, 0
+        self._recurrences, self._turn = recurrences, 0
         self._h = [[xp.zeros((batch, H), dtype=dtype) for H in widths] for _ in range(2)]
         self._c = [xp.zeros((batch, H), dtype=kept_type(dtype)) for H in widths]
         super().__init__(
             xp.zeros((batch, weight.shape[1]), dtype=dtype), xp.zeros((batch, widths[-1]), dtype=dtype)
         )
         self._cuda = cuda_of(weight)
+        self._device = self._cuda.device().number
         launches = [self._launches(turn) for turn in range(2)]  # made ahead: a capture may not allocate
         self._graphs = [self._cuda.capture(partial(_run, some)) for some in launches]
 
@@ -62,7 +64,10 @@ class CudaStepper(Stepper):
         return launches
 
     def step(self) -> None:
-        """Replay the graph."""
+        """Replay the graph, which belongs to one device."""
+        current, _ = self._cuda.stream()
+        if current != self._device:
+            raise BackendError(f"the stream is on device {self._device}, and the current device is {current}")
         self._graphs[self._turn]()
         self._turn = 1 - self._turn
 

@@ -4,22 +4,7 @@
 // tests run the kernels as they are. What blocks share is read and written through the functions below alone, so
 // that the tests can tell who may see whose writes.
 #pragma once
-
-typedef unsigned int u32;
-typedef unsigned short u16;
-
-struct float16 {
-    u16 bits;
-};
-struct bfloat16 {
-    u16 bits;
-};
-struct alignas(8) pair {
-    u32 word[2];
-};
-struct alignas(16) quad {
-    u32 word[4];
-};  // what one load takes
+#include "words.cuh"
 
 // ---------------------------------------------------------------------------------------------------- numbers
 

@@ -283,28 +283,21 @@ __device__ __forceinline__ void warp_product(const Place& p, const Weights& weig
     Sums total = {};
     Batch now, next;
     numbers.ask(p, 0, next);
-#pragma unroll
-    for (int first = 0; first < KEPT; first += AHEAD) {
+    auto take_batch = [&](int first, auto piece) {
         now = next;
         numbers.ask(p, first + AHEAD, next);
 #pragma unroll
         for (int i = 0; i < AHEAD; ++i)
             if (first + i < p.count)
 #pragma unroll
-                for (int m = 0; m < M_TILES; ++m)
-                    multiply_tiles(total[m], weights.kept[first + i][m], now.numbers[i]);
-    }
+                for (int m = 0; m < M_TILES; ++m) multiply_tiles(total[m], piece(first + i, m), now.numbers[i]);
+    };
+#pragma unroll
+    for (int first = 0; first < KEPT; first += AHEAD)
+        take_batch(first, [&](int i, int m) { return weights.kept[i][m]; });
 #pragma unroll 1
-    for (int first = KEPT; first < p.count; first += AHEAD) {
-        now = next;
-        numbers.ask(p, first + AHEAD, next);
-#pragma unroll
-        for (int i = 0; i < AHEAD; ++i)
-            if (first + i < p.count)
-#pragma unroll
-                for (int m = 0; m < M_TILES; ++m)
-                    multiply_tiles(total[m], weights.from_memory(p, first + i, m), now.numbers[i]);
-    }
+    for (int first = KEPT; first < p.count; first += AHEAD)
+        take_batch(first, [&](int i, int m) { return weights.from_memory(p, i, m); });
     if (p.count) put_sums(p, total, sums + (size_t)p.warp * PASS_ROWS * SUM_STRIDE);
 }
 
