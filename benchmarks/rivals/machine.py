@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nplstm.doctor.cpus import find_cpus
 from nplstm.doctor.machine import find_processor
+from nplstm.engines.cpus import find_cpus
 
 __all__ = ["best_kernels", "describe", "kernels_of"]
 
