@@ -221,7 +221,7 @@ def test_another_blas_is_survived(config, expected, monkeypatch):
 
 def test_a_library_that_is_none_is_passed_over(monkeypatch, tmp_path):
     (tmp_path / "libopenblas.so").write_text("no library")
-    monkeypatch.setattr(blas, "_libraries", lambda: [tmp_path / "libopenblas.so", tmp_path / "none"])
+    monkeypatch.setattr(blas, "libraries", lambda: [tmp_path / "libopenblas.so", tmp_path / "none"])
     assert blas._openblas.__wrapped__() is None
 
 

@@ -9,6 +9,7 @@ from nplstm.engines._numpy.cell import Cell
 from nplstm.engines._numpy.diagonal import worth_a_diagonal
 from nplstm.engines._numpy.forward import FromInput, Weights, block_rows, run_steps
 from nplstm.engines.base import ShortCall
+from nplstm.engines.blas import limits_blas
 from nplstm.recurrence import Recurrence
 from nplstm.steps import Steps
 
@@ -30,6 +31,7 @@ class NumpyShortCall(ShortCall):
         widths = [self._H] * len(self._layers)
         return len(self._directions) > 1 or not worth_a_diagonal(widths, Steps.equal(steps, batch))
 
+    @limits_blas
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""
         (T, B, _), D, H = x.shape, len(self._directions), self._H

@@ -6,6 +6,7 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.cell import Cell
 from nplstm.engines._numpy.weights import bias_planes, joint_planes, joint_rows
 from nplstm.engines.base import Stepper
+from nplstm.engines.blas import limits_blas
 from nplstm.recurrence import Recurrence
 
 __all__ = ["NumpyStepper"]
@@ -18,6 +19,7 @@ class NumpyStepper(Stepper):
         self._layers = [_Layer(recurrence, batch) for recurrence in recurrences]
         super().__init__(self._layers[0].x, self._layers[-1].h)
 
+    @limits_blas
     def step(self) -> None:
         """Run the layers in turn."""
         below = None
