@@ -15,7 +15,7 @@ import nplstm
 from nplstm.engines import blas, cpus
 from nplstm.engines import threads as threads_module
 from nplstm.engines._numpy.cell import Cell
-from nplstm.engines.blas import BlasLimit, BlasThreads, find_blas_threads, limits_blas
+from nplstm.engines.blas import WORTH_THREADS, BlasLimit, BlasThreads, find_blas_threads, limited_blas
 from nplstm.engines.threads import default_num_threads
 
 VARIABLES = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS BLIS_NUM_THREADS VECLIB_MAXIMUM_THREADS".split()
@@ -197,63 +197,92 @@ class Library:
         self.count = count
 
 
-def test_blas_is_limited_while_a_call_runs(number):
-    library, number_of = Library(8), number
-    limit = BlasLimit(library.blas)
-    number_of(3)
-    assert limit.needed
-    with limit:
+@pytest.fixture
+def library(monkeypatch):
+    """Another BLAS in the place of NumPy's."""
+    found = Library(8)
+    limit = BlasLimit(found.blas)
+    monkeypatch.setattr(blas, "_limit", lambda: limit)
+    return found
+
+
+LARGE, SMALL, TINY = (1000, 100, WORTH_THREADS), (1000, 1, WORTH_THREADS - 1), (28, 1, 9215)
+
+
+def test_blas_is_limited_while_a_call_runs(library, number):
+    number(3)
+    with limited_blas(*LARGE):
         assert library.count == 3
     assert library.told == [3, 8]
-    with pytest.raises(ZeroDivisionError), limit:
+    with pytest.raises(ZeroDivisionError), limited_blas(*LARGE):
         raise ZeroDivisionError
-    assert library.count == 8
+    assert library.told == [3, 8, 3, 8]
 
 
 @pytest.mark.parametrize("count", [8, 9])
-def test_blas_is_left_alone_where_it_has_no_more(count, number, monkeypatch):
-    library = Library(8)
-    limit = BlasLimit(library.blas)
-    monkeypatch.setattr(blas, "_limit", lambda: limit)
+def test_blas_is_left_alone_where_it_has_no_more(count, library, number):
     number(count)
-    assert limits_blas(lambda: library.count)() == 8
+    with limited_blas(*LARGE):
+        assert library.count == 8
     assert library.told == []
+
+
+def test_small_products_have_one_thread(library, number):
+    number(8)
+    with limited_blas(*SMALL):
+        assert library.count == 1
+    assert library.told == [1, 8]
+
+
+def test_a_product_without_threads_costs_nothing(library, number, monkeypatch):
+    number(1)
+    monkeypatch.setattr(BlasLimit, "enter", lambda *_: 1 / 0)
+    with limited_blas(*TINY):
+        assert library.count == 8
 
 
 def test_a_blas_that_cannot_be_asked_is_left_alone(number, monkeypatch):
     monkeypatch.setattr(blas, "_limit", lambda: None)
     number(1)
-    assert limits_blas(lambda a, *, b: a + b)(1, b=2) == 3
+    with limited_blas(*LARGE):
+        pass
 
 
-def test_the_last_call_to_end_sets_it_back(number):
+def test_the_last_call_to_end_sets_it_back(library, number):
     """Calls that overlap without being nested, as those of two threads do."""
-    library = Library(8)
-    limit = BlasLimit(library.blas)
     number(2)
-    limit.__enter__()
-    assert limit.needed  # though BLAS has no more threads than are allowed, at the moment
-    limit.__enter__()
-    limit.__exit__()
+    first, second, third = (limited_blas(*LARGE) for _ in range(3))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
     assert library.count == 2
-    limit.__enter__()
-    limit.__exit__()
-    assert library.count == 2
-    limit.__exit__()
+    third.__enter__()
+    second.__exit__(None, None, None)
+    third.__exit__(None, None, None)
     assert library.told == [2, 8]
 
 
-def test_many_threads_leave_the_number_as_it_was(number):
-    library, seen = Library(8), []
-    limit = BlasLimit(library.blas)
-    number(2)
+def test_a_large_call_keeps_its_threads_beside_small_ones(library, number):
+    number(4)
+    with limited_blas(*SMALL):
+        with limited_blas(*LARGE):
+            with limited_blas(*SMALL):
+                assert library.count == 4
+            assert library.count == 4
+        assert library.count == 1
+    assert library.count == 8
 
-    def work():
+
+def test_many_threads_leave_the_number_as_it_was(library, number):
+    number(2)
+    seen = []
+
+    def work(size):
         for _ in range(300):
-            with limit:
+            with limited_blas(*size):
                 seen.append(library.count)
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
+    workers = [threading.Thread(target=work, args=(size,)) for size in (LARGE, SMALL) * 2]
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -263,42 +292,25 @@ def test_many_threads_leave_the_number_as_it_was(number):
             worker.join()
     finally:
         sys.setswitchinterval(before)
-    assert set(seen) == {2}
+    assert len(seen) == 1200
+    assert set(seen) <= {1, 2}
     assert library.count == 8
 
 
-def test_a_number_that_changes_during_a_call_acts_with_the_next_one(number):
-    library = Library(8)
-    limit = BlasLimit(library.blas)
+def test_what_others_set_meanwhile_stays(library, number):
     number(2)
-    with limit:
-        number(4)
-        with limit:
-            assert library.count == 4
-        number(1)
-        with limit:
-            assert library.count == 1
-        number(16)
-        with limit:
-            assert library.count == 8
-    assert library.count == 8
-
-
-def test_what_others_set_meanwhile_stays(number):
-    library = Library(8)
-    limit = BlasLimit(library.blas)
-    number(2)
-    with limit:
+    with limited_blas(*LARGE):
         library.set(1)
     assert library.count == 1
-    with limit:
+    library.set(8)
+    with limited_blas(*LARGE):
         library.set(6)
-        with limit:
+        with limited_blas(*LARGE):
             assert library.count == 2
     assert library.count == 6
 
 
-def test_each_thread_has_its_number_with_openmp(number):
+def test_each_thread_has_its_number_with_openmp(number, monkeypatch):
     numbers, told = threading.local(), []
 
     def put(count):
@@ -306,14 +318,14 @@ def test_each_thread_has_its_number_with_openmp(number):
         numbers.count = count
 
     limit = BlasLimit(BlasThreads(lambda: getattr(numbers, "count", 8), put, per_thread=True))
+    monkeypatch.setattr(blas, "_limit", lambda: limit)
     number(2)
 
     def work():
-        assert limit.needed
-        with limit:
+        with limited_blas(*LARGE):
             pass
 
-    with limit:
+    with limited_blas(*LARGE):
         other = threading.Thread(target=work, name="other")
         other.start()
         other.join()
@@ -324,26 +336,28 @@ def test_each_thread_has_its_number_with_openmp(number):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_process_forked_during_a_call_is_not_limited_for_good():
     code = """
-import os, nplstm
+import os
 from nplstm.engines.blas import BlasLimit, BlasThreads
 count = 8
 def put(number):
     global count
     count = number
 limit = BlasLimit(BlasThreads(lambda: count, put))
-nplstm.set_num_threads(2)
-with limit, limit._lock:  # as if another thread was in the midst of it
+limit.enter(2)
+with limit._lock:  # as if another thread was in the midst of it
     child = os.fork()
     if child == 0:
         before = count
-        with limit:
-            within = count
+        limit.enter(3)
+        within = count
+        limit.leave(3)
         print("child:", before, within, count, flush=True)
         os._exit(0)
-    os.waitpid(child, 0)
+os.waitpid(child, 0)
+limit.leave(2)
 print("parent:", count)
 """
-    assert python(code).splitlines() == ["child: 8 2 8", "parent: 8"]
+    assert python(code).splitlines() == ["child: 8 3 8", "parent: 8"]
 
 
 class Symbols:
@@ -395,13 +409,13 @@ def test_libraries_are_known_by_their_functions(functions, expected, monkeypatch
             raise OSError(path)
         return Symbols(**functions)
 
-    monkeypatch.setattr(blas, "ctypes", SimpleNamespace(CDLL=load, c_int=ctypes.c_int))
+    monkeypatch.setattr(blas, "ctypes", SimpleNamespace(PyDLL=load, c_int=ctypes.c_int))
     found = find_blas_threads.__wrapped__()
     assert (found.get(), found.per_thread) == expected
 
 
 def test_a_library_without_such_functions_is_none(monkeypatch):
-    monkeypatch.setattr(blas, "ctypes", SimpleNamespace(CDLL=lambda path: Symbols(), c_int=ctypes.c_int))
+    monkeypatch.setattr(blas, "ctypes", SimpleNamespace(PyDLL=lambda path: Symbols(), c_int=ctypes.c_int))
     assert find_blas_threads.__wrapped__() is None
 
 
@@ -422,64 +436,58 @@ def real_blas():
     found.set(before)
 
 
-def short(lstm, x):
-    lstm(x[:5])
-
-
-def long(lstm, x):
+def call(lstm, x):
     lstm(x)
 
 
 def there_and_back(lstm, x):
-    lstm.record(x).backward(np.zeros((len(x), x.shape[1], 3), np.float32))
+    lstm.record(x).backward(np.zeros((len(x), x.shape[1], lstm.hidden_size), np.float32))
 
 
 def stream(lstm, x):
     lstm.stream(x.shape[1]).step(x[0])
 
 
-ROUTES = {
-    "short": (short, 1, "NumpyShortCall.__call__"),
-    "long": (long, 1, "numpy_forward"),
-    "diagonal": (long, 3, "diagonal_forward"),
-    "backward": (there_and_back, 1, "numpy_backward"),
-    "stream": (stream, 2, "NumpyStepper.step"),
+ROUTES = {  # what is called, T, layers, and how often BLAS is limited meanwhile
+    "short": (call, 30, 1, 1),
+    "long": (call, 1100, 1, 1),
+    "diagonal": (call, 30, 3, 1),
+    "back": (there_and_back, 30, 1, 2),
+    "stream": (stream, 30, 2, 1),
 }
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_way_into_the_numpy_engine_is_limited(route, number, real_blas, monkeypatch):
     """BLAS has one thread whenever NumPy multiplies, and two before and after."""
-    call, layers, function = ROUTES[route]
-    lstm, x = nplstm.LSTM(2, 3, layers, rng=0), np.zeros((1100, 1, 2), np.float32)
-    seen, entered, step, enter = [], [], Cell.step, BlasLimit.__enter__
+    run, T, layers, times = ROUTES[route]
+    lstm, x = nplstm.LSTM(64, 64, layers, rng=0), np.zeros((T, 1, 64), np.float32)
+    seen, entered, step, enter = [], [], Cell.step, BlasLimit.enter
 
     def watched_step(cell, *arguments):
         seen.append(real_blas.get())
         return step(cell, *arguments)
 
-    def watched_enter(limit):
-        entered.append(sys._getframe(1).f_locals["function"].__qualname__)
-        enter(limit)
+    def watched_enter(limit, threads):
+        entered.append(threads)
+        enter(limit, threads)
 
     monkeypatch.setattr(Cell, "step", watched_step)
-    monkeypatch.setattr(BlasLimit, "__enter__", watched_enter)
+    monkeypatch.setattr(BlasLimit, "enter", watched_enter)
     with nplstm.use_engines("numpy"):
-        number(1)
-        call(lstm, x)
-        assert set(seen) == {1}
-        assert function in entered
-        assert real_blas.get() == 2
-        number(2)
-        seen.clear()
-        entered.clear()
-        call(lstm, x)
-        assert set(seen) == {2}
-        assert entered == []
+        for threads, worth, expected in ((1, 0, 1), (2, 10**9, 1), (2, 0, 2)):
+            number(threads)
+            monkeypatch.setattr(blas, "WORTH_THREADS", worth)
+            seen.clear()
+            entered.clear()
+            run(lstm, x)
+            assert set(seen) == {expected}
+            assert entered == [expected] * times
+            assert real_blas.get() == 2
 
 
 def test_a_limited_call_in_two_threads_sets_blas_back(number, real_blas):
-    lstm, x = nplstm.LSTM(8, 8, rng=0), np.zeros((50, 4, 8), np.float32)
+    lstm, x = nplstm.LSTM(64, 64, rng=0), np.zeros((50, 4, 64), np.float32)
     number(1)
 
     def work():

@@ -7,21 +7,18 @@ symbol is looked for in what a module is linked to, too.
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from functools import cache, wraps
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock, local
-from types import SimpleNamespace
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nplstm.engines.threads import get_num_threads
 
-__all__ = ["BlasLimit", "BlasThreads", "find_blas_threads", "find_function", "libraries", "limits_blas"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["BlasLimit", "BlasThreads", "find_blas_threads", "find_function", "libraries", "limited_blas"]
 
 # OpenBLAS's functions carry affixes where it is built for NumPy's wheels, or with 64-bit indices
 _AFFIXES = [(prefix, suffix) for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")]
@@ -33,6 +30,16 @@ _NAMES = (
     ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
 )
 """Of FlexiBLAS, which stands before another library, OpenBLAS, MKL and BLIS. Accelerate has no such functions."""
+
+WORTH_THREADS = 1_500_000
+"""Multiplications of a step from which BLAS may use several threads.
+
+Below, several are at best a tenth faster on an idle machine, and many times slower where other programs keep its
+CPUs busy: a thread that waits for another's part of a product waits for a CPU. Decision 13 has the measurements.
+"""
+
+_UNTHREADED_WEIGHTS, _UNTHREADED = 9216, 262144
+"""OpenBLAS takes one thread by itself below so many weights (one row), and so many multiplications (several)."""
 
 _OPENMP = 2  # what openblas_get_parallel answers where OpenMP makes the threads
 
@@ -72,7 +79,7 @@ def find_blas_threads() -> BlasThreads | None:
     """Return the functions of NumPy's BLAS; None where it has none that are known."""
     for path in libraries():
         try:
-            library = ctypes.CDLL(str(path))
+            library = ctypes.PyDLL(str(path))  # keeps the GIL: these calls are short
         except OSError:
             continue
         for names in _NAMES:
@@ -96,10 +103,10 @@ def _threads_of(library: Any, getter: str, setter: str) -> BlasThreads:
 
 
 class BlasLimit:
-    """A context in which BLAS has at most ``get_num_threads()`` threads; it may be entered by several threads.
+    """Keeps BLAS to fewer threads while calls run, which may be those of several Python threads.
 
-    The number belongs to the process. The first call that needs it smaller sets it, and the last one to end sets
-    it back, unless someone else has changed it meanwhile.
+    The number belongs to the process: while calls overlap, it is the largest that one of them may have. After the
+    last one it is set back, unless someone else has changed it meanwhile.
 
     Parameters
     ----------
@@ -109,53 +116,72 @@ class BlasLimit:
     def __init__(self, blas: BlasThreads) -> None:
         self._blas = blas
         self._lock = Lock()
-        self._state: Any = _Local() if blas.per_thread else SimpleNamespace(calls=0, own=0, limit=0)
+        self.contexts = cache(partial(_Limited, self))
+        self._state: _State = _LocalState() if blas.per_thread else _State()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_calls)
 
-    @property
-    def needed(self) -> bool:
-        """Whether a call that starts now has to enter."""
-        # in this order: a number that another call has lowered is seen together with that call
-        enough = self._blas.get() <= get_num_threads()
-        return not enough or self._state.calls > 0
-
-    def __enter__(self) -> None:
-        """Lower the number where it is too large."""
-        threads, state = get_num_threads(), self._state
-        with self._lock:
-            now = self._blas.get()
-            own = state.own if now == state.limit else now
-            limit = min(threads, own)
-            if limit != now:
-                state.own, state.limit = own, limit
-                self._blas.set(limit)
-            state.calls += 1
-
-    def __exit__(self, *_: object) -> None:
-        """Set it back after the last call."""
+    def enter(self, threads: int) -> None:
+        """Begin a call that may have so many threads."""
         state = self._state
-        with self._lock:
-            state.calls -= 1
-            if state.calls == 0 and state.limit:
-                self._restore()
+        state.calls.append(threads)  # lists have locks of their own
+        if state.limit or self._blas.get() > threads:
+            with self._lock:
+                self._update(state)
 
-    def _restore(self) -> None:
+    def leave(self, threads: int) -> None:
+        """End such a call."""
         state = self._state
-        if self._blas.get() == state.limit:
-            self._blas.set(state.own)
-        state.limit = 0
+        state.calls.remove(threads)
+        if state.limit:
+            with self._lock:
+                self._update(state)
+
+    def _update(self, state: "_State") -> None:
+        now = self._blas.get()
+        own = state.own if now == state.limit else now
+        limit = min(own, max(state.calls)) if state.calls else own
+        if limit != now:
+            self._blas.set(limit)
+        state.own, state.limit = own, limit if limit != own else 0
 
     def _forget_calls(self) -> None:
         """End the calls of the parent's other threads, which a forked process does not have."""
         self._lock = Lock()  # one of them may have held it
         if self._state.calls:
-            self._state.calls = 0
-            self._restore()
+            self._state.calls.clear()
+            self._update(self._state)
 
 
-class _Local(local):
-    calls = own = limit = 0
+class _State:
+    """What a limit acts on: of the process, or of a thread."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.own = 0
+        """BLAS's number without calls."""
+        self.limit = 0
+        """What was set in its place; 0: nothing."""
+
+
+class _LocalState(local, _State):
+    """Each thread has its own: ``__init__`` runs in each."""
+
+
+class _Limited:
+    """The context of calls that may have so many threads."""
+
+    def __init__(self, limit: BlasLimit, threads: int) -> None:
+        self._limit, self._threads = limit, threads
+
+    def __enter__(self) -> None:
+        self._limit.enter(self._threads)
+
+    def __exit__(self, *_: object) -> None:
+        self._limit.leave(self._threads)
+
+
+_UNLIMITED = nullcontext()
 
 
 @cache
@@ -164,15 +190,21 @@ def _limit() -> BlasLimit | None:
     return None if blas is None else BlasLimit(blas)
 
 
-def limits_blas(function: Callable[P, R]) -> Callable[P, R]:
-    """Let BLAS have at most ``get_num_threads()`` threads while the function runs."""
+def limited_blas(rows: int, sequences: int, weights: int) -> AbstractContextManager[None]:
+    """Keep BLAS to ``get_num_threads()`` threads within the context, and to one where products are small.
 
-    @wraps(function)
-    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        limit = _limit()
-        if limit is None or not limit.needed:
-            return function(*args, **kwargs)
-        with limit:
-            return function(*args, **kwargs)
-
-    return limited
+    Parameters
+    ----------
+    rows : int
+        Over how many rows a call goes, all steps together.
+    sequences : int
+        Over how many a step goes.
+    weights : int
+        How many numbers a row is multiplied with.
+    """
+    most = get_num_threads()
+    limit = _limit()
+    unthreaded = weights < _UNTHREADED_WEIGHTS and rows * weights < _UNTHREADED
+    if limit is None or unthreaded:
+        return _UNLIMITED
+    return limit.contexts(most if sequences * weights >= WORTH_THREADS else 1)

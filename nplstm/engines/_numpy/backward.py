@@ -14,7 +14,6 @@ from nplstm.engines._numpy.forward import NumpyTape, planes_of, segments
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
-from nplstm.engines.blas import limits_blas
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
 from nplstm.sequence import SequenceGradients
@@ -34,7 +33,6 @@ class _Factors(NamedTuple):
     forget: Array  # (steps, S, n, H)  f
 
 
-@limits_blas
 def numpy_backward(
     grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[NumpyTape]
 ) -> list[SequenceGradients]:

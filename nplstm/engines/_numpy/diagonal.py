@@ -20,7 +20,6 @@ from nplstm.engines._numpy.forward import FromInput, NumpyTape, Weights
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
 from nplstm.engines.base import Lane
-from nplstm.engines.blas import limits_blas
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
@@ -72,7 +71,6 @@ def _of_layers(weight: Array, first: int, last: int) -> Array:
     return weight[:, first:last] if weight.ndim == 4 else weight[first:last]
 
 
-@limits_blas
 def diagonal_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
     """Run all layers of a stack in one direction; see ``Engine.forward_stack``."""
     T, n, L, H = len(steps), steps.batch, len(lanes), lanes[0].initial.h.shape[1]

@@ -19,7 +19,6 @@ from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
 from nplstm.engines.base import Lane
-from nplstm.engines.blas import limits_blas
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
 
@@ -121,7 +120,6 @@ def run_steps(
     return h
 
 
-@limits_blas
 def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
     S, H = len(lanes), lanes[0].initial.c.shape[1]
