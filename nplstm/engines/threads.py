@@ -62,8 +62,8 @@ def set_num_threads(threads: int) -> None:
     """Let the compiled engine, and NumPy's products in the NumPy engine, use so many threads.
 
     What the compiled engine computes does not depend on it. While the NumPy engine runs, BLAS is kept to this
-    number where its own is larger; a number above BLAS's own changes nothing there. The plain engine leaves BLAS
-    as it is.
+    number where its own is larger, and to one thread for small products; a number above BLAS's own changes nothing
+    there. The plain engine leaves BLAS as it is.
 
     By default it is the least of the CPUs that the process may run on, the quota of its control groups (rounded
     up), and the variables OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, MKL_NUM_THREADS, BLIS_NUM_THREADS and
