@@ -35,7 +35,7 @@ WORTH_THREADS = 1_500_000
 """Multiplications of a step from which BLAS may use several threads.
 
 Below, several are at best a tenth faster on an idle machine, and many times slower where other programs keep its
-CPUs busy: a thread that waits for another's part of a product waits for a CPU. Decision 13 has the measurements.
+CPUs busy: a thread that waits for another's part of a product waits for a CPU. Decision 14 has the measurements.
 """
 
 _UNTHREADED_WEIGHTS, _UNTHREADED = 9216, 262144
