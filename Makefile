@@ -43,6 +43,8 @@ EACH_CORE := -n auto
 # A process for each core, but for what compiles on all of them by itself. OpenBLAS's threads would wait busily on the
 # others' cores.
 test: export OPENBLAS_NUM_THREADS := 1
+# By default that would be the compiled engine's number, too.
+test: export NPLSTM_NUM_THREADS := 2
 STANDARD := $(addprefix tests/test_,parity.py gradients.py properties.py textbook.py structure.py language_model.py)
 test: .venv/.dev
 	$(BIN)/python -m pytest tests/test_cuda_kernels.py

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from nplstm.cli import main
-from nplstm.doctor import advice, blas, command, cpus, examination, gpu, machine, rates, trial
+from nplstm.doctor import advice, blas, command, examination, gpu, machine, rates, trial
 from nplstm.doctor.advice import advise
 from nplstm.doctor.blas import Blas
-from nplstm.doctor.cpus import Cpus, find_quota
 from nplstm.doctor.examination import Engine, Examination
 from nplstm.doctor.gpu import Gpu
 from nplstm.doctor.machine import Processor, Versions, instruction_sets
 from nplstm.doctor.rates import Product, Rates
 from nplstm.doctor.report import write_report
 from nplstm.doctor.trial import KernelTrial, worth_trying
+from nplstm.engines import cpus
+from nplstm.engines.cpus import Cpus, find_quota
 from nplstm.errors import BackendUnavailableError
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "doctor.md").read_text()
@@ -220,7 +221,7 @@ def test_another_blas_is_survived(config, expected, monkeypatch):
 
 def test_a_library_that_is_none_is_passed_over(monkeypatch, tmp_path):
     (tmp_path / "libopenblas.so").write_text("no library")
-    monkeypatch.setattr(blas, "_libraries", lambda: [tmp_path / "libopenblas.so", tmp_path / "none"])
+    monkeypatch.setattr(blas, "libraries", lambda: [tmp_path / "libopenblas.so", tmp_path / "none"])
     assert blas._openblas.__wrapped__() is None
 
 

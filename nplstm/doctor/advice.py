@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 
 from nplstm.doctor.blas import Blas
-from nplstm.doctor.cpus import Cpus
 from nplstm.doctor.rates import Rates
 from nplstm.doctor.trial import PAYS, VARIABLE, KernelTrial
+from nplstm.engines.cpus import Cpus
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ is what NumPy was built with; the rest is None, "unknown" in the report.
 """
 
 import ctypes
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-OPENBLAS = "OpenBLAS"
+from nplstm.engines.blas import find_function, libraries
 
-# OpenBLAS's functions carry affixes where it is built for NumPy's wheels, or with 64-bit indices
-_AFFIXES = [(prefix, suffix) for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")]
+OPENBLAS = "OpenBLAS"
 
 _THREADING = {0: "none", 1: "pthreads", 2: "OpenMP"}
 
@@ -43,11 +41,11 @@ class _OpenBlas:
 
     def __init__(self, library: Any) -> None:
         """Look them up; AttributeError where the library is no OpenBLAS."""
-        self.get_config = _function(library, "openblas_get_config", ctypes.c_char_p)
-        self.get_corename = _function(library, "openblas_get_corename", ctypes.c_char_p)
-        self.get_parallel = _function(library, "openblas_get_parallel", ctypes.c_int)
-        self.get_num_threads = _function(library, "openblas_get_num_threads", ctypes.c_int)
-        self.set_num_threads = _function(library, "openblas_set_num_threads", None)
+        self.get_config = find_function(library, "openblas_get_config", ctypes.c_char_p)
+        self.get_corename = find_function(library, "openblas_get_corename", ctypes.c_char_p)
+        self.get_parallel = find_function(library, "openblas_get_parallel", ctypes.c_int)
+        self.get_num_threads = find_function(library, "openblas_get_num_threads", ctypes.c_int)
+        self.set_num_threads = find_function(library, "openblas_set_num_threads", None)
 
 
 def find_blas() -> Blas:
@@ -86,32 +84,12 @@ def thread_limit(count: int | None) -> Generator[None]:
 
 @cache
 def _openblas() -> _OpenBlas | None:
-    for path in _libraries():
+    for path in libraries():
         try:
             return _OpenBlas(ctypes.CDLL(str(path)))
         except (OSError, AttributeError):
             continue
     return None
-
-
-def _libraries() -> Iterator[Path]:
-    """Name NumPy's extension module, through which the BLAS it is linked to answers, and what its wheels bring.
-
-    On Windows a module does not answer for what it is linked to, so there the wheel's library is asked itself.
-    """
-    package = Path(np.__file__).parent
-    yield Path(import_module("numpy._core._multiarray_umath").__file__ or "")
-    for folder in (package.parent / "numpy.libs", package / ".dylibs"):
-        yield from sorted(folder.glob("*openblas*"))
-
-
-def _function(library: Any, name: str, result: Any) -> Any:
-    for prefix, suffix in _AFFIXES:
-        function: Any = getattr(library, f"{prefix}{name}{suffix}", None)
-        if function is not None:
-            function.restype = result
-            return function
-    raise AttributeError(name)
 
 
 class _Place(ctypes.Structure):

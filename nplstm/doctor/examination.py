@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from nplstm.doctor.advice import Advice, advise
 from nplstm.doctor.blas import Blas, find_blas
-from nplstm.doctor.cpus import Cpus, find_cpus
 from nplstm.doctor.gpu import Gpu, find_gpu
 from nplstm.doctor.machine import Processor, Versions, find_environment, find_processor, find_versions
 from nplstm.doctor.rates import Progress, Rates, measure_rates
 from nplstm.doctor.trial import KernelTrial, try_kernels, worth_trying
 from nplstm.engines import engine_refusals
+from nplstm.engines.cpus import Cpus, find_cpus
 
 
 @dataclass(frozen=True)

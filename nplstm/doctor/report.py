@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 from nplstm.doctor.advice import Advice
 from nplstm.doctor.blas import Blas
-from nplstm.doctor.cpus import Cpus
 from nplstm.doctor.examination import Engine, Examination
 from nplstm.doctor.gpu import Gpu
 from nplstm.doctor.machine import VARIABLES, Processor, Versions
 from nplstm.doctor.rates import Product, Rates
 from nplstm.doctor.trial import KERNELS, KernelTrial, worth_trying
+from nplstm.engines.cpus import Cpus
 
 _WIDTH = 100
 

@@ -7,6 +7,7 @@ together.
 What computes is imported when it is first needed: ``import nplstm`` is to be quick.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from nplstm._typing import Array
@@ -33,7 +34,8 @@ class NumpyEngine(Engine):
         """Run the lanes together."""
         from nplstm.engines._numpy.forward import numpy_forward
 
-        return numpy_forward(lanes, steps, record=record)
+        with _limited([lane.recurrence for lane in lanes], steps):
+            return numpy_forward(lanes, steps, record=record)
 
     def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
         """Tell whether the layers are small, of one size, and the sequences of one length."""
@@ -45,7 +47,8 @@ class NumpyEngine(Engine):
         """Run layers along the diagonal, a few calls for all of them."""
         from nplstm.engines._numpy.diagonal import diagonal_forward
 
-        return diagonal_forward(lanes, steps, record=record)
+        with _limited([lane.recurrence for lane in lanes], steps):
+            return diagonal_forward(lanes, steps, record=record)
 
     def backward(
         self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
@@ -53,7 +56,8 @@ class NumpyEngine(Engine):
         """Run the lanes back together."""
         from nplstm.engines._numpy.backward import numpy_backward
 
-        return numpy_backward(grad_outputs, grad_final, tapes)
+        with _limited([tape.recurrence for tape in tapes], tapes[0].steps):
+            return numpy_backward(grad_outputs, grad_final, tapes)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """Return a few NumPy calls a step and layer."""
@@ -66,3 +70,11 @@ class NumpyEngine(Engine):
         from nplstm.engines._numpy.short import NumpyShortCall
 
         return NumpyShortCall(recurrences, directions)
+
+
+def _limited(recurrences: list[Recurrence], steps: Steps) -> AbstractContextManager[None]:
+    """Return the context that limits BLAS's threads for lanes that run together."""
+    from nplstm.engines._numpy.weights import count_weights
+    from nplstm.engines.blas import limited_blas
+
+    return limited_blas(steps.total, steps.batch, count_weights(recurrences))

@@ -8,7 +8,9 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.cell import Cell
 from nplstm.engines._numpy.diagonal import worth_a_diagonal
 from nplstm.engines._numpy.forward import FromInput, Weights, block_rows, run_steps
+from nplstm.engines._numpy.weights import count_weights
 from nplstm.engines.base import ShortCall
+from nplstm.engines.blas import limited_blas
 from nplstm.recurrence import Recurrence
 from nplstm.steps import Steps
 
@@ -21,6 +23,7 @@ class NumpyShortCall(ShortCall):
     def __init__(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> None:
         self._layers = [Weights(row) for row in recurrences]
         self._directions = directions
+        self._weights = max(count_weights(row) for row in recurrences)
         self._H = recurrences[0][0].params.weight_hh.shape[1]
 
     def takes(self, steps: int, batch: int) -> bool:
@@ -32,6 +35,10 @@ class NumpyShortCall(ShortCall):
 
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""
+        with limited_blas(x.shape[0] * x.shape[1], x.shape[1], self._weights):
+            return self._run(x, h_0, c_0)
+
+    def _run(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         (T, B, _), D, H = x.shape, len(self._directions), self._H
         states = len(self._layers) * D, B, H
         h_n = np.zeros(states, x.dtype) if h_0 is None else h_0.copy()

@@ -4,8 +4,9 @@ import numpy as np
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.cell import Cell
-from nplstm.engines._numpy.weights import bias_planes, joint_planes, joint_rows
+from nplstm.engines._numpy.weights import bias_planes, count_weights, joint_planes, joint_rows
 from nplstm.engines.base import Stepper
+from nplstm.engines.blas import limited_blas
 from nplstm.recurrence import Recurrence
 
 __all__ = ["NumpyStepper"]
@@ -16,16 +17,19 @@ class NumpyStepper(Stepper):
 
     def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
         self._layers = [_Layer(recurrence, batch) for recurrence in recurrences]
+        # the layers run one after the other: the largest decides
+        self._size = batch, batch, max(count_weights([recurrence]) for recurrence in recurrences)
         super().__init__(self._layers[0].x, self._layers[-1].h)
 
     def step(self) -> None:
         """Run the layers in turn."""
         below = None
-        for layer in self._layers:
-            if below is not None:
-                layer.x[...] = below
-            layer.step()
-            below = layer.h
+        with limited_blas(*self._size):
+            for layer in self._layers:
+                if below is not None:
+                    layer.x[...] = below
+                layer.step()
+                below = layer.h
 
     @property
     def h(self) -> list[Array]:

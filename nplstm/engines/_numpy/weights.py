@@ -11,16 +11,20 @@ Each gate is a plane of its own, without gaps: NumPy's calls are fastest on long
 are one row, whose product is faster with all gates at once.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_copy
 from nplstm.params import LSTMParams
+from nplstm.recurrence import Recurrence
 
 __all__ = [
     "back_hh",
     "back_ih",
     "bias_planes",
+    "count_weights",
     "hh_planes",
     "hh_rows",
     "ih_planes",
@@ -32,6 +36,11 @@ __all__ = [
 
 _ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
 _BACK = (1, 2, 3, 0)
+
+
+def count_weights(recurrences: Iterable[Recurrence]) -> int:
+    """Return how many multiplications a step of one sequence takes in all of them together."""
+    return sum(r.params.weight_ih.size + r.params.weight_hh.size for r in recurrences)
 
 
 def ih_planes(*params: LSTMParams) -> Array:

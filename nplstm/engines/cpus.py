@@ -4,11 +4,14 @@ OpenBLAS respects the affinity and knows nothing of quotas: with a quota of 2 ou
 which use up the quota at once and then all wait.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+__all__ = ["Cpus", "find_cpus", "find_quota", "usable"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIPS = Path("/proc/self/cgroup")
@@ -33,17 +36,20 @@ def find_cpus() -> Cpus:
     """Ask the operating system."""
     get_affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)  # not on macOS, Windows
     affinity = len(get_affinity(0)) if get_affinity else os.cpu_count() or 1
-    quota = find_quota(MEMBERSHIPS.read_text(), CGROUPS) if MEMBERSHIPS.exists() else None
+    try:
+        quota = find_quota(MEMBERSHIPS.read_text(), CGROUPS)
+    except OSError:
+        quota = None
     return Cpus(affinity, quota, usable(affinity, quota))
 
 
 def usable(affinity: int, quota: float | None) -> int:
-    """Return how many threads can run at the same time; of a broken quota the whole CPUs count.
+    """Return how many threads use all that there is; the last of them may have to wait for a part of the time.
 
     >>> usable(64, None), usable(64, 2.5), usable(64, 0.5), usable(2, 8.0)
-    (64, 2, 1, 2)
+    (64, 3, 1, 2)
     """
-    return affinity if quota is None else max(1, min(affinity, int(quota)))
+    return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 
 
 def find_quota(memberships: str, root: Path) -> float | None:
@@ -62,8 +68,9 @@ def find_quota(memberships: str, root: Path) -> float | None:
 
 def _groups(memberships: str, root: Path) -> Iterator[Path]:
     for line in memberships.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not path or (controllers and "cpu" not in controllers.split(",")):
             continue
         top = root / "cpu" if controllers else root
         # in a container the path may be the host's, of which the container sees the end alone, as the root
@@ -75,7 +82,7 @@ def _quota_of(folder: Path) -> float | None:
     for names in _QUOTA_FILES:
         try:
             quota, period = " ".join((folder / name).read_text() for name in names).split()
-        except (OSError, ValueError):
+            return None if quota in ("max", "-1") else int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
             continue
-        return None if quota in ("max", "-1") else int(quota) / int(period)
     return None
