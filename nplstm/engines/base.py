@@ -38,8 +38,8 @@ class Request(NamedTuple):
     others: tuple[str, ...] = ()  # the engines that would be asked next
 
     @property
-    def variant(self) -> str:
-        """The options that make it another LSTM than the standard one; empty if there are none."""
+    def variant(self) -> list[str]:
+        """The options that make it another LSTM than the standard one."""
         cell = self.cell
         acting = {n: p for n, p in cell.draws.items() if self.training or n.startswith("zoneout")}
         found = [*cell.composing, *acting]
@@ -47,7 +47,7 @@ class Request(NamedTuple):
         found += ["proj_size"] * (self.proj_size > 0)
         found += ["residual in a stream"] * self.streams_residual
         found += ["a recurrent input in the place of h_0"] * self.recurrent_given
-        return ", ".join(found)
+        return found
 
 
 class Lane(NamedTuple):

@@ -28,7 +28,7 @@ class NumpyEngine(Engine):
         """Refuse what is no standard LSTM on NumPy arrays."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
-        return f"it runs the standard LSTM, and there is {request.variant}" if request.variant else ""
+        return f"it runs the standard LSTM, and there is {', '.join(request.variant)}" if request.variant else ""
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes together."""

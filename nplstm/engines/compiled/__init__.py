@@ -14,6 +14,9 @@ from nplstm.steps import Steps
 
 __all__ = ["CompiledEngine"]
 
+_OPTIONS = ("peephole", "coupled_input_forget", "clip", "proj_size")
+"""Of other LSTMs than the standard one, those that it runs; of peepholes the diagonal ones."""
+
 
 class CompiledEngine(Engine):
     """See ``Engine``. The library is loaded when the first request comes that the engine would run."""
@@ -21,11 +24,14 @@ class CompiledEngine(Engine):
     name = "compiled"
 
     def refusal(self, request: Request) -> str:
-        """Refuse what is no standard LSTM on NumPy arrays, and everything where there are no kernels."""
+        """Refuse what the kernels do not compute, and everything where there are none."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
-        if request.variant:
-            return f"it runs the standard LSTM, and there is {request.variant}"
+        others = [option for option in request.variant if option not in _OPTIONS]
+        if request.cell.peephole == "full":
+            others.insert(0, "peephole='full'")
+        if others:
+            return f"it runs the standard LSTM, {', '.join(_OPTIONS)}, and there is {', '.join(others)}"
         from nplstm.engines.compiled.library import problem
 
         return problem()
@@ -56,8 +62,11 @@ class CompiledEngine(Engine):
 
         return CompiledStepper(recurrences, batch)
 
-    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall:
-        """Return kernel calls with little around them."""
+    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall | None:
+        """Return one kernel call for a stack of standard layers."""
+        spec, params = recurrences[0][0].spec, recurrences[0][0].params
+        if spec.composes_cell or params.weight_hr is not None:
+            return None
         from nplstm.engines.compiled.short import CompiledShortCall
 
         return CompiledShortCall(recurrences, directions)

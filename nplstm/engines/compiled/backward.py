@@ -1,6 +1,6 @@
 """The way back of the compiled engine: what the kernels are given, block by block of steps."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,7 +8,14 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import pack_backward, padded_cells, padded_zeros, unpadded_gates
+from nplstm.engines.compiled.packing import (
+    coupled_gradient,
+    pack,
+    pack_backward,
+    padded_cells,
+    padded_zeros,
+    unpadded_gates,
+)
 from nplstm.engines.threads import get_num_threads
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -41,72 +48,128 @@ def compiled_backward(
     return [lane.gradients() for lane in lanes]
 
 
+class _Gradients(NamedTuple):
+    """Of the parameters, as the kernels add them up; None where there is no such parameter."""
+
+    weight_ih: Array  # (4Hp, Ip)
+    weight_hh: Array  # (4Hp, Pp)
+    bias: Array  # (4Hp,)
+    peephole: Array | None  # (3, Hp)
+    weight_hr: Array | None  # (Pp, Hp)
+
+    def add(self, share: "_Gradients") -> None:
+        """Add another's, and set that to zero."""
+        for total, part in zip(self, share, strict=True):
+            if total is not None and part is not None:
+                np.add(total, part, out=total)
+                part[...] = 0
+
+
 class _WayBack:
     """One layer in one direction on its way back, and the sums that grow on it."""
 
     def __init__(self, grad_out: Array | None, final: State, tape: CompiledTape) -> None:
         self._tape = tape
-        (N, I), self._P, dtype = tape.x.shape, tape.out.shape[1], tape.x.dtype
+        self._spec, self._packed = tape.recurrence.spec, pack_backward(tape.recurrence)
+        self._peephole = pack(tape.recurrence).peephole
+        (N, I), self._P, self._dtype = tape.x.shape, tape.out.shape[1], tape.x.dtype
         self._H = final.c.shape[1]
         self._grad_out = None if grad_out is None else aligned_rows(grad_out)
         self._grad_h, self._grad_c = padded_cells(final.h), padded_cells(final.c)
-        self._G = 4 * self._grad_c.shape[1]
-        self._packed = tape.recurrence.prepared(pack_backward)
-        self._grad_a, self._before = aligned_empty((0, self._G), dtype), np.empty((0, self._P), dtype)
-        self._grad_x = padded_zeros(N, I, dtype)
+        self._Pp, self._Hp = self._grad_h.shape[1], self._grad_c.shape[1]
+        self._grad_m = None if self._packed.weight_hr is None else np.empty_like(self._grad_c)
+        self._rooms: dict[str, Array] = {}
+        self._grad_x = padded_zeros(N, I, self._dtype)
         self._of_block = self._zeros()
-        self._total: tuple[Array, ...] | None = None
+        self._total: _Gradients | None = None
 
     @property
     def row_bytes(self) -> int:
         """Of the gradients of one row's gates."""
-        return self._G * self._tape.x.itemsize
+        return 4 * self._Hp * self._dtype.itemsize
 
-    def _zeros(self) -> tuple[Array, ...]:
-        """Return zeros for the gradients of W_ih, W_hh and b."""
-        dtype = self._tape.x.dtype
-        weights = (padded_zeros(self._G, width, dtype) for width in (self._tape.x.shape[1], self._P))
-        return (*weights, np.zeros(self._G, dtype))
+    def _zeros(self) -> _Gradients:
+        I, G, dtype = self._tape.x.shape[1], 4 * self._Hp, self._dtype
+        return _Gradients(
+            padded_zeros(G, I, dtype),
+            padded_zeros(G, self._P, dtype),
+            np.zeros(G, dtype),
+            None if self._peephole is None else np.zeros((3, self._Hp), dtype),
+            None if self._packed.weight_hr is None else np.zeros((self._Pp, self._Hp), dtype),
+        )
+
+    def _room(self, name: str, rows: int, width: int) -> Array:
+        """Return a work space for some rows, the same memory for each block."""
+        if len(self._rooms.get(name, ())) < rows:
+            self._rooms[name] = aligned_empty((rows, width), self._dtype)
+        return self._rooms[name][:rows]
+
+    def _rows(self, first: int, last: int) -> slice:
+        return self._tape.steps.span(first, last, reverse=self._tape.reverse)
 
     def steps(self, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``backward`` of the kernels takes for some steps."""
-        tape = self._tape
-        rows = tape.steps.span(first, last, reverse=tape.reverse)
+        tape, rows = self._tape, self._rows(first, last)
         count = rows.stop - rows.start
-        if len(self._grad_a) < count:
-            self._grad_a = aligned_empty((count, self._G), tape.x.dtype)
-            self._before = np.empty((count, self._P), tape.x.dtype)
-        state = (self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0)
-        return (*state, tape.gates, tape.cells, self._grad_a, rows.start, tape.reverse, self._H)
+        grad_projected = None if self._grad_m is None else self._room("projected", count, self._Pp)
+        return (
+            *(self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0),
+            *(tape.gates, tape.cells, self._room("a", count, 4 * self._Hp), rows.start, tape.reverse),
+            *(self._H, self._P, self._peephole, self._spec.clip or 0.0),
+            *(self._packed.weight_hr, grad_projected, self._grad_m),
+        )
 
     def sums(self, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``sums`` of the kernels takes for the rows of some steps."""
-        tape, found = self._tape, library()
-        rows = tape.steps.span(first, last, reverse=tape.reverse)
+        tape, found, rows, sums = self._tape, library(), self._rows(first, last), self._of_block
         count = rows.stop - rows.start
-        before = self._before[:count]
-        found.module.previous(
-            found.index, tape.out, tape.h_0, tape.steps.offsets, first, last, tape.reverse, before
+
+        def before(name: str, values: Array, initial: Array) -> Array:
+            into = self._room(name, count, values.shape[1])
+            steps = (tape.steps.offsets, first, last, tape.reverse)
+            found.module.previous(found.index, values, initial, *steps, into)
+            return into
+
+        cells_before = None if sums.peephole is None else before("cells", tape.cells, tape.c_0)
+        grad_projected = m = None
+        if sums.weight_hr is not None:
+            grad_projected, m = self._room("projected", count, self._Pp), self._room("m", count, self._Hp)
+            found.module.outputs(found.index, tape.gates[rows], tape.cells[rows], self._H, m)
+        h_before = before("h", tape.out, tape.h_0)
+        return (
+            *(self._room("a", count, 4 * self._Hp), tape.x[rows], h_before),
+            *(sums.weight_ih, sums.weight_hh, sums.bias, self._packed.weight_ih, self._grad_x[rows]),
+            *(self._H, self._P, tape.cells[rows], cells_before, sums.peephole),
+            *(grad_projected, m, sums.weight_hr),
         )
-        read = (self._grad_a[:count], tape.x[rows], before)
-        return (*read, *self._of_block, self._packed.weight_ih, self._grad_x[rows], self._H, None)
 
     def add_up(self, *, last: bool) -> None:
-        """Add the block's sums to those of all blocks: in two levels, sums over very many rows keep their digits."""
-        if self._total is None:
+        """Add the block's sums to those of all blocks: sums over very many rows keep their digits."""
+        if self._total is not None:
+            self._total.add(self._of_block)
+        else:
             self._total = self._of_block
             if not last:
                 self._of_block = self._zeros()
-            return
-        for total, share in zip(self._total, self._of_block, strict=True):
-            np.add(total, share, out=total)
-            share[...] = 0
 
     def gradients(self) -> SequenceGradients:
         """Return what was summed up, without what fills up the last panels."""
-        params, I, H = self._tape.recurrence.params, self._tape.x.shape[1], self._H
-        of_ih, of_hh, of_bias = self._of_block if self._total is None else self._total
-        bias = None if params.bias_ih is None else unpadded_gates(of_bias[:, None], H, 1)[:, 0]
-        grads = LSTMParams.of_sum(unpadded_gates(of_ih, H, I), unpadded_gates(of_hh, H, self._P), bias)
-        state = State(self._grad_h[:, : self._P], self._grad_c[:, :H])
-        return SequenceGradients(self._grad_x[:, :I], state, None, grads, {})
+        total = self._of_block if self._total is None else self._total
+        state = State(self._grad_h[:, : self._P], self._grad_c[:, : self._H])
+        return SequenceGradients(self._grad_x[:, : self._tape.x.shape[1]], state, None, self._params(total), {})
+
+    def _params(self, total: _Gradients) -> LSTMParams:
+        params, H, P = self._tape.recurrence.params, self._H, self._P
+        coupled = coupled_gradient if self._spec.coupled_input_forget else lambda gates: gates
+        bias = None
+        if params.bias_ih is not None:
+            bias = coupled(unpadded_gates(total.bias[:, None], H, 1)[:, 0])
+        weight_ih = coupled(unpadded_gates(total.weight_ih, H, self._tape.x.shape[1]))
+        grads = LSTMParams.of_sum(weight_ih, coupled(unpadded_gates(total.weight_hh, H, P)), bias)
+        peephole = weight_hr = None
+        if total.peephole is not None:
+            i, f, o = total.peephole[:, :H]
+            peephole = np.concatenate([i - f, o] if self._spec.coupled_input_forget else [i, f, o])
+        if total.weight_hr is not None:
+            weight_hr = total.weight_hr[:P, :H].copy()
+        return grads._replace(weight_ch=peephole, weight_hr=weight_hr)

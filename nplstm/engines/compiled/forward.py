@@ -8,7 +8,7 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import pack, padded_cells
+from nplstm.engines.compiled.packing import Packed, pack, padded_cells, padded_width
 from nplstm.engines.threads import get_num_threads
 from nplstm.recurrence import Recurrence, State
 from nplstm.steps import Steps
@@ -41,11 +41,23 @@ def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
 
 def _operands(lane: Lane, steps: Steps, *, record: bool) -> tuple[Any, ...]:
     """Return what ``forward`` of the kernels takes of a lane."""
-    packed = lane.recurrence.prepared(pack)
+    packed, spec = pack(lane.recurrence), lane.recurrence.spec
     h_0 = lane.initial.h.copy() if record else aligned_rows(lane.initial.h)  # a tape shares nothing with the user
-    c = padded_cells(lane.initial.c)
+    c, H = padded_cells(lane.initial.c), lane.initial.c.shape[1]
     room = _room(steps.total, c) if record else (None, None)
-    return (aligned_rows(lane.x), *packed, h_0, c, lane.out, lane.reverse, *room)
+    weights = (packed.weight_ih, packed.weight_hh, packed.bias)
+    return (
+        *(aligned_rows(lane.x), *weights, h_0, c, lane.out, lane.reverse, *room),
+        *(H, packed.peephole, spec.clip or 0.0, packed.weight_hr, _projected(packed, c, h_0)),
+    )
+
+
+def _projected(packed: Packed, c: Array, h_0: Array) -> Array | None:
+    """Make the work space of a projection."""
+    if packed.weight_hr is None:
+        return None
+    width = c.shape[1] + padded_width(h_0.shape[1], c.itemsize)
+    return aligned_empty((len(c) * width,), c.dtype)
 
 
 def _room(rows: int, c: Array) -> tuple[Array, Array]:
@@ -57,8 +69,7 @@ def _room(rows: int, c: Array) -> tuple[Array, Array]:
 
 
 def _result(lane: Lane, steps: Steps, operands: tuple[Any, ...], c_0: Array) -> tuple[State, CompiledTape | None]:
-    x, _, _, _, h_0, c, out, reverse, gates, cells = operands
-    H = lane.initial.c.shape[1]
+    x, _, _, _, h_0, c, out, reverse, gates, cells, H, *_ = operands
     final = State(_last(out, h_0, steps, reverse=reverse), c if c.shape[1] == H else c[:, :H].copy())
     if gates is None:
         return final, None

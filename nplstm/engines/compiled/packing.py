@@ -12,10 +12,12 @@ from nplstm._typing import Array, DType
 from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
 from nplstm.engines.compiled.library import library
 from nplstm.params import LSTMParams
+from nplstm.recurrence import Recurrence
 
 __all__ = [
     "Packed",
     "PackedBack",
+    "coupled_gradient",
     "pack",
     "pack_backward",
     "padded_cells",
@@ -31,33 +33,96 @@ class Packed(NamedTuple):
     weight_ih: Array  # by panel of cells: (I, 4 gates, panel)
     weight_hh: Array  # by panel of cells: (P, 4 gates, panel)
     bias: Array  # by panel of cells: (4 gates, panel)
-
-
-def pack(params: LSTMParams) -> Packed:
-    """Pack for the way forward."""
-    bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
-    weights = (_packed(weight, back=False) for weight in (params.weight_ih, params.weight_hh, bias[:, None]))
-    return Packed(*weights)
+    peephole: Array | None  # (3, Hp)  of i, f and o
+    weight_hr: Array | None  # (H, P) by groups of columns: transposed
 
 
 class PackedBack(NamedTuple):
-    """The weights for the way back: their rows by panel of cells, by groups of columns."""
+    """The weights for the way back, by groups of columns; the rows of gates by panel of cells."""
 
     weight_ih: Array
     weight_hh: Array
+    weight_hr: Array | None
 
 
-def pack_backward(params: LSTMParams) -> PackedBack:
-    """Pack for the way back."""
-    return PackedBack(_packed(params.weight_ih, back=True), _packed(params.weight_hh, back=True))
+def pack(recurrence: Recurrence) -> Packed:
+    """Pack for the way forward; once for as long as the parameters live."""
+    return recurrence.prepared(_pack_coupled if recurrence.spec.coupled_input_forget else _pack)
 
 
-def _packed(weight: Array, *, back: bool) -> Array:
+def pack_backward(recurrence: Recurrence) -> PackedBack:
+    """Pack for the way back; once for as long as the parameters live."""
+    return recurrence.prepared(_pack_back_coupled if recurrence.spec.coupled_input_forget else _pack_back)
+
+
+def uncoupled(gates: Array) -> Array:
+    """Return rows of four gates, i, f, g, o, from those of three, i, g, o, whose forget gate is 1 - i.
+
+    Since 1 - sigmoid(a) = sigmoid(-a), f has the weights of i with the other sign.
+    """
+    i, g, o = gates.reshape(3, -1, *gates.shape[1:])
+    return np.concatenate([i, -i, g, o])
+
+
+def coupled_gradient(gates: Array) -> Array:
+    """Return the gradient of the rows of three gates from that of the four that ``uncoupled`` made of them."""
+    i, f, g, o = gates.reshape(4, -1, *gates.shape[1:])
+    return np.concatenate([i - f, g, o])
+
+
+def _pack(params: LSTMParams) -> Packed:
+    bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
+    weights = (_packed(weight, _FORWARD) for weight in (params.weight_ih, params.weight_hh, bias[:, None]))
+    peephole, weight_hr = params.weight_ch, params.weight_hr
+    return Packed(
+        *weights,
+        None if peephole is None else padded_cells(peephole.reshape(3, -1)),
+        None if weight_hr is None else _packed(weight_hr.T, _COLUMNS),
+    )
+
+
+def _pack_back(params: LSTMParams) -> PackedBack:
+    weight_hr = params.weight_hr
+    return PackedBack(
+        _packed(params.weight_ih, _BACK),
+        _packed(params.weight_hh, _BACK),
+        None if weight_hr is None else _packed(weight_hr, _COLUMNS),
+    )
+
+
+def _pack_coupled(params: LSTMParams) -> Packed:
+    return _pack(_uncoupled_params(params))
+
+
+def _pack_back_coupled(params: LSTMParams) -> PackedBack:
+    return _pack_back(_uncoupled_params(params))
+
+
+def _uncoupled_params(params: LSTMParams) -> LSTMParams:
+    peephole = params.weight_ch
+    if peephole is not None:  # of i and o
+        i, o = peephole.reshape(2, -1)
+        peephole = np.concatenate([i, -i, o])
+    bias = None if params.bias is None else uncoupled(params.bias)
+    return params._replace(
+        weight_ih=uncoupled(params.weight_ih),
+        weight_hh=uncoupled(params.weight_hh),
+        bias_ih=bias,
+        bias_hh=None if bias is None else np.zeros_like(bias),
+        weight_ch=peephole,
+    )
+
+
+_FORWARD, _BACK, _COLUMNS = range(3)
+
+
+def _packed(weight: Array, how: int) -> Array:
     rows, columns = weight.shape
-    width = padded_width(columns, weight.itemsize) if back else columns
-    packed = aligned_empty((4 * padded_width(rows // 4, weight.itemsize) * width,), weight.dtype)
+    height = rows if how == _COLUMNS else 4 * padded_width(rows // 4, weight.itemsize)
+    width = columns if how == _FORWARD else padded_width(columns, weight.itemsize)
+    packed = aligned_empty((height * width,), weight.dtype)
     found = library()
-    found.module.pack(found.index, np.ascontiguousarray(weight), packed, back)
+    found.module.pack(found.index, np.ascontiguousarray(weight), packed, how)
     return packed
 
 

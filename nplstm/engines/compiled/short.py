@@ -20,7 +20,7 @@ class CompiledShortCall(ShortCall):
         self._stack, self._set = found.module.stack, found.index
         self._directions, self._H, self._dtype = directions, params.weight_hh.shape[1], params.weight_hh.dtype
         self._states = len(recurrences) * len(directions)
-        self._weights = tuple(array for row in recurrences for r in row for array in r.prepared(pack))
+        self._weights = tuple(array for row in recurrences for r in row for array in pack(r)[:3])
 
     def takes(self, steps: int, batch: int) -> bool:
         """Take calls of any size."""

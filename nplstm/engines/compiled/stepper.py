@@ -1,6 +1,7 @@
 """Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
 
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
@@ -19,24 +20,24 @@ class CompiledStepper(Stepper):
     """See ``Stepper``. Weights and states of all layers stand in one array each."""
 
     def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
-        params = [recurrence.params for recurrence in recurrences]
-        packed = [recurrence.prepared(pack) for recurrence in recurrences]
-        I, dtype = params[0].weight_ih.shape[1], params[0].weight_ih.dtype
-        widths = [p.weight_hh.shape[1] for p in params]
+        packed, spec = [pack(recurrence) for recurrence in recurrences], recurrences[0].spec
+        I, dtype = recurrences[0].params.weight_ih.shape[1], recurrences[0].params.weight_ih.dtype
+        P, H = zip(*(recurrence.widths for recurrence in recurrences), strict=True)
         padded = [p.bias.size // 4 for p in packed]
-        super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, widths[-1]), dtype))
-        weights = aligned_copy(np.concatenate([w for p in packed for w in (p.weight_ih, p.weight_hh)]))
-        biases = aligned_copy(np.concatenate([p.bias for p in packed]))
+        super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, P[-1]), dtype))
+        weights = _joined(w for p in packed for w in (p.weight_ih, p.weight_hh, p.weight_hr))
+        biases = _joined(b for p in packed for b in (p.bias, p.peephole))
         # h of the step before and of this one, which take turns
-        both = [np.zeros(batch * sum(widths), dtype) for _ in range(2)]
+        both = [np.zeros(batch * sum(P), dtype) for _ in range(2)]
         c = aligned_zeros((batch * sum(padded),), dtype)
-        gates = aligned_zeros((batch * 4 * max(padded),), dtype)
-        self._h = [_by_layer(flat, batch, widths) for flat in both]
-        self._c = [whole[:, :H] for whole, H in zip(_by_layer(c, batch, padded), widths, strict=True)]
+        room = aligned_zeros((batch * 6 * max(padded),), dtype)
+        self._h = [_by_layer(flat, batch, P) for flat in both]
+        self._c = [whole[:, :width] for whole, width in zip(_by_layer(c, batch, padded), H, strict=True)]
         self._turn = 0
-        found, sizes = library(), np.array([I, *widths], np.int64)
-        arrays = (self.x, sizes, weights, biases, *both, c, gates, self.y)
-        self._step = found.module.new_step(found.index, *arrays, get_num_threads())
+        found, sizes = library(), np.array([I, *chain.from_iterable(zip(H, P, strict=True))], np.int64)
+        arrays = (self.x, sizes, weights, biases, *both, c, room, self.y)
+        options = (spec.peephole is not None, spec.clip or 0.0)
+        self._step = found.module.new_step(found.index, *arrays, get_num_threads(), *options)
         self._take = found.module.step
 
     def step(self) -> None:
@@ -45,7 +46,7 @@ class CompiledStepper(Stepper):
 
     @property
     def h(self) -> list[Array]:
-        """By layer, (B, H)."""
+        """By layer, (B, P)."""
         return self._h[self._turn]
 
     @property
@@ -54,7 +55,12 @@ class CompiledStepper(Stepper):
         return self._c
 
 
-def _by_layer(flat: Array, batch: int, widths: list[int]) -> list[Array]:
+def _joined(arrays: Iterable[Array | None]) -> Array:
+    """Return one array of all that there are."""
+    return aligned_copy(np.concatenate([array.ravel() for array in arrays if array is not None]))
+
+
+def _by_layer(flat: Array, batch: int, widths: Sequence[int]) -> list[Array]:
     """Return the parts (batch, width) of a flat array."""
     ends = [0, *accumulate(batch * width for width in widths)]
     return [flat[a:b].reshape(batch, -1) for a, b in pairwise(ends)]

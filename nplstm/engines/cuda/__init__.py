@@ -32,7 +32,7 @@ class FusedEngine(Engine):
         """Refuse what is no standard LSTM on arrays that kernels can reach."""
         if request.cuda is None:
             return f"it runs on CuPy arrays, and the layer is on {request.backend!r}"
-        return f"it runs the standard LSTM, and there is {request.variant}" if request.variant else ""
+        return f"it runs the standard LSTM, and there is {', '.join(request.variant)}" if request.variant else ""
 
     def notes(self, request: Request) -> list[str]:
         """Tell in what the products are computed."""

@@ -4,7 +4,8 @@
 #include "rows.h"
 
 // Rows (K, width) as add_products reads them: in groups of vectors of columns, with zeros past the width.
-static void pack_columns(Matrix values, ptrdiff_t K, ptrdiff_t width, REAL *packed) {
+static void pack_columns(Matrix values, ptrdiff_t K, ptrdiff_t width, void *into) {
+    REAL *packed = into;
     const ptrdiff_t vectors = panels_of(width, LANES);
     for (ptrdiff_t v = 0; v < vectors;) {
         int n = vectors_of_group(vectors - v);
@@ -51,6 +52,30 @@ static void pack_backward(Matrix weight, ptrdiff_t H, ptrdiff_t K, void *packed)
     }
 }
 
+// Peepholes: d loss / d a_i c_{t-1}, and so for f; d loss / d a_o c_t. For one vector of the rows of the gates.
+static void sum_peephole(const Sums *sums, ptrdiff_t r) {
+    const ptrdiff_t Hp = panels_of(sums->H, LANES) * LANES, G = 4 * Hp;
+    const ptrdiff_t gate = r / LANES % GROUP, cell = r / (GROUP * LANES) * LANES;
+    if (gate == 2) return;  // the candidate has none
+    const REAL *cells = (const REAL *)(gate == 3 ? sums->cells : sums->cells_before) + cell;
+    REAL *to = (REAL *)sums->grad_peephole + (gate == 3 ? 2 : gate) * Hp + cell;
+    Vector total = all(0);
+    for (ptrdiff_t k = 0; k < sums->count; ++k)
+        total += load((const REAL *)sums->grad_a + k * G + r) * load(cells + k * Hp);
+    store(to, load(to) + total);
+}
+
+// The projection's weight, all of it: d loss / d h^T m.
+static void sum_projection(const Sums *sums, void *packed) {
+    const ptrdiff_t panels = panels_of(sums->H, LANES), Hp = panels * LANES, Pp = panels_of(sums->P, LANES) * LANES;
+    for (ptrdiff_t k = 0; k < sums->count; k += DEPTH) {
+        const ptrdiff_t depth = least(DEPTH, sums->count - k);
+        pack_columns((Matrix){(REAL *)sums->m + k * Hp, Hp}, depth, Hp, packed);
+        const REAL *grad = (const REAL *)sums->grad_projected + k * Pp;
+        add_products_transposed(sums->grad_weight_hr, Hp, grad, Pp, packed, depth, sums->P, panels);
+    }
+}
+
 // What the rows contribute to the gradients of the rows `first` to `last` of W_ih, W_hh and b: d loss / d a^T x and
 // d loss / d a^T h_{t-1}.
 static void sum_weights(const Sums *sums, ptrdiff_t first, ptrdiff_t last, void *packed) {
@@ -61,7 +86,9 @@ static void sum_weights(const Sums *sums, ptrdiff_t first, ptrdiff_t last, void 
         Vector total = all(0);
         for (ptrdiff_t k = 0; k < sums->count; ++k) total += load(grad_a + k * G + r);
         store(bias + r, load(bias + r) + total);
+        if (sums->grad_peephole) sum_peephole(sums, r);
     }
+    if (sums->grad_weight_hr && !first) sum_projection(sums, packed);
     for (ptrdiff_t k = 0; k < sums->count; k += DEPTH) {
         const ptrdiff_t depth = least(DEPTH, sums->count - k);
         const Matrix x = {(REAL *)sums->x.at + k * sums->x.row, sums->x.row};

@@ -17,6 +17,6 @@ static ptrdiff_t functions(int which, const void *a, void *y, ptrdiff_t count) {
 #define TABLE(set, bits) JOINED(kernels, set, bits)
 
 const Kernels TABLE(INSTRUCTION_SET, REAL_BITS) = {
-    TEXT(INSTRUCTION_SET), REAL_BITS, LANES, forward, backward, previous, sum_weights,
-    sum_input, step, pack_forward, pack_backward, functions,
+    TEXT(INSTRUCTION_SET), REAL_BITS, LANES, forward, backward, previous, outputs,
+    sum_weights, sum_input, step, pack_forward, pack_backward, pack_columns, functions,
 };

@@ -33,13 +33,13 @@ typedef struct {
 } Cut;
 
 // `work`: multiplications of one sequence in one step of one lane
-static Cut cut_of(const Steps *steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads) {
+static Cut cut_of(const Steps *steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads, bool projected) {
     const ptrdiff_t rows = steps->offsets[steps->count], groups = (panels + PANELS_APART - 1) / PANELS_APART;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (threads < 2 || work * rows * lanes < WORTH_SHARING) return (Cut){ALONE, 1};
     if (threads <= lanes) return (Cut){BY_LANES, 1};
     int many = (int)least(threads / lanes, steps->batch / MANY), few = (int)least(threads / lanes, steps->batch / FEW);
-    int cells = work * steps->batch * lanes >= WORTH_MEETING ? (int)least(threads, groups) : 1;
+    int cells = !projected && work * steps->batch * lanes >= WORTH_MEETING ? (int)least(threads, groups) : 1;
     if (many * lanes >= cells && many > 1) return (Cut){BY_SEQUENCES, many};
     if (cells > lanes && cells > few * lanes) return (Cut){BY_CELLS, cells};
     if (few > 1) return (Cut){BY_SEQUENCES, few};
@@ -124,7 +124,7 @@ bool run_forward(const Kernels *kernels, const Forward *lanes, int count, const 
     const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), Hp = panels * kernels->lanes;
     const ptrdiff_t work = 4 * Hp * (lanes->I + lanes->P), row = 4 * Hp * kernels->bits / 8;
     ForwardJob job = {kernels, lanes, count, steps, .panels = panels};
-    job.cut = cut_of(steps, count, panels, work, threads);
+    job.cut = cut_of(steps, count, panels, work, threads, lanes->weight_hr);
     const bool whole = job.cut.way != BY_SEQUENCES;
     const int rooms = whole ? count : count * job.cut.shares;
     ptrdiff_t most_rows = whole ? steps->batch : 0;  // sequences of a share
@@ -178,7 +178,7 @@ bool run_backward(
 ) {
     if (first >= last) return true;
     const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), work = 4 * panels * kernels->lanes * lanes->P;
-    const Cut cut = cut_of(steps, count, panels, work, threads);
+    const Cut cut = cut_of(steps, count, panels, work, threads, lanes->weight_hr);
     BackwardJob job = {kernels, lanes, count, steps, first, last, panels, cut};
     if (job.cut.way == ALONE) {
         backward_task(&job, 0, 1, NULL);
@@ -224,7 +224,7 @@ static void sums_task(void *given, int task, int tasks, Meeting *meeting) {
 }
 
 bool run_sums(const Kernels *kernels, const Sums *lanes, int count, int threads) {
-    const ptrdiff_t size = kernels->lanes, wide = most(panels_of(lanes->I, size), panels_of(lanes->P, size)) * size;
+    const ptrdiff_t size = kernels->lanes, wide = most(panels_of(lanes->I, size), panels_of(lanes->H, size)) * size;
     ptrdiff_t rows = 0;
     for (int k = 0; k < count; ++k) rows += lanes[k].count;
     const ptrdiff_t work = rows * 4 * lanes->H * (2 * lanes->I + lanes->P);
@@ -294,10 +294,11 @@ bool run_stack(const Kernels *kernels, const Stack *stack, int threads) {
                     memset(c + (b * Hp + H) * bytes, 0, (size_t)((Hp - H) * bytes));
                 }
             lanes[d] = (Forward){
-                width, H, H, stack->reverse[d], {(void *)x, width}, stack->weights[3 * k],
-                stack->weights[3 * k + 1], stack->weights[3 * k + 2],
-                {stack->h_0 ? (char *)stack->h_0 + k * state : room + at_h, H}, c, {out + d * H * bytes, D * H},
-                NULL, NULL,
+                .I = width, .H = H, .P = H, .reverse = stack->reverse[d], .x = {(void *)x, width},
+                .weight_ih = stack->weights[3 * k], .weight_hh = stack->weights[3 * k + 1],
+                .bias = stack->weights[3 * k + 2],
+                .h_0 = {stack->h_0 ? (char *)stack->h_0 + k * state : room + at_h, H}, .c = c,
+                .out = {out + d * H * bytes, D * H},
             };
         }
         done = run_forward(kernels, lanes, (int)D, &steps, threads);

@@ -216,15 +216,23 @@ static ptrdiff_t padded(const Taken *taken, ptrdiff_t width) {
 
 // ------------------------------------------------------------------------------------------- forward
 
+// What makes a cell another one: peepholes (3, Hp) or None, and a bound or 0.
+static bool take_variant(Taken *taken, PyObject *peephole, PyObject *clip, ptrdiff_t Hp, Variant *to) {
+    if (peephole != Py_None && !(to->peephole = take_whole(taken, peephole, 2, false, 3 * Hp))) return false;
+    to->clip = PyFloat_AsDouble(clip);
+    if (to->clip == -1.0 && PyErr_Occurred()) return false;
+    return to->clip >= 0 || wrong(taken, "a clip below 0");
+}
+
 static bool take_forward(Taken *taken, PyObject *tuple, Forward *lane, ptrdiff_t *rows, ptrdiff_t *batch) {
-    PyObject *field[10];
-    if (!take_fields(taken, tuple, 10, field)) return false;
-    *lane = (Forward){.I = -1, .H = -1};
+    PyObject *field[15];
+    if (!take_fields(taken, tuple, 15, field)) return false;
+    *lane = (Forward){.I = -1, .P = -1};
     if (!take_matrix(taken, field[0], false, rows, &lane->I, &lane->x)) return false;
-    if (!take_matrix(taken, field[6], true, rows, &lane->H, &lane->out)) return false;
-    if (!take_matrix(taken, field[4], false, batch, &lane->H, &lane->h_0)) return false;
-    const ptrdiff_t Hp = padded(taken, lane->H);
-    lane->P = lane->H;
+    if (!take_matrix(taken, field[6], true, rows, &lane->P, &lane->out)) return false;
+    if (!take_matrix(taken, field[4], false, batch, &lane->P, &lane->h_0)) return false;
+    if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
+    const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
     lane->weight_ih = take_whole(taken, field[1], 1, false, 4 * Hp * lane->I);
     lane->weight_hh = take_whole(taken, field[2], 1, false, 4 * Hp * lane->P);
     lane->bias = take_whole(taken, field[3], 1, false, 4 * Hp);
@@ -234,12 +242,19 @@ static bool take_forward(Taken *taken, PyObject *tuple, Forward *lane, ptrdiff_t
         lane->gates = take_whole(taken, field[8], 2, true, *rows * 4 * Hp);
         lane->cells = take_whole(taken, field[9], 2, true, *rows * Hp);
     }
+    if (!take_variant(taken, field[11], field[12], Hp, &lane->variant)) return false;
+    if (field[13] != Py_None) {
+        lane->weight_hr = take_whole(taken, field[13], 1, false, lane->H * Pp);
+        lane->projected = take_whole(taken, field[14], 1, true, *batch * (Hp + Pp));
+    } else if (lane->P != lane->H)
+        return wrong(taken, "h of another width than c, without a projection");
     return !taken->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(forward_text,
 "forward(set, lanes, offsets, threads)\n--\n\n"
-"Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, reverse, gates, cells.");
+"Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, reverse, gates, cells, H, "
+"peephole, clip, weight_hr, projected.");
 
 static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
@@ -255,7 +270,8 @@ static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t
     if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
     for (int k = 0; k < n; ++k) {
         if (!take_forward(&taken, PyTuple_GetItem(given[1], k), lanes + k, &rows, &batch)) return failed(&taken);
-        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || !lanes[k].gates != !lanes->gates)
+        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P ||
+            !lanes[k].gates != !lanes->gates || !lanes[k].weight_hr != !lanes->weight_hr)
             return wrong(&taken, "lanes of different sizes"), failed(&taken);
     }
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
@@ -272,13 +288,13 @@ static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t
 static bool take_backward(
     Taken *taken, PyObject *tuple, Backward *lane, ptrdiff_t *rows, ptrdiff_t *batch, ptrdiff_t *some_rows
 ) {
-    PyObject *field[11];
-    if (!take_fields(taken, tuple, 11, field)) return false;
+    PyObject *field[17];
+    if (!take_fields(taken, tuple, 17, field)) return false;
     *lane = (Backward){0};
     if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
-    lane->P = lane->H;
+    if (!take_number(taken, field[11], 1, PTRDIFF_MAX, &lane->P)) return false;
     const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
-    ptrdiff_t width = 4 * Hp, cells = Hp, states = Pp;
+    ptrdiff_t width = 4 * Hp, states = Pp;
     Matrix matrix;
     if (!take_matrix(taken, field[5], false, rows, &width, &matrix)) return false;
     lane->gates = take_whole(taken, field[5], 2, false, *rows * 4 * Hp);
@@ -288,18 +304,25 @@ static bool take_backward(
     lane->grad_h = take_whole(taken, field[2], 2, true, *batch * Pp);
     lane->grad_c = take_whole(taken, field[3], 2, true, *batch * Hp);
     lane->c_0 = take_whole(taken, field[4], 2, false, *batch * Hp);
-    lane->cells = take_whole(taken, field[6], 2, false, *rows * cells);
+    lane->cells = take_whole(taken, field[6], 2, false, *rows * Hp);
     if (!take_matrix(taken, field[7], true, some_rows, &width, &matrix)) return false;
     lane->grad_a = take_whole(taken, field[7], 2, true, *some_rows * width);
     if (!take_number(taken, field[8], 0, PTRDIFF_MAX, &lane->first_row)) return false;
     lane->reverse = PyObject_IsTrue(field[9]) == 1;
+    if (!take_variant(taken, field[12], field[13], Hp, &lane->variant)) return false;
+    if (field[14] != Py_None) {
+        lane->weight_hr = take_whole(taken, field[14], 1, false, lane->P * Hp);
+        lane->grad_projected = take_whole(taken, field[15], 2, true, *some_rows * Pp);
+        lane->grad_m = take_whole(taken, field[16], 2, true, *batch * Hp);
+    } else if (lane->P != lane->H)
+        return wrong(taken, "h of another width than c, without a projection");
     return !taken->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(backward_text,
 "backward(set, lanes, offsets, first, last, threads)\n--\n\n"
 "Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, c_0, gates, cells, "
-"grad_a, first_row, reverse, H.");
+"grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
 
 static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
@@ -317,7 +340,8 @@ static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_
     for (int k = 0; k < n; ++k) {
         PyObject *tuple = PyTuple_GetItem(given[1], k);
         if (!take_backward(&taken, tuple, lanes + k, &rows, &batch, room + k)) return failed(&taken);
-        if (lanes[k].H != lanes->H) return wrong(&taken, "lanes of different sizes"), failed(&taken);
+        if (lanes[k].H != lanes->H || lanes[k].P != lanes->P || !lanes[k].weight_hr != !lanes->weight_hr)
+            return wrong(&taken, "lanes of different sizes"), failed(&taken);
     }
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
     if (!take_number(&taken, given[3], 0, steps.count, &first)) return failed(&taken);
@@ -336,40 +360,61 @@ static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_
 }
 
 PyDoc_STRVAR(previous_text,
-"previous(set, out, h_0, offsets, first, last, reverse, into)\n--\n\n"
-"Write h_{t-1} of all rows of some steps into the first rows of `into`.");
+"previous(set, values, initial, offsets, first, last, reverse, into)\n--\n\n"
+"Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
 
 static PyObject *py_previous(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
     Taken taken;
-    Forward lane = {.P = -1};
     Steps steps;
-    Matrix into;
-    ptrdiff_t rows = -1, batch = -1, some = -1, first, last;
+    Matrix values, initial, into;
+    ptrdiff_t rows = -1, batch = -1, width = -1, some = -1, first, last;
     if (!check_count(given, count, 8)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_matrix(&taken, given[1], false, &rows, &lane.P, &lane.out)) return failed(&taken);
-    if (!take_matrix(&taken, given[2], false, &batch, &lane.P, &lane.h_0)) return failed(&taken);
+    if (!take_matrix(&taken, given[1], false, &rows, &width, &values)) return failed(&taken);
+    if (!take_matrix(&taken, given[2], false, &batch, &width, &initial)) return failed(&taken);
     if (!take_steps(&taken, given[3], batch, rows, &steps)) return failed(&taken);
     if (!take_number(&taken, given[4], 0, steps.count, &first)) return failed(&taken);
     if (!take_number(&taken, given[5], first, steps.count, &last)) return failed(&taken);
-    lane.reverse = PyObject_IsTrue(given[6]) == 1;
-    if (!take_matrix(&taken, given[7], true, &some, &lane.P, &into)) return failed(&taken);
-    const ptrdiff_t from = lane.reverse ? steps.count - last : first, to = lane.reverse ? steps.count - first : last;
-    if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != lane.P))
+    const bool reverse = PyObject_IsTrue(given[6]) == 1;
+    if (!take_matrix(&taken, given[7], true, &some, &width, &into)) return failed(&taken);
+    const ptrdiff_t from = reverse ? steps.count - last : first, to = reverse ? steps.count - first : last;
+    if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != width))
         return wrong(&taken, "no room for these rows"), failed(&taken);
-    taken.kernels->previous(&lane, &steps, first, last, into.at);
+    if (first < last) taken.kernels->previous(values, initial, width, reverse, &steps, first, last, into.at);
+    return ended(&taken, true);
+}
+
+PyDoc_STRVAR(outputs_text,
+"outputs(set, gates, cells, H, into)\n--\n\n"
+"Write what the cells put out, o * tanh(c), from what a recording kept.");
+
+static PyObject *py_outputs(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    ptrdiff_t H;
+    if (!check_count(given, count, 5)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
+    if (!take_number(&taken, given[3], 1, PTRDIFF_MAX, &H)) return failed(&taken);
+    const Py_buffer *rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
+    if (!rows) return failed(&taken);
+    const ptrdiff_t n = rows->shape[0], Hp = padded(&taken, H);
+    const void *gates = take_whole(&taken, given[1], 2, false, n * 4 * Hp);
+    const void *cells = take_whole(&taken, given[2], 2, false, n * Hp);
+    void *into = take_whole(&taken, given[4], 2, true, n * Hp);
+    if (!gates || !cells || !into) return failed(&taken);
+    taken.kernels->outputs(gates, cells, n, H, into);
     return ended(&taken, true);
 }
 
 static bool take_sums(Taken *taken, PyObject *tuple, Sums *lane) {
-    PyObject *field[10];
-    if (!take_fields(taken, tuple, 10, field)) return false;
+    PyObject *field[16];
+    if (!take_fields(taken, tuple, 16, field)) return false;
     *lane = (Sums){.I = -1, .count = -1};
     if (!take_number(taken, field[8], 1, PTRDIFF_MAX, &lane->H)) return false;
-    lane->P = lane->H;
+    if (!take_number(taken, field[9], 1, PTRDIFF_MAX, &lane->P)) return false;
     if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
-    const ptrdiff_t G = 4 * padded(taken, lane->H), Ip = padded(taken, lane->I), Pp = padded(taken, lane->P);
+    const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I), Pp = padded(taken, lane->P);
     lane->grad_a = take_whole(taken, field[0], 2, false, lane->count * G);
     lane->before = take_whole(taken, field[2], 2, false, lane->count * lane->P);
     lane->grad_weight_ih = take_whole(taken, field[3], 2, true, G * Ip);
@@ -377,13 +422,24 @@ static bool take_sums(Taken *taken, PyObject *tuple, Sums *lane) {
     lane->grad_bias = take_whole(taken, field[5], 1, true, G);
     lane->weight_ih = take_whole(taken, field[6], 1, false, G * Ip);
     lane->grad_x = take_whole(taken, field[7], 2, true, lane->count * Ip);
+    if (field[12] != Py_None) {
+        lane->cells = take_whole(taken, field[10], 2, false, lane->count * Hp);
+        lane->cells_before = take_whole(taken, field[11], 2, false, lane->count * Hp);
+        lane->grad_peephole = take_whole(taken, field[12], 2, true, 3 * Hp);
+    }
+    if (field[15] != Py_None) {
+        lane->grad_projected = take_whole(taken, field[13], 2, false, lane->count * Pp);
+        lane->m = take_whole(taken, field[14], 2, false, lane->count * Hp);
+        lane->grad_weight_hr = take_whole(taken, field[15], 2, true, Pp * Hp);
+    }
     return !taken->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(sums_text,
 "sums(set, lanes, threads)\n--\n\n"
 "Add what some rows contribute to the gradients of the parameters, and write that of the input. Each lane: grad_a, x, "
-"before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, None.");
+"before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, P, cells, cells_before, grad_peephole, "
+"grad_projected, m, grad_weight_hr.");
 
 static PyObject *py_sums(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
@@ -398,7 +454,7 @@ static PyObject *py_sums(PyObject *module, PyObject *const *given, Py_ssize_t co
     if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
     for (int k = 0; k < n; ++k) {
         if (!take_sums(&taken, PyTuple_GetItem(given[1], k), lanes + k)) return failed(&taken);
-        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H)
+        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P)
             return wrong(&taken, "lanes of different sizes"), failed(&taken);
     }
     if (!take_number(&taken, given[2], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
@@ -491,38 +547,42 @@ static bool take_step(Steady *steady, PyObject *const *given) {
     Step *step = &steady->step;
     const Py_buffer *sizes = take_buffer(taken, given[2], 1, false, 'q');
     if (!sizes) return false;
-    if (sizes->shape[0] < 2 || sizes->strides[0] != 8) return wrong(taken, "sizes of no layer");
-    step->sizes = sizes->buf, step->layers = sizes->shape[0] - 1, step->batch = -1;
-    for (ptrdiff_t k = 0; k <= step->layers; ++k)
+    if (sizes->shape[0] < 3 || sizes->shape[0] % 2 == 0 || sizes->strides[0] != 8) return wrong(taken, "sizes of no layer");
+    step->sizes = sizes->buf, step->layers = sizes->shape[0] / 2, step->batch = -1;
+    for (ptrdiff_t k = 0; k <= 2 * step->layers; ++k)
         if (step->sizes[k] < 1) return wrong(taken, "a size below 1");
-    ptrdiff_t width = step->sizes[0], weights = 0, states = 0, cells = 0, widest = 0;
+    ptrdiff_t width = step->sizes[0], weights = 0, states = 0, cells = 0, widest = 0, below = width, last = 0;
     Matrix x;
     if (!take_matrix(taken, given[1], false, &step->batch, &width, &x)) return false;
-    for (ptrdiff_t k = 1; k <= step->layers; ++k) {
-        const ptrdiff_t Hp = padded(taken, step->sizes[k]);
-        weights += 4 * Hp * (step->sizes[k - 1] + step->sizes[k]);
-        states += step->sizes[k], cells += Hp, widest = most(widest, Hp);
+    for (ptrdiff_t k = 0; k < step->layers; ++k) {
+        const ptrdiff_t H = step->sizes[2 * k + 1], P = step->sizes[2 * k + 2], Hp = padded(taken, H);
+        if (P > H) return wrong(taken, "h wider than c");
+        weights += 4 * Hp * (below + P) + (P < H ? H * padded(taken, P) : 0);
+        states += P, cells += Hp, widest = most(widest, Hp), below = last = P;
     }
     const ptrdiff_t B = step->batch;
+    step->peephole = PyObject_IsTrue(given[11]) == 1;
+    step->clip = PyFloat_AsDouble(given[12]);
+    if (step->clip == -1.0 && PyErr_Occurred()) return false;
     step->x = take_whole(taken, given[1], 2, false, B * width);
     step->weights = take_whole(taken, given[3], 1, false, weights);
-    step->biases = take_whole(taken, given[4], 1, false, 4 * cells);
+    step->biases = take_whole(taken, given[4], 1, false, (step->peephole ? 7 : 4) * cells);
     steady->states[0] = take_whole(taken, given[5], 1, true, B * states);
     steady->states[1] = take_whole(taken, given[6], 1, true, B * states);
     step->c = take_whole(taken, given[7], 1, true, B * cells);
-    step->gates = take_whole(taken, given[8], 1, true, B * 4 * widest);
-    steady->out = take_whole(taken, given[9], 2, true, B * step->sizes[step->layers]);
+    step->gates = take_whole(taken, given[8], 1, true, B * 6 * widest);
+    steady->out = take_whole(taken, given[9], 2, true, B * last);
     steady->work = weights * B;
     return !taken->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(new_step_text,
-"new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads)\n--\n\n"
+"new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads, peephole, clip)\n--\n\n"
 "Return what `step` takes: one step through a stack of layers, in these arrays.");
 
 static PyObject *py_new_step(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
-    if (!check_count(given, count, 11)) return NULL;
+    if (!check_count(given, count, 13)) return NULL;
     Steady *steady = calloc(1, sizeof *steady);
     if (!steady) return PyErr_NoMemory();
     ptrdiff_t threads = 1;
@@ -550,10 +610,10 @@ static PyObject *py_step(PyObject *module, PyObject *capsule) {
     step->h_before = steady->states[steady->turn], step->h = steady->states[!steady->turn];
     Py_BEGIN_ALLOW_THREADS
     run_step(steady->taken.kernels, step, steady->work, steady->threads);
-    const ptrdiff_t bytes = steady->taken.kernels->bits / 8, last = step->batch * step->sizes[step->layers] * bytes;
+    const ptrdiff_t row = step->batch * steady->taken.kernels->bits / 8;
     ptrdiff_t before = 0;
-    for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->batch * step->sizes[k] * bytes;
-    memcpy(steady->out, (char *)step->h + before, (size_t)last);
+    for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->sizes[2 * k] * row;
+    memcpy(steady->out, (char *)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
     Py_END_ALLOW_THREADS
     steady->turn = !steady->turn;
     return PyLong_FromLong(steady->turn);
@@ -562,24 +622,28 @@ static PyObject *py_step(PyObject *module, PyObject *capsule) {
 // ------------------------------------------------------------------------------------------- the rest
 
 PyDoc_STRVAR(pack_text,
-"pack(set, weight, packed, back)\n--\n\n"
-"Write a weight (4H, K) in the order in which the kernels read it, on the way forward or back.");
+"pack(set, weight, packed, how)\n--\n\n"
+"Write a weight in the order in which the kernels read it: (4H, K) on the way forward (how = 0) or back (1), or any "
+"(K, width) by its columns (2).");
 
 static PyObject *py_pack(PyObject *module, PyObject *const *given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Matrix weight;
-    ptrdiff_t rows = -1, columns = -1;
+    ptrdiff_t rows = -1, columns = -1, how;
     if (!check_count(given, count, 4)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_matrix(&taken, given[1], false, &rows, &columns, &weight)) return failed(&taken);
-    const bool back = PyObject_IsTrue(given[3]) == 1;
-    const ptrdiff_t H = rows / 4, width = back ? padded(&taken, columns) : columns;
-    if (rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
-    void *packed = take_whole(&taken, given[2], 1, true, 4 * padded(&taken, H) * width);
+    if (!take_number(&taken, given[3], 0, 2, &how)) return failed(&taken);
+    if (how < 2 && rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
+    const ptrdiff_t H = rows / 4, Hp = padded(&taken, H), width = padded(&taken, columns);
+    const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
+    void *packed = take_whole(&taken, given[2], 1, true, size);
     if (!packed) return failed(&taken);
     Py_BEGIN_ALLOW_THREADS
-    (back ? taken.kernels->pack_backward : taken.kernels->pack_forward)(weight, H, columns, packed);
+    if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
+    if (how == 1) taken.kernels->pack_backward(weight, H, columns, packed);
+    if (how == 2) taken.kernels->pack_columns(weight, rows, columns, packed);
     Py_END_ALLOW_THREADS
     return ended(&taken, true);
 }
@@ -631,6 +695,7 @@ static PyMethodDef methods[] = {
     FAST(forward, forward_text),
     FAST(backward, backward_text),
     FAST(previous, previous_text),
+    FAST(outputs, outputs_text),
     FAST(sums, sums_text),
     FAST(stack, stack_text),
     FAST(new_step, new_step_text),

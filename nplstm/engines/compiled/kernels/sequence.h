@@ -80,20 +80,38 @@ static void add_recurrent(const Forward *lane, const Steps *steps, Place at, ptr
 }
 
 static void cells_forward(const Forward *lane, Place at, ptrdiff_t p, const Share *share) {
-    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, there = lane->P - p * LANES;
+    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, there = lane->H - p * LANES;
+    const Options options = options_of(&lane->variant, Hp, p * LANES);
     REAL *c = (REAL *)lane->c + share->first * Hp + p * LANES;
-    REAL *out = (REAL *)lane->out.at + at.rows.first * lane->out.row + p * LANES;
-    for (ptrdiff_t r = 0; r < at.rows.count; ++r, c += Hp, out += lane->out.row) {
+    REAL *h = (REAL *)lane->out.at + at.rows.first * lane->out.row + p * LANES;
+    ptrdiff_t h_row = lane->out.row;
+    if (lane->weight_hr) h = (REAL *)lane->projected + share->first * Hp + p * LANES, h_row = Hp;
+    for (ptrdiff_t r = 0; r < at.rows.count; ++r, c += Hp, h += h_row) {
         REAL *gates = at.gates + r * 4 * Hp + p * GROUP * LANES;
-        Cell now = cell_forward(gates, load(c));
+        Cell now = cell_forward(gates, load(c), &options);
         store(c, now.c);
-        store_first(out, there, now.h);
+        if (lane->weight_hr)
+            store(h, now.h);
+        else
+            store_first(h, there, now.h);
         if (lane->gates) {
             store(gates, now.i), store(gates + LANES, now.f);
             store(gates + 2 * LANES, now.g), store(gates + 3 * LANES, now.o);
             store((REAL *)lane->cells + (at.rows.first + r) * Hp + p * LANES, now.c);
         }
     }
+}
+
+// h_t = W_hr m_t, where m_t is what the cell puts out, (rows, Hp) for the share's sequences.
+static void project(const Forward *lane, const Steps *steps, Place at, const Share *share) {
+    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, panels = panels_of(lane->P, LANES), Pp = panels * LANES;
+    const REAL *m = (const REAL *)lane->projected + share->first * Hp;
+    REAL *h = (REAL *)lane->projected + steps->batch * Hp + share->first * Pp;
+    memset(h, 0, (size_t)(at.rows.count * Pp) * sizeof(REAL));
+    add_products(h, Pp, m, Hp, lane->weight_hr, lane->H, at.rows.count, 0, panels);
+    REAL *out = (REAL *)lane->out.at + at.rows.first * lane->out.row;
+    for (ptrdiff_t r = 0; r < at.rows.count; ++r)
+        memcpy(out + r * lane->out.row, h + r * Pp, (size_t)lane->P * sizeof(REAL));
 }
 
 // The steps `first` to `last`, in the order of processing, of lanes that run side by side; `block` of them have
@@ -119,6 +137,7 @@ static void forward(
                     add_recurrent(lane, steps, at, p, &now);
                     cells_forward(lane, at, p, &now);
                 }
+                if (lane->weight_hr) project(lane, steps, at, &now);
             }
             if (now.members > 1 && !meet_and_go_on(meeting, now.member)) {
                 if (now.member) return;
@@ -128,43 +147,65 @@ static void forward(
     }
 }
 
+// With a projection: from d loss / d h_t, of which `rows` are kept, to d loss / d m_t = d loss / d h_t W_hr.
+static void project_backward(const Backward *lane, Run rows, const Share *share) {
+    const ptrdiff_t panels = panels_of(lane->H, LANES), Hp = panels * LANES, Pp = panels_of(lane->P, LANES) * LANES;
+    const REAL *grad_h = (const REAL *)lane->grad_h + share->first * Pp;
+    REAL *kept = (REAL *)lane->grad_projected + (rows.first - lane->first_row) * Pp;
+    REAL *grad_m = (REAL *)lane->grad_m + share->first * Hp;
+    for (ptrdiff_t r = 0; r < rows.count; ++r)
+        for (ptrdiff_t k = 0; k < Pp; k += LANES) {
+            Vector grad = load(grad_h + r * Pp + k);
+            if (lane->grad_out.at)
+                grad += load_first(
+                    (const REAL *)lane->grad_out.at + (rows.first + r) * lane->grad_out.row + k, lane->P - k
+                );
+            store(kept + r * Pp + k, grad);
+        }
+    memset(grad_m, 0, (size_t)(rows.count * Hp) * sizeof(REAL));
+    add_products(grad_m, Hp, kept, Pp, lane->weight_hr, lane->P, rows.count, 0, panels);
+}
+
 static void cells_backward(const Backward *lane, const Steps *steps, ptrdiff_t s, REAL *grad_a, const Share *share) {
-    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES, Pp = panels_of(lane->P, LANES) * LANES;
-    Run rows = share_of(rows_of(steps, s, lane->reverse), share);
-    Run before = rows_before(steps, s, rows, lane->reverse, share);
-    for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p)
+    const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES;
+    const Run rows = share_of(rows_of(steps, s, lane->reverse), share);
+    const Run before = rows_before(steps, s, rows, lane->reverse, share);
+    const bool direct = !lane->weight_hr;  // whether h is what the cell puts out
+    if (!direct) project_backward(lane, rows, share);
+    for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p) {
+        const ptrdiff_t cell = p * LANES;
+        const Options options = options_of(&lane->variant, Hp, cell);
         for (ptrdiff_t r = 0; r < rows.count; ++r) {
-            ptrdiff_t sequence = share->first + r, row = rows.first + r, cell = p * LANES;
-            REAL *grad_h = (REAL *)lane->grad_h + sequence * Pp + cell;
+            const ptrdiff_t sequence = share->first + r, row = rows.first + r;
             REAL *grad_c = (REAL *)lane->grad_c + sequence * Hp + cell;
             const REAL *c_before = r < before.count ? (const REAL *)lane->cells + (before.first + r) * Hp
                                                     : (const REAL *)lane->c_0 + sequence * Hp;
-            Vector grad = load(grad_h);
-            if (lane->grad_out.at)
-                grad += load_first(
-                    (const REAL *)lane->grad_out.at + row * lane->grad_out.row + cell, lane->P - cell
+            Vector grad_h = load((const REAL *)(direct ? lane->grad_h : lane->grad_m) + sequence * Hp + cell);
+            if (direct && lane->grad_out.at)
+                grad_h += load_first(
+                    (const REAL *)lane->grad_out.at + row * lane->grad_out.row + cell, lane->H - cell
                 );
             store(
                 grad_c,
                 cell_backward(
-                    grad, load(grad_c), (const REAL *)lane->gates + row * 4 * Hp + GROUP * cell,
+                    grad_h, load(grad_c), (const REAL *)lane->gates + row * 4 * Hp + GROUP * cell,
                     load((const REAL *)lane->cells + row * Hp + cell), load(c_before + cell),
-                    grad_a + r * 4 * Hp + GROUP * cell
+                    grad_a + r * 4 * Hp + GROUP * cell, &options
                 )
             );
         }
+    }
 }
 
 // d loss / d h_{t-1} = d loss / d a_t W_hh, of the share's panels.
 static void state_backward(const Backward *lane, Run rows, const REAL *grad_a, const Share *share) {
-    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES, Pp = panels_of(lane->P, LANES) * LANES;
+    const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES, panels = panels_of(lane->P, LANES), Pp = panels * LANES;
+    // with a projection h has fewer panels than c, and no two threads share the cells
+    const ptrdiff_t first = share->first_panel, last = lane->weight_hr ? panels : share->last_panel;
     REAL *grad_h = (REAL *)lane->grad_h + share->first * Pp;
     for (ptrdiff_t r = 0; r < rows.count; ++r)
-        for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p)
-            store(grad_h + r * Pp + p * LANES, all(0));
-    add_products(
-        grad_h, Pp, grad_a, G, lane->weight_hh, G, rows.count, share->first_panel, share->last_panel
-    );
+        for (ptrdiff_t p = first; p < last; ++p) store(grad_h + r * Pp + p * LANES, all(0));
+    add_products(grad_h, Pp, grad_a, G, lane->weight_hh, G, rows.count, first, last);
 }
 
 // The steps `last` to `first`, from the last one back.
@@ -191,18 +232,29 @@ static void backward(
     }
 }
 
-// h_{t-1} of all rows of some steps, in the order in which they stand.
-static void previous(const Forward *lane, const Steps *steps, ptrdiff_t first, ptrdiff_t last, void *into) {
+// The values (N, width) of the step before, of all rows of some steps in the order in which they stand; `initial`
+// (B, width) where a sequence begins.
+static void previous(
+    Matrix values, Matrix initial, ptrdiff_t width, bool reverse, const Steps *steps, ptrdiff_t first, ptrdiff_t last,
+    void *into
+) {
     const Share everything = {0, steps->batch, 0, 0, 0, 1};
-    ptrdiff_t base = lowest_row(steps, first, last, lane->reverse);
+    const ptrdiff_t base = lowest_row(steps, first, last, reverse);
     for (ptrdiff_t s = first; s < last; ++s) {
-        Run rows = rows_of(steps, s, lane->reverse);
-        Run before = rows_before(steps, s, rows, lane->reverse, &everything);
+        const Run rows = rows_of(steps, s, reverse), before = rows_before(steps, s, rows, reverse, &everything);
         for (ptrdiff_t r = 0; r < rows.count; ++r) {
-            const REAL *from = r < before.count
-                                   ? (const REAL *)lane->out.at + (before.first + r) * lane->out.row
-                                   : (const REAL *)lane->h_0.at + r * lane->h_0.row;
-            memcpy((REAL *)into + (rows.first - base + r) * lane->P, from, lane->P * sizeof(REAL));
+            const REAL *from = r < before.count ? (const REAL *)values.at + (before.first + r) * values.row
+                                                : (const REAL *)initial.at + r * initial.row;
+            memcpy((REAL *)into + (rows.first - base + r) * width, from, (size_t)width * sizeof(REAL));
         }
+    }
+}
+
+// What the cells put out, o * tanh(c), (rows, Hp), from what was kept.
+static void outputs(const void *gates, const void *cells, ptrdiff_t rows, ptrdiff_t H, void *into) {
+    const ptrdiff_t Hp = panels_of(H, LANES) * LANES;
+    for (ptrdiff_t k = 0; k < rows * Hp; k += LANES) {
+        const Vector o = load((const REAL *)gates + GROUP * k + 3 * LANES);
+        store((REAL *)into + k, o * hyperbolic_tangent(load((const REAL *)cells + k)));
     }
 }
