@@ -1,10 +1,10 @@
 // sigmoid and tanh of a vector, to a few units in the last place over the whole range.
 //
-//     sigmoid(a) = 1 / (1 + e) for a >= 0, e / (1 + e) for a < 0          e = exp(-|a|)
-//     tanh(a)    = sign(a) * -m / (2 + m)                                 m = exp(-2|a|) - 1
+//     smaller of sigmoid(a) and 1 - sigmoid(a) = e / (1 + e)              e = exp(-|a|)
+//     tanh(a) = sign(a) * -m / (2 + m)                                    m = exp(-2|a|) - 1
 //
-// Neither can overflow, and small results keep their digits: those of a closed gate, and of tanh near zero. With
-// -s = n ln 2 + r and |r| <= ln(2) / 2:
+// Neither can overflow, and small results keep their digits: those of a gate that is nearly closed, or nearly open, and
+// of tanh near zero. With -s = n ln 2 + r and |r| <= ln(2) / 2:
 //
 //     exp(-s) = 2^n * (1 + q)          q = exp(r) - 1 = r + r^2/2! + r^3/3! + ...
 //
@@ -60,14 +60,28 @@ INLINE Exponential exponential_of_minus(Vector s) {
 // 2^n, for n of a normal number
 INLINE Vector power_of_two(Integers n) { return (Vector)((n + EXPONENT_BIAS) << MANTISSA_BITS); }
 
-INLINE Vector sigmoid(Vector a) {
+// The smaller of s = sigmoid(a) and 1 - s, with a minus sign if it is 1 - s. Kept in this form neither loses digits.
+INLINE Vector smaller_side(Vector a) {
     Exponential of = exponential_of_minus(at_most(absolute(a), SIGMOID_LIMIT));
     // 2^n in two factors: the result may be smaller than a normal number
     Integers half = of.n >> 1;
     Vector first = power_of_two(half);
     Vector e = (first * of.q + first) * power_of_two(of.n - half);
-    return choose(a < (REAL)0, e, all(1)) / (e + (REAL)1);
+    return with_sign(e / (e + (REAL)1), (Vector)~(Integers)a);
 }
+
+// s itself
+INLINE Vector of_smaller_side(Vector side) {
+    return side + (Vector)(((Integers)side >> (REAL_BITS - 1)) & (Integers)all(1));
+}
+
+// ds / da = s (1 - s)
+INLINE Vector slope_of_smaller_side(Vector side) {
+    side = absolute(side);
+    return side * ((REAL)1 - side);
+}
+
+INLINE Vector sigmoid(Vector a) { return of_smaller_side(smaller_side(a)); }
 
 INLINE Vector hyperbolic_tangent(Vector a) {
     Exponential of = exponential_of_minus(at_most(absolute(a) * (REAL)2, TANH_LIMIT));

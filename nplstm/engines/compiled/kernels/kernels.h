@@ -3,7 +3,8 @@
 // Axes: T steps, N rows, B sequences, I input, H cells, P the width of h. Rows are packed: step t has the rows
 // offsets[t] to offsets[t + 1], those of the longest sequences first. Cells stand in panels of LANES, the elements
 // of a vector; Hp is H rounded up to whole panels. A row of gates has i, f, g, o of the first panel, then of the
-// next: (Hp / LANES, 4, LANES).
+// next: (Hp / LANES, 4, LANES). What is kept of i, f and o for the way back is the smaller of s and 1 - s, with a minus
+// sign if it is 1 - s: see functions.h.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -255,6 +255,6 @@ static void outputs(const void *gates, const void *cells, ptrdiff_t rows, ptrdif
     const ptrdiff_t Hp = panels_of(H, LANES) * LANES;
     for (ptrdiff_t k = 0; k < rows * Hp; k += LANES) {
         const Vector o = load((const REAL *)gates + GROUP * k + 3 * LANES);
-        store((REAL *)into + k, o * hyperbolic_tangent(load((const REAL *)cells + k)));
+        store((REAL *)into + k, of_smaller_side(o) * hyperbolic_tangent(load((const REAL *)cells + k)));
     }
 }
