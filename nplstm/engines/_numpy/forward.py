@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.cell import Cell, Product
+from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
@@ -102,6 +102,7 @@ class FromInput:
         return np.add(products.reshape(4, S, -1, n, H).transpose(2, 0, 1, 3, 4), weights.bias, out=sums)
 
 
+@exact_sigmoids
 def run_steps(
     cell: Cell, product: Product, given: Array, h: Array, hs: Array, kept: Iterable[Array | None]
 ) -> Array:
