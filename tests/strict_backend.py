@@ -17,8 +17,8 @@ from nplstm.backends._numpy import draw, require_numpy_generator
 
 # What the shared code may use; tests/test_backends.py compares it with CuPy's namespace where CuPy is installed.
 NAMES = frozenset(
-    """abs add arange array asarray broadcast_to clip concatenate divide empty empty_like exp expm1 float32 float64 full
-    int64 log log1p matmul maximum minimum multiply sqrt tanh where zeros zeros_like""".split()
+    """abs add arange array asarray broadcast_to clip concatenate divide empty empty_like exp expm1 float32 float64
+    full int64 log log1p matmul maximum minimum multiply sqrt tanh where zeros zeros_like""".split()
 )
 
 

@@ -28,9 +28,9 @@ def sigmoid_forward(a: Array, out: Array) -> Array:
     """Write ``sigmoid(a)`` into ``out``, which may be ``a``.
 
     It is taken as ``e / (1 + e)`` with ``e = exp(a)``, and is right to a few units in the last place, however far
-    a gate is closed: see docs/decisions/0003-sigmoid-by-exponential.md. So that nothing overflows, ``a`` is bounded
-    where the sigmoid is 1 to the last place: adding 1 to exp(10) in float16, or to exp(40) in float32 and float64,
-    changes nothing.
+    a gate is closed: see docs/decisions/0003-sigmoid-by-exponential.md. So that nothing overflows, ``a`` is
+    bounded where the sigmoid is 1 to the last place: adding 1 to exp(10) in float16, or to exp(40) in float32 and
+    float64, changes nothing.
     """
     xp = namespace(a)
     largest = 10.0 if a.dtype.itemsize == 2 else 40.0

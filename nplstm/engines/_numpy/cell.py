@@ -1,8 +1,8 @@
 """The cell of the NumPy engine: seven calls from pre-activations to h_t, in buffers that are made once.
 
 A sigmoid is 1 / (1 + exp(-a)), which keeps its digits where a gate is almost closed. What a gate multiplies is
-divided by 1 + exp(-a): the gate itself is computed for a recording alone. ``exact_sigmoids`` has to be around the
-steps.
+divided by 1 + exp(-a). A recording keeps exp(-a): unlike the gate, it has the digits of 1 - sigmoid(a), too.
+``exact_sigmoids`` has to be around the steps, and around what reads a recording.
 """
 
 import numpy as np
@@ -13,9 +13,12 @@ from nplstm.engines._numpy.memory import aligned_empty
 
 __all__ = ["Cell", "Product", "exact_sigmoids"]
 
-exact_sigmoids = np.errstate(over="ignore")
-"""Decorator of what calls ``Cell.step``: of a gate that is closed below the smallest normal number, exp(-a) is inf,
-and the gate 0. To bound ``a`` would cost a call a step."""
+exact_sigmoids = np.errstate(over="ignore", divide="ignore")
+"""Decorator of what computes with exp(-a).
+
+It is inf for a gate below the smallest normal number, and 0 for one that far open, and what is divided by it is
+right all the same. To bound ``a`` would cost a call a step.
+"""
 
 
 class Cell:
@@ -51,13 +54,19 @@ class Cell:
         return self.c.shape[1]
 
     def step(self, h_t: Array, kept: Array | None = None) -> None:
-        """Take a step: write h_t (S, n, H), and o, i, f, g, c_{t-1} into ``kept`` (5, S, n, H)."""
+        """Take a step: write h_t (S, n, H).
+
+        Parameters
+        ----------
+        kept : Array, shape (5, S, n, H)
+            Receives exp(-a) of o, i, f, then g and c_{t-1}.
+        """
         sigmoids, g, one, c, tanh_c = self._sigmoids, self._g, self._one, self.c, self._tanh_c
-        exp(sigmoids, sigmoids)
-        add(sigmoids, one, sigmoids)  # what a sigmoid is 1 divided by
+        exp_a = sigmoids if kept is None else kept[:3]
+        exp(sigmoids, exp_a)
+        add(exp_a, one, sigmoids)  # what a sigmoid is 1 divided by
         tanh(g, g)
         if kept is not None:
-            divide(one, sigmoids, kept[:3])
             copyto(kept[3:], self._g_c)
         divide(self._g_c, self._i_f, self._pair)
         add(self._i_g, self._f_c, c)

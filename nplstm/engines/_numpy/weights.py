@@ -61,7 +61,8 @@ def joint_planes(params: LSTMParams) -> Array:
 
 def joint_rows(params: LSTMParams) -> Array:
     """Return W_ih above W_hh above the biases for one sequence, (I + H + 1, 4H)."""
-    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0], bias_planes(params).reshape(1, -1)]))
+    bias = bias_planes(params).reshape(1, -1)
+    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0], bias]))
 
 
 def bias_planes(*params: LSTMParams) -> Array:
@@ -95,7 +96,8 @@ def _reordered(gates: Array) -> Array:
 def _negated(gates: Array) -> Array:
     """Return a copy in the order o, i, f, g, the first three negated."""
     gates = _reordered(gates)
-    np.negative(sigmoids := gates[: len(gates) // 4 * 3], out=sigmoids)
+    sigmoids = gates[: len(gates) // 4 * 3]
+    np.negative(sigmoids, out=sigmoids)
     return gates
 
 
