@@ -40,15 +40,15 @@ def test_the_six_equations(seed, be):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shift", [-40.0, -20.0, -8.0, 8.0, 40.0])
-def test_almost_closed_gates_are_right_to_a_rounding_of_one(shift, dtype, be):
-    """What docs/decisions/0003 promises of the sigmoid: absolute, not relative, accuracy."""
+def test_almost_closed_gates_keep_their_digits(shift, dtype, be):
+    """What docs/decisions/0003 promises of the sigmoid: relative accuracy; `test_saturation.py` has the rest."""
     from nplstm.ops.gates import gates_forward
 
     a = np.linspace(shift - 1, shift + 1, 40, dtype=dtype).reshape(1, 40)
     gates = be.to_numpy(gates_forward(be.asarray(a.copy()))).astype(float)
     exact = 1 / (1 + np.exp(-a.astype(float)))
     exact[:, 20:30] = np.tanh(a.astype(float)[:, 20:30])
-    assert np.abs(gates - exact).max() <= 2 * np.finfo(dtype).eps
+    assert (np.abs(gates - exact) / np.abs(exact)).max() <= 4 * np.finfo(dtype).eps  # 2.5 of the exponential
 
 
 def test_saturated_gates_stay_finite_and_silent(be):

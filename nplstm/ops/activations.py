@@ -199,7 +199,7 @@ def _softplus(xp: Any, a: Any, k: Activation) -> Any:
 
 
 def _softplus_slope(xp: Any, a: Any, k: Activation) -> Any:
-    return 0.5 + 0.5 * xp.tanh(0.5 * a)  # the sigmoid
+    return sigmoid_forward(a, xp.empty_like(a))
 
 
 _FUNCTIONS = {

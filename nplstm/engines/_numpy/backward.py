@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.engines._numpy.cell import exact_sigmoids
 from nplstm.engines._numpy.forward import NumpyTape, planes_of, segments
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
@@ -45,7 +46,7 @@ def numpy_backward(
     turns = [Turn(steps, reverse=tape.reverse) for tape in tapes]
     sums = [_Sums(tape, turn) for tape, turn in zip(tapes, turns, strict=True)]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
-    room = aligned_empty((10 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
+    room = aligned_empty((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.span(block[0], block[-1] + 1)
         size = S * H * (rows.stop - rows.start)
@@ -63,30 +64,40 @@ def numpy_backward(
     return [total.gradients(State(grad_h[k], grad_c[k])) for k, total in enumerate(sums)]
 
 
+@exact_sigmoids
 def _factors(cells: Array, room: Array) -> _Factors:
-    """Compute what does not depend on the gradient; ``room`` is flat, for six times the cells."""
-    o, i, f, g, c_prev = (cells[:, k] for k in range(5))
-    of_h, h_to_c, spare = room[: 3 * o.size].reshape(3, *o.shape)
-    of_c = room[3 * o.size : 6 * o.size].reshape(len(cells), 3, *cells.shape[2:])
-    of_i, of_f, of_g = (of_c[:, k] for k in range(3))
-    np.subtract(1, i, out=of_i)
-    of_i *= i
-    of_i *= g
-    np.subtract(1, f, out=of_f)
-    of_f *= f
-    of_f *= c_prev
+    """Compute what does not depend on the gradient; ``room`` is flat, for seven times the cells.
+
+    With e = exp(-a), a sigmoid is 1 / (1 + e) and its derivative 1 / (e + 1 / e + 2): neither loses digits, and so
+    no gradient, where the gate is almost closed or almost open.
+    """
+    e_o, e_i, e_f, g, c_prev = (cells[:, k] for k in range(5))
+    of_h, h_to_c, forget, spare = room[: 4 * g.size].reshape(4, *g.shape)
+    of_c = room[4 * g.size : 7 * g.size].reshape(len(cells), 3, *cells.shape[2:])
+    of_i_f, of_g = of_c[:, :2], of_c[:, 2]
+    np.divide(cells[:, 3:], _one_over_slope(cells[:, 1:3], out=of_i_f), out=of_i_f)
     np.multiply(g, g, out=of_g)
     np.subtract(1, of_g, out=of_g)
-    of_g *= i
-    tanh_c = np.multiply(i, g, out=of_h)
-    tanh_c += np.multiply(f, c_prev, out=spare)
+    of_g /= np.add(e_i, 1, out=spare)
+    np.add(e_f, 1, out=forget)
+    np.divide(1, forget, out=forget)
+    tanh_c = of_h
+    tanh_c[:-1] = c_prev[1:]  # c_t but for the last step
+    np.add(g[-1] / spare[-1], forget[-1] * c_prev[-1], out=tanh_c[-1])
     np.tanh(tanh_c, out=tanh_c)
     np.multiply(tanh_c, tanh_c, out=h_to_c)
     np.subtract(1, h_to_c, out=h_to_c)
-    h_to_c *= o
-    of_h *= o
-    of_h *= np.subtract(1, o, out=spare)
-    return _Factors(of_h, of_c, h_to_c, f)
+    h_to_c /= np.add(e_o, 1, out=spare)
+    of_h /= _one_over_slope(e_o, out=spare)
+    return _Factors(of_h, of_c, h_to_c, forget)
+
+
+def _one_over_slope(e: Array, out: Array) -> Array:
+    """Return one over the sigmoid's derivative."""
+    np.divide(1, e, out=out)
+    out += e
+    out += 2
+    return out
 
 
 def _steps_back(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.cell import Cell, Product
+from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.forward import FromInput, NumpyTape, Weights
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
@@ -107,6 +107,7 @@ def _skewed(array: Array) -> Array:
     return as_strided(array, shape, strides)
 
 
+@exact_sigmoids
 def _diagonals(given: Array, hs: Array, c: Array, cells: Array | None, stack: _Stack) -> Array:
     """Run a block of steps, diagonal by diagonal; return c (L, n, H).
 

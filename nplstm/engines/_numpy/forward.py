@@ -4,7 +4,7 @@ All lanes run from their first row to their last: what runs in reverse has its s
 after, so that the lanes have the same number of sequences at each step.
 
 Axes: S lanes, N rows, n sequences of a step, H cells. A recording has for each step planes (5, S, n, H) of
-o, i, f, g and c_{t-1}, one step after the other.
+exp(-a) of o, i, f, then g and c_{t-1}, one step after the other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.cell import Cell, Product
+from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
@@ -51,7 +51,7 @@ class NumpyTape(NamedTuple):
     x: Array  # (N, I)
     h_0: Array  # (B, H)
     out: Array  # (N, H)  h_t
-    cells: Array  # flat: o, i, f, g, c_{t-1} of all directions of the layer, in the order of processing
+    cells: Array  # flat: exp(-a) of o, i, f, then g, c_{t-1}; of all directions, in the order of processing
 
 
 class Weights:
@@ -102,6 +102,7 @@ class FromInput:
         return np.add(products.reshape(4, S, -1, n, H).transpose(2, 0, 1, 3, 4), weights.bias, out=sums)
 
 
+@exact_sigmoids
 def run_steps(
     cell: Cell, product: Product, given: Array, h: Array, hs: Array, kept: Iterable[Array | None]
 ) -> Array:

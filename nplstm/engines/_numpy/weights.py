@@ -4,8 +4,7 @@ Each function takes their parameters; ``Recurrence.prepared`` keeps what it retu
 
 Gates stand in the order o, i, f, g, with the cell state behind them: o, i, f are what takes a sigmoid; i, f lie
 beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient
-of c_t reaches. On the way forward those of o, i and f are halved: sigmoid(a) = 1/2 + tanh(a/2) / 2, so one tanh
-serves all four.
+of c_t reaches. On the way forward those of o, i and f are negated, which is exact: sigmoid(a) = 1 / (1 + exp(-a)).
 
 Each gate is a plane of its own, without gaps: NumPy's calls are fastest on long runs. A single sequence's planes
 are one row, whose product is faster with all gates at once.
@@ -55,28 +54,30 @@ def hh_planes(*params: LSTMParams) -> Array:
 
 def hh_rows(*params: LSTMParams) -> Array:
     """Return W_hh for one sequence, (S, H, 4H)."""
-    return _stacked([_halved(p.weight_hh).T for p in params])
+    return _stacked([_negated(p.weight_hh).T for p in params])
 
 
 def ih_rows(*params: LSTMParams) -> Array:
     """Return W_ih for one sequence, (S, I, 4H)."""
-    return _stacked([_halved(p.weight_ih).T for p in params])
+    return _stacked([_negated(p.weight_ih).T for p in params])
 
 
 def joint_planes(params: LSTMParams) -> Array:
-    """Return W_ih above W_hh, (4, I + H, H)."""
-    return aligned_copy(np.concatenate([ih_planes(params)[:, 0], hh_planes(params)[:, 0]], axis=1))
+    """Return W_ih above W_hh above the biases, (4, I + H + 1, H)."""
+    parts = ih_planes(params), hh_planes(params), bias_planes(params)
+    return aligned_copy(np.concatenate([part[:, 0] for part in parts], axis=1))
 
 
 def joint_rows(params: LSTMParams) -> Array:
-    """Return W_ih above W_hh for one sequence, (I + H, 4H)."""
-    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0]]))
+    """Return W_ih above W_hh above the biases for one sequence, (I + H + 1, 4H)."""
+    bias = bias_planes(params).reshape(1, -1)
+    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0], bias]))
 
 
 def bias_planes(*params: LSTMParams) -> Array:
     """Return the sums of the biases, (4, S, 1, H); zeros where there are none."""
     biases = [np.zeros(len(p.weight_hh), p.weight_hh.dtype) if p.bias is None else p.bias for p in params]
-    return np.stack([_halved(bias).reshape(4, 1, -1) for bias in biases], axis=1)
+    return np.stack([_negated(bias).reshape(4, 1, -1) for bias in biases], axis=1)
 
 
 def back_hh(*params: LSTMParams) -> Array:
@@ -101,10 +102,11 @@ def _reordered(gates: Array) -> Array:
     return np.concatenate([blocks[k] for k in _ORDER])
 
 
-def _halved(gates: Array) -> Array:
-    """Return a copy in the order o, i, f, g, the first three halved."""
+def _negated(gates: Array) -> Array:
+    """Return a copy in the order o, i, f, g, the first three negated."""
     gates = _reordered(gates)
-    gates[: len(gates) // 4 * 3] *= 0.5  # exact
+    sigmoids = gates[: len(gates) // 4 * 3]
+    np.negative(sigmoids, out=sigmoids)
     return gates
 
 
@@ -115,5 +117,5 @@ def _stacked(arrays: list[Array], axis: int = 0) -> Array:
 
 def _planes(weight: Array) -> Array:
     """Return (4H, K) as (4, K, H)."""
-    gates = _halved(weight)
+    gates = _negated(weight)
     return gates.reshape(4, -1, gates.shape[1]).swapaxes(1, 2)

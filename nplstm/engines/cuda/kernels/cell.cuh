@@ -12,8 +12,11 @@ struct Gates {
 __device__ __forceinline__ float tanh_of(float x) { return tanhf(x); }
 __device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
 
-// 1/2 + tanh(a/2) / 2: cannot overflow
-__device__ __forceinline__ real sigmoid(real a) { return (real)0.5 * tanh_of((real)0.5 * a) + (real)0.5; }
+__device__ __forceinline__ float exp_of(float x) { return expf(x); }
+__device__ __forceinline__ double exp_of(double x) { return exp(x); }
+
+// Keeps its digits where a gate is almost closed. Where exp(-a) is inf, the gate is 0.
+__device__ __forceinline__ real sigmoid(real a) { return (real)1 / ((real)1 + exp_of(-a)); }
 
 // i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o); g = tanh(a_g)
 __device__ __forceinline__ Gates gates_forward(Gates a) {
