@@ -15,10 +15,10 @@
 #if REAL_BITS == 32
 #define LN2_HIGH 0.693359375f  // so few bits that its product with n is exact
 #define LN2_LOW -2.12194440e-4f
-#define ROUNDING 12582912.0f   // 1.5 * 2^23: a sum with it is rounded to an integer
+#define ROUNDING 12582912.0f  // 1.5 * 2^23: a sum with it is rounded to an integer
 #define ROUNDING_BITS 0x4B400000
-#define SIGMOID_LIMIT 104.0f   // beyond, exp(-s) is below the smallest number
-#define TANH_LIMIT 18.2f       // beyond, tanh is 1 rounded; of 2|a|
+#define SIGMOID_LIMIT 104.0f  // beyond, exp(-s) is below the smallest number
+#define TANH_LIMIT 18.2f      // beyond, tanh is 1 rounded; of 2|a|
 #else
 #define LN2_HIGH 0.6931471803691238
 #define LN2_LOW 1.9082149292705877e-10
@@ -67,7 +67,7 @@ INLINE Vector smaller_side(Vector a) {
     Integers half = of.n >> 1;
     Vector first = power_of_two(half);
     Vector e = (first * of.q + first) * power_of_two(of.n - half);
-    return with_sign(e / (e + (REAL)1), (Vector)~(Integers)a);
+    return with_sign(e / (e + (REAL)1), (Vector) ~(Integers)a);
 }
 
 // s itself

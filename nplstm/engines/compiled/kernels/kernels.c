@@ -3,10 +3,10 @@
 #include "sequence.h"
 #include "step.h"
 
-static ptrdiff_t functions(int which, const void *a, void *y, ptrdiff_t count) {
+static ptrdiff_t functions(int which, const void* a, void* y, ptrdiff_t count) {
     for (ptrdiff_t k = 0; k < count; k += LANES) {
-        Vector x = load_first((const REAL *)a + k, count - k);
-        store_first((REAL *)y + k, count - k, which ? hyperbolic_tangent(x) : sigmoid(x));
+        Vector x = load_first((const REAL*)a + k, count - k);
+        store_first((REAL*)y + k, count - k, which ? hyperbolic_tangent(x) : sigmoid(x));
     }
     return count;
 }
@@ -17,6 +17,6 @@ static ptrdiff_t functions(int which, const void *a, void *y, ptrdiff_t count) {
 #define TABLE(set, bits) JOINED(kernels, set, bits)
 
 const Kernels TABLE(INSTRUCTION_SET, REAL_BITS) = {
-    TEXT(INSTRUCTION_SET), REAL_BITS, LANES, forward, backward, previous, outputs,
-    sum_weights, sum_input, step, pack_forward, pack_backward, pack_columns, functions,
+    TEXT(INSTRUCTION_SET), REAL_BITS, LANES, forward,      backward,      previous,     outputs,
+    sum_weights,           sum_input, step,  pack_forward, pack_backward, pack_columns, functions,
 };

@@ -11,12 +11,12 @@
 #include <stdint.h>
 
 typedef struct {
-    void *at;
+    void* at;
     ptrdiff_t row;  // elements from one row to the next
 } Matrix;
 
 typedef struct {
-    const int64_t *offsets;  // (T + 1,)
+    const int64_t* offsets;  // (T + 1,)
     ptrdiff_t count;         // T
     ptrdiff_t batch;         // B
 } Steps;
@@ -31,7 +31,7 @@ typedef struct {
 // What makes a cell another one than the standard one. Coupled gates need nothing here: the forget gate's weights are
 // those of the input gate with the other sign, since 1 - sigmoid(a) = sigmoid(-a).
 typedef struct {
-    const void *peephole;  // (3, Hp)  weights of i, f and o for the cell state, diagonal; NULL: none
+    const void* peephole;  // (3, Hp)  weights of i, f and o for the cell state, diagonal; NULL: none
     double clip;           // bound of the gates' pre-activations; 0: none
 } Variant;
 
@@ -40,14 +40,14 @@ typedef struct {
     ptrdiff_t I, H, P;
     bool reverse;
     Variant variant;
-    Matrix x;                                    // (N, I)
-    const void *weight_ih, *weight_hh, *bias;    // packed: pack_forward
-    Matrix h_0;                                  // (B, P)
-    void *c;                                     // (B, Hp)  overwritten step by step
-    Matrix out;                                  // (N, P)  receives h_t, and is read for h_{t-1}
-    void *gates, *cells;                         // (N, 4Hp), (N, Hp)  receive i, f, g, o and c_t; NULL: not kept
-    const void *weight_hr;                       // packed: pack_columns of W_hr^T (H, P); NULL: h is as wide as c
-    void *projected;                             // (B, Hp + Pp)  work space with a projection
+    Matrix x;                                  // (N, I)
+    const void *weight_ih, *weight_hh, *bias;  // packed: pack_forward
+    Matrix h_0;                                // (B, P)
+    void* c;                                   // (B, Hp)  overwritten step by step
+    Matrix out;                                // (N, P)  receives h_t, and is read for h_{t-1}
+    void *gates, *cells;                       // (N, 4Hp), (N, Hp)  receive i, f, g, o and c_t; NULL: not kept
+    const void* weight_hr;                     // packed: pack_columns of W_hr^T (H, P); NULL: h is as wide as c
+    void* projected;                           // (B, Hp + Pp)  work space with a projection
 } Forward;
 
 // The same on its way back.
@@ -55,71 +55,68 @@ typedef struct {
     ptrdiff_t I, H, P;
     bool reverse;
     Variant variant;
-    Matrix grad_out;         // (N, P)  NULL: zeros
-    const void *weight_hh;   // packed: pack_backward
-    void *grad_h, *grad_c;   // (B, Pp), (B, Hp)  of the state after the steps; overwritten with that before them
-    const void *c_0;         // (B, Hp)
+    Matrix grad_out;        // (N, P)  NULL: zeros
+    const void* weight_hh;  // packed: pack_backward
+    void *grad_h, *grad_c;  // (B, Pp), (B, Hp)  of the state after the steps; overwritten with that before them
+    const void* c_0;        // (B, Hp)
     const void *gates, *cells;
-    void *grad_a;            // (rows, 4Hp)  receives the gradients of the pre-activations of the rows from
-    ptrdiff_t first_row;     // this one on
-    const void *weight_hr;   // packed: pack_columns of W_hr (P, H); NULL: no projection
-    void *grad_projected;    // (rows, Pp)  with a projection receives the gradients of h of the same rows
-    void *grad_m;            // (B, Hp)  work space with a projection
+    void* grad_a;           // (rows, 4Hp)  receives the gradients of the pre-activations of the rows from
+    ptrdiff_t first_row;    // this one on
+    const void* weight_hr;  // packed: pack_columns of W_hr (P, H); NULL: no projection
+    void* grad_projected;   // (rows, Pp)  with a projection receives the gradients of h of the same rows
+    void* grad_m;           // (B, Hp)  work space with a projection
 } Backward;
 
 // What is summed over the rows of some steps.
 typedef struct {
-    ptrdiff_t I, H, P, count;                     // rows
-    const void *grad_a;                           // (count, 4Hp)
-    Matrix x;                                     // (count, I)
-    const void *before;                           // (count, P)  h_{t-1}
-    void *grad_weight_ih, *grad_weight_hh;        // (4Hp, Ip), (4Hp, Pp)  added to
-    void *grad_bias;                              // (4Hp,)  added to
-    const void *weight_ih;                        // packed: pack_backward
-    void *grad_x;                                 // (count, Ip)
-    const void *cells, *cells_before;             // (count, Hp)  c_t and c_{t-1}, for peepholes
-    void *grad_peephole;                          // (3, Hp)  added to; NULL: none
-    const void *grad_projected, *m;               // (count, Pp), (count, Hp)  m: what was projected
-    void *grad_weight_hr;                         // (Pp, Hp)  added to; NULL: none
+    ptrdiff_t I, H, P, count;               // rows
+    const void* grad_a;                     // (count, 4Hp)
+    Matrix x;                               // (count, I)
+    const void* before;                     // (count, P)  h_{t-1}
+    void *grad_weight_ih, *grad_weight_hh;  // (4Hp, Ip), (4Hp, Pp)  added to
+    void* grad_bias;                        // (4Hp,)  added to
+    const void* weight_ih;                  // packed: pack_backward
+    void* grad_x;                           // (count, Ip)
+    const void *cells, *cells_before;       // (count, Hp)  c_t and c_{t-1}, for peepholes
+    void* grad_peephole;                    // (3, Hp)  added to; NULL: none
+    const void *grad_projected, *m;         // (count, Pp), (count, Hp)  m: what was projected
+    void* grad_weight_hr;                   // (Pp, Hp)  added to; NULL: none
 } Sums;
 
 // One step through a stack of layers, each of which reads the output of the one below.
 typedef struct {
     ptrdiff_t layers, batch;
-    const int64_t *sizes;           // (1 + 2 layers,)  I, then H and P of each layer; P < H: with a projection
-    bool peephole;                  // whether three rows (Hp,) follow each layer's b
+    const int64_t* sizes;  // (1 + 2 layers,)  I, then H and P of each layer; P < H: with a projection
+    bool peephole;         // whether three rows (Hp,) follow each layer's b
     double clip;
-    const void *x;                  // (B, I)
-    const void *weights, *biases;   // packed, of one layer after the other: W_ih, W_hh, W_hr; b, peepholes
-    const void *h_before;           // (B, P) of one layer after the other
-    void *h;                        // the same, after the step
-    void *c;                        // (B, Hp) of one layer after the other; overwritten
-    void *gates;                    // (B, 6 * the largest Hp)  work space
+    const void* x;                 // (B, I)
+    const void *weights, *biases;  // packed, of one layer after the other: W_ih, W_hh, W_hr; b, peepholes
+    const void* h_before;          // (B, P) of one layer after the other
+    void* h;                       // the same, after the step
+    void* c;                       // (B, Hp) of one layer after the other; overwritten
+    void* gates;                   // (B, 6 * the largest Hp)  work space
 } Step;
 
 struct Meeting;
 
 typedef struct {
-    const char *name;
-    int bits;            // of an element
-    ptrdiff_t lanes;     // of a vector
-    void (*forward)(
-        const Forward *lanes, int count, const Steps *, ptrdiff_t first, ptrdiff_t last, ptrdiff_t block,
-        const Share *, void *const *rooms, struct Meeting *
-    );
-    void (*backward)(
-        const Backward *lanes, int count, const Steps *, ptrdiff_t first, ptrdiff_t last, const Share *,
-        struct Meeting *
-    );
-    void (*previous)(Matrix values, Matrix initial, ptrdiff_t width, bool reverse, const Steps *, ptrdiff_t first, ptrdiff_t last, void *into);
-    void (*outputs)(const void *gates, const void *cells, ptrdiff_t rows, ptrdiff_t H, void *into);
-    void (*sum_weights)(const Sums *, ptrdiff_t first, ptrdiff_t last, void *packed);  // rows of the weights
-    void (*sum_input)(const Sums *, ptrdiff_t first, ptrdiff_t last);                  // rows of x
-    void (*step)(const Step *, const Share *, struct Meeting *);  // the panels of a share in 64ths
-    void (*pack_forward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void *packed);
-    void (*pack_backward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void *packed);
-    void (*pack_columns)(Matrix values, ptrdiff_t K, ptrdiff_t width, void *packed);
-    ptrdiff_t (*functions)(int which, const void *a, void *y, ptrdiff_t count);  // for tests
+    const char* name;
+    int bits;         // of an element
+    ptrdiff_t lanes;  // of a vector
+    void (*forward)(const Forward* lanes, int count, const Steps*, ptrdiff_t first, ptrdiff_t last,
+                    ptrdiff_t block, const Share*, void* const* rooms, struct Meeting*);
+    void (*backward)(const Backward* lanes, int count, const Steps*, ptrdiff_t first, ptrdiff_t last, const Share*,
+                     struct Meeting*);
+    void (*previous)(Matrix values, Matrix initial, ptrdiff_t width, bool reverse, const Steps*, ptrdiff_t first,
+                     ptrdiff_t last, void* into);
+    void (*outputs)(const void* gates, const void* cells, ptrdiff_t rows, ptrdiff_t H, void* into);
+    void (*sum_weights)(const Sums*, ptrdiff_t first, ptrdiff_t last, void* packed);  // rows of the weights
+    void (*sum_input)(const Sums*, ptrdiff_t first, ptrdiff_t last);                  // rows of x
+    void (*step)(const Step*, const Share*, struct Meeting*);  // the panels of a share in 64ths
+    void (*pack_forward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
+    void (*pack_backward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
+    void (*pack_columns)(Matrix values, ptrdiff_t K, ptrdiff_t width, void* packed);
+    ptrdiff_t (*functions)(int which, const void* a, void* y, ptrdiff_t count);  // for tests
 } Kernels;
 
 enum { STEP_PARTS = 64, PACK_DEPTH = 256 };

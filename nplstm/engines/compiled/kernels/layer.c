@@ -6,19 +6,20 @@
 #include <string.h>
 
 enum {
-    WORTH_SHARING = 400 * 1000,     // multiplications of a call below which it takes one thread less than two
-    WORTH_MEETING = 50 * 1000,      // multiplications of a step below which meeting takes longer than it saves
+    WORTH_SHARING = 400 * 1000,       // multiplications of a call below which it takes one thread less than two
+    WORTH_MEETING = 50 * 1000,        // multiplications of a step below which meeting takes longer than it saves
     STEP_WORTH_SHARING = 120 * 1000,  // the same for a step in real time
-    STEP_THREADS = 8,               // of a step in real time, at most
-    MANY = 8, FEW = 4,              // sequences of a share
-    BLOCK_ROWS = 64,                // rows of input transformed at once, at least
-    ROOM_BYTES = 1 << 18,           // of gates, which a core's own cache holds beside weights
+    STEP_THREADS = 8,                 // of a step in real time, at most
+    MANY = 8,
+    FEW = 4,                           // sequences of a share
+    BLOCK_ROWS = 64,                   // rows of input transformed at once, at least
+    ROOM_BYTES = 1 << 18,              // of gates, which a core's own cache holds beside weights
     MEETING_WORK = 100 * 1000 * 1000,  // multiplications after which it is decided anew who shares
-    PANELS_APART = 4,               // panels of a share by cells are whole groups of the way back
-    PIECES = 2,                     // of the sums, for each thread
+    PANELS_APART = 4,                  // panels of a share by cells are whole groups of the way back
+    PIECES = 2,                        // of the sums, for each thread
 };
 
-void *new_room(size_t bytes) {
+void* new_room(size_t bytes) {
     size_t whole = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     return aligned_alloc(CACHE_LINE, whole ? whole : CACHE_LINE);
 }
@@ -33,12 +34,13 @@ typedef struct {
 } Cut;
 
 // `work`: multiplications of one sequence in one step of one lane
-static Cut cut_of(const Steps *steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads, bool projected) {
+static Cut cut_of(const Steps* steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads, bool projected) {
     const ptrdiff_t rows = steps->offsets[steps->count], groups = (panels + PANELS_APART - 1) / PANELS_APART;
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (threads < 2 || work * rows * lanes < WORTH_SHARING) return (Cut){ALONE, 1};
     if (threads <= lanes) return (Cut){BY_LANES, 1};
-    int many = (int)least(threads / lanes, steps->batch / MANY), few = (int)least(threads / lanes, steps->batch / FEW);
+    int many = (int)least(threads / lanes, steps->batch / MANY),
+        few = (int)least(threads / lanes, steps->batch / FEW);
     int cells = !projected && work * steps->batch * lanes >= WORTH_MEETING ? (int)least(threads, groups) : 1;
     if (many * lanes >= cells && many > 1) return (Cut){BY_SEQUENCES, many};
     if (cells > lanes && cells > few * lanes) return (Cut){BY_CELLS, cells};
@@ -47,7 +49,7 @@ static Cut cut_of(const Steps *steps, int lanes, ptrdiff_t panels, ptrdiff_t wor
 }
 
 // Where the k-th of n runs of sequences with about as many rows begins; the longest sequences stand first.
-static ptrdiff_t sequence_of(const Steps *steps, int k, int n) {
+static ptrdiff_t sequence_of(const Steps* steps, int k, int n) {
     const ptrdiff_t rows = steps->offsets[steps->count];
     if (rows == steps->count * steps->batch || !k || k == n) return steps->batch * k / n;
     // sequence j is as long as there are steps with more than j sequences
@@ -59,49 +61,51 @@ static ptrdiff_t sequence_of(const Steps *steps, int k, int n) {
     return sequence;
 }
 
-static Share share_by_sequences(const Steps *steps, ptrdiff_t panels, int k, int n) {
+static Share share_by_sequences(const Steps* steps, ptrdiff_t panels, int k, int n) {
     return (Share){sequence_of(steps, k, n), sequence_of(steps, k + 1, n), 0, panels, 0, 1};
 }
 
-static Share share_by_cells(const Steps *steps, ptrdiff_t panels, int k, int n) {
+static Share share_by_cells(const Steps* steps, ptrdiff_t panels, int k, int n) {
     const ptrdiff_t groups = (panels + PANELS_APART - 1) / PANELS_APART;
     return (Share){
-        0, steps->batch, least(panels, groups * k / n * PANELS_APART),
-        least(panels, groups * (k + 1) / n * PANELS_APART), k, n,
+        0,
+        steps->batch,
+        least(panels, groups * k / n * PANELS_APART),
+        least(panels, groups * (k + 1) / n * PANELS_APART),
+        k,
+        n,
     };
 }
 
 // ------------------------------------------------------------------------------------------- forward
 
 typedef struct {
-    const Kernels *kernels;
-    const Forward *lanes;
+    const Kernels* kernels;
+    const Forward* lanes;
     int count;
-    const Steps *steps;
+    const Steps* steps;
     ptrdiff_t first, last, block, panels;
     Cut cut;
-    void *const *rooms;
+    void* const* rooms;
 } ForwardJob;
 
-static void forward_task(void *given, int task, int tasks, Meeting *meeting) {
-    const ForwardJob *job = given;
+static void forward_task(void* given, int task, int tasks, Meeting* meeting) {
+    const ForwardJob* job = given;
     const Share whole = {0, job->steps->batch, 0, job->panels, 0, 1};
     if (job->cut.way == BY_CELLS || job->cut.way == ALONE) {
         Share share = tasks > 1 ? share_by_cells(job->steps, job->panels, task, tasks) : whole;
-        job->kernels->forward(
-            job->lanes, job->count, job->steps, job->first, job->last, job->block, &share, job->rooms, meeting
-        );
+        job->kernels->forward(job->lanes, job->count, job->steps, job->first, job->last, job->block, &share,
+                              job->rooms, meeting);
         return;
     }
     int lane = task / job->cut.shares, part = task % job->cut.shares;
     Share share = share_by_sequences(job->steps, job->panels, part, job->cut.shares);
     if (share.first < share.last)
-        job->kernels->forward(
-            job->lanes + lane, 1, job->steps, job->first, job->last, job->block, &share, job->rooms + task, NULL
-        );
+        job->kernels->forward(job->lanes + lane, 1, job->steps, job->first, job->last, job->block, &share,
+                              job->rooms + task, NULL);
 }
 
-static void run_forward_job(ForwardJob *job, int threads, ptrdiff_t work) {
+static void run_forward_job(ForwardJob* job, int threads, ptrdiff_t work) {
     const ptrdiff_t T = job->steps->count;
     if (job->cut.way == ALONE) {
         job->last = T;
@@ -119,7 +123,7 @@ static void run_forward_job(ForwardJob *job, int threads, ptrdiff_t work) {
     }
 }
 
-bool run_forward(const Kernels *kernels, const Forward *lanes, int count, const Steps *steps, int threads) {
+bool run_forward(const Kernels* kernels, const Forward* lanes, int count, const Steps* steps, int threads) {
     if (!steps->count || !steps->offsets[steps->count]) return true;
     const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), Hp = panels * kernels->lanes;
     const ptrdiff_t work = 4 * Hp * (lanes->I + lanes->P), row = 4 * Hp * kernels->bits / 8;
@@ -133,8 +137,8 @@ bool run_forward(const Kernels *kernels, const Forward *lanes, int count, const 
         most_rows = most(most_rows, share.last - share.first);
     }
     job.block = least(steps->count, most(1, most(BLOCK_ROWS, ROOM_BYTES / row) / most(1, most_rows)));
-    void *at[MOST_THREADS + 2] = {0};
-    char *room = NULL;
+    void* at[MOST_THREADS + 2] = {0};
+    char* room = NULL;
     if (!lanes->gates) {
         const ptrdiff_t bytes = job.block * most_rows * row;
         room = new_room((size_t)(bytes * rooms));
@@ -150,16 +154,16 @@ bool run_forward(const Kernels *kernels, const Forward *lanes, int count, const 
 // ------------------------------------------------------------------------------------------- backward
 
 typedef struct {
-    const Kernels *kernels;
-    const Backward *lanes;
+    const Kernels* kernels;
+    const Backward* lanes;
     int count;
-    const Steps *steps;
+    const Steps* steps;
     ptrdiff_t first, last, panels;
     Cut cut;
 } BackwardJob;
 
-static void backward_task(void *given, int task, int tasks, Meeting *meeting) {
-    const BackwardJob *job = given;
+static void backward_task(void* given, int task, int tasks, Meeting* meeting) {
+    const BackwardJob* job = given;
     if (job->cut.way == BY_CELLS || job->cut.way == ALONE) {
         Share whole = {0, job->steps->batch, 0, job->panels, 0, 1};
         Share share = tasks > 1 ? share_by_cells(job->steps, job->panels, task, tasks) : whole;
@@ -172,10 +176,8 @@ static void backward_task(void *given, int task, int tasks, Meeting *meeting) {
         job->kernels->backward(job->lanes + lane, 1, job->steps, job->first, job->last, &share, NULL);
 }
 
-bool run_backward(
-    const Kernels *kernels, const Backward *lanes, int count, const Steps *steps, ptrdiff_t first, ptrdiff_t last,
-    int threads
-) {
+bool run_backward(const Kernels* kernels, const Backward* lanes, int count, const Steps* steps, ptrdiff_t first,
+                  ptrdiff_t last, int threads) {
     if (first >= last) return true;
     const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), work = 4 * panels * kernels->lanes * lanes->P;
     const Cut cut = cut_of(steps, count, panels, work, threads, lanes->weight_hr);
@@ -196,11 +198,11 @@ bool run_backward(
 // ------------------------------------------------------------------------------------------- sums over rows
 
 typedef struct {
-    const Kernels *kernels;
-    const Sums *lanes;
+    const Kernels* kernels;
+    const Sums* lanes;
     int pieces;      // of each lane, of the weights' rows and then of the input's
     ptrdiff_t room;  // bytes
-    char *rooms;
+    char* rooms;
 } SumsJob;
 
 // Where the k-th of n runs of whole units begins.
@@ -208,11 +210,11 @@ static ptrdiff_t run_of(ptrdiff_t count, ptrdiff_t unit, int k, int n) {
     return least(count, (count + unit - 1) / unit * k / n * unit);
 }
 
-static void sums_task(void *given, int task, int tasks, Meeting *meeting) {
+static void sums_task(void* given, int task, int tasks, Meeting* meeting) {
     (void)tasks, (void)meeting;
-    const SumsJob *job = given;
+    const SumsJob* job = given;
     const int n = job->pieces, lane = task / (2 * n), k = task % (2 * n);
-    const Sums *sums = job->lanes + lane;
+    const Sums* sums = job->lanes + lane;
     if (k < n) {
         const ptrdiff_t lanes = job->kernels->lanes, G = 4 * panels_of(sums->H, lanes) * lanes;
         const ptrdiff_t first = run_of(G, lanes, k, n), last = run_of(G, lanes, k + 1, n);
@@ -223,14 +225,16 @@ static void sums_task(void *given, int task, int tasks, Meeting *meeting) {
     }
 }
 
-bool run_sums(const Kernels *kernels, const Sums *lanes, int count, int threads) {
-    const ptrdiff_t size = kernels->lanes, wide = most(panels_of(lanes->I, size), panels_of(lanes->H, size)) * size;
+bool run_sums(const Kernels* kernels, const Sums* lanes, int count, int threads) {
+    const ptrdiff_t size = kernels->lanes,
+                    wide = most(panels_of(lanes->I, size), panels_of(lanes->H, size)) * size;
     ptrdiff_t rows = 0;
     for (int k = 0; k < count; ++k) rows += lanes[k].count;
     const ptrdiff_t work = rows * 4 * lanes->H * (2 * lanes->I + lanes->P);
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (work < WORTH_SHARING) threads = 1;
-    SumsJob job = {kernels, lanes, threads > 1 ? PIECES * threads : 1, PACK_DEPTH * wide * kernels->bits / 8, NULL};
+    SumsJob job = {kernels, lanes, threads > 1 ? PIECES * threads : 1, PACK_DEPTH * wide * kernels->bits / 8,
+                   NULL};
     const int tasks = 2 * job.pieces * count;
     job.rooms = new_room((size_t)(job.room * tasks));
     if (!job.rooms) return false;
@@ -242,17 +246,17 @@ bool run_sums(const Kernels *kernels, const Sums *lanes, int count, int threads)
 // ------------------------------------------------------------------------------------------- real time
 
 typedef struct {
-    const Kernels *kernels;
-    const Step *step;
+    const Kernels* kernels;
+    const Step* step;
 } StepJob;
 
-static void step_task(void *given, int task, int tasks, Meeting *meeting) {
-    const StepJob *job = given;
+static void step_task(void* given, int task, int tasks, Meeting* meeting) {
+    const StepJob* job = given;
     Share share = {0, 0, STEP_PARTS * task / tasks, STEP_PARTS * (task + 1) / tasks, task, tasks};
     job->kernels->step(job->step, &share, meeting);
 }
 
-void run_step(const Kernels *kernels, const Step *step, ptrdiff_t work, int threads) {
+void run_step(const Kernels* kernels, const Step* step, ptrdiff_t work, int threads) {
     StepJob job = {kernels, step};
     int tasks = work < STEP_WORTH_SHARING ? 1 : (int)least(threads, STEP_THREADS);
     if (tasks > 1)
@@ -263,41 +267,49 @@ void run_step(const Kernels *kernels, const Step *step, ptrdiff_t work, int thre
 
 // ------------------------------------------------------------------------------------------- a whole stack
 
-bool run_stack(const Kernels *kernels, const Stack *stack, int threads) {
+bool run_stack(const Kernels* kernels, const Stack* stack, int threads) {
     const ptrdiff_t D = stack->directions, T = stack->T, B = stack->B, H = stack->H, bytes = kernels->bits / 8;
     const ptrdiff_t Hp = panels_of(H, kernels->lanes) * kernels->lanes, state = B * H * bytes;
     // room for offsets, c, an initial h of zeros, and the output of two layers that take turns
     const ptrdiff_t between = stack->layers > 1 ? T * B * D * H * bytes : 0;
     const ptrdiff_t of_offsets = (T + 1) * (ptrdiff_t)sizeof(int64_t), of_c = D * B * Hp * bytes;
     const ptrdiff_t line = CACHE_LINE - 1;
-    ptrdiff_t at_c = (of_offsets + line) & ~line, at_h = (at_c + of_c + line) & ~line, at_first = (at_h + state + line) & ~line;
+    ptrdiff_t at_c = (of_offsets + line) & ~line, at_h = (at_c + of_c + line) & ~line,
+              at_first = (at_h + state + line) & ~line;
     ptrdiff_t at_second = (at_first + between + line) & ~line;
-    char *room = new_room((size_t)(at_second + (stack->layers > 2 ? between : 0)));
+    char* room = new_room((size_t)(at_second + (stack->layers > 2 ? between : 0)));
     if (!room) return false;
-    int64_t *offsets = (int64_t *)room;
+    int64_t* offsets = (int64_t*)room;
     for (ptrdiff_t t = 0; t <= T; ++t) offsets[t] = t * B;
     memset(room + at_h, 0, (size_t)state);
     const Steps steps = {offsets, T, B};
     bool done = true;
-    const char *x = stack->x;
+    const char* x = stack->x;
     ptrdiff_t width = stack->I;
     for (ptrdiff_t layer = 0; layer < stack->layers && done; ++layer) {
         Forward lanes[2];
-        char *out = layer + 1 == stack->layers ? (char *)stack->out : room + (layer % 2 ? at_second : at_first);
+        char* out = layer + 1 == stack->layers ? (char*)stack->out : room + (layer % 2 ? at_second : at_first);
         for (ptrdiff_t d = 0; d < D; ++d) {
             const ptrdiff_t k = layer * D + d;
-            char *c = room + at_c + d * B * Hp * bytes;
+            char* c = room + at_c + d * B * Hp * bytes;
             if (!stack->c_0) memset(c, 0, (size_t)(B * Hp * bytes));
             if (stack->c_0)
                 for (ptrdiff_t b = 0; b < B; ++b) {
-                    memcpy(c + b * Hp * bytes, (const char *)stack->c_0 + k * state + b * H * bytes, (size_t)(H * bytes));
+                    memcpy(c + b * Hp * bytes, (const char*)stack->c_0 + k * state + b * H * bytes,
+                           (size_t)(H * bytes));
                     memset(c + (b * Hp + H) * bytes, 0, (size_t)((Hp - H) * bytes));
                 }
             lanes[d] = (Forward){
-                .I = width, .H = H, .P = H, .reverse = stack->reverse[d], .x = {(void *)x, width},
-                .weight_ih = stack->weights[3 * k], .weight_hh = stack->weights[3 * k + 1],
+                .I = width,
+                .H = H,
+                .P = H,
+                .reverse = stack->reverse[d],
+                .x = {(void*)x, width},
+                .weight_ih = stack->weights[3 * k],
+                .weight_hh = stack->weights[3 * k + 1],
                 .bias = stack->weights[3 * k + 2],
-                .h_0 = {stack->h_0 ? (char *)stack->h_0 + k * state : room + at_h, H}, .c = c,
+                .h_0 = {stack->h_0 ? (char*)stack->h_0 + k * state : room + at_h, H},
+                .c = c,
                 .out = {out + d * H * bytes, D * H},
             };
         }
@@ -305,8 +317,10 @@ bool run_stack(const Kernels *kernels, const Stack *stack, int threads) {
         for (ptrdiff_t d = 0; d < D && done; ++d)
             for (ptrdiff_t b = 0; b < B; ++b) {
                 const ptrdiff_t k = layer * D + d, row = stack->reverse[d] ? b : (T - 1) * B + b;
-                memcpy((char *)stack->h_n + k * state + b * H * bytes, out + (row * D + d) * H * bytes, (size_t)(H * bytes));
-                memcpy((char *)stack->c_n + k * state + b * H * bytes, (char *)lanes[d].c + b * Hp * bytes, (size_t)(H * bytes));
+                memcpy((char*)stack->h_n + k * state + b * H * bytes, out + (row * D + d) * H * bytes,
+                       (size_t)(H * bytes));
+                memcpy((char*)stack->c_n + k * state + b * H * bytes, (char*)lanes[d].c + b * Hp * bytes,
+                       (size_t)(H * bytes));
             }
         x = out, width = D * H;
     }

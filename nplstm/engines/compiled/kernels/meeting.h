@@ -10,10 +10,10 @@ typedef struct {
 } Count;
 
 // Let other threads see a count, and all that was written before it.
-void count_to(Count *count, int64_t value);
+void count_to(Count* count, int64_t value);
 
 // Wait until a count comes so far: look for a while, then sleep.
-void wait_for(Count *count, int64_t value);
+void wait_for(Count* count, int64_t value);
 
 typedef struct Meeting {
     int members;
@@ -23,7 +23,7 @@ typedef struct Meeting {
 } Meeting;
 
 // Wait until all members have come as often as this one.
-void meet(Meeting *meeting, int member);
+void meet(Meeting* meeting, int member);
 
 // The same; false if the first member is to go on alone, since waiting for the others has taken too long.
-bool meet_and_go_on(Meeting *meeting, int member);
+bool meet_and_go_on(Meeting* meeting, int member);

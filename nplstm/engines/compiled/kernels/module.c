@@ -33,7 +33,7 @@ typedef struct {
 static InstructionSet sets[4];  // the fastest first
 static int set_count;
 
-static void add_set(const Kernels *of_float, const Kernels *of_double) {
+static void add_set(const Kernels* of_float, const Kernels* of_double) {
     sets[set_count++] = (InstructionSet){of_float, of_double};
 }
 
@@ -54,7 +54,7 @@ static void find_sets(void) {
 }
 
 // Why this library cannot run here; NULL if it can. The compiler may have been told to use what this CPU lacks.
-static const char *cpu_lacks(void) {
+static const char* cpu_lacks(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
 #if defined(__AVX512F__)
@@ -78,26 +78,26 @@ enum { MOST_BUFFERS = 64 };
 typedef struct {
     Py_buffer views[MOST_BUFFERS];
     int count;
-    const Kernels *kernels;
-    const char *problem;  // of the first argument that does not fit
+    const Kernels* kernels;
+    const char* problem;  // of the first argument that does not fit
 } Taken;
 
-static void give_back(Taken *taken) {
+static void give_back(Taken* taken) {
     while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
 }
 
-static PyObject *failed(Taken *taken) {
+static PyObject* failed(Taken* taken) {
     give_back(taken);
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, taken->problem ? taken->problem : "arguments");
     return NULL;
 }
 
-static bool wrong(Taken *taken, const char *problem) {
+static bool wrong(Taken* taken, const char* problem) {
     if (!taken->problem) taken->problem = problem;
     return false;
 }
 
-static bool is_aligned(const Py_buffer *view) {
+static bool is_aligned(const Py_buffer* view) {
     if ((uintptr_t)view->buf % (size_t)view->itemsize) return false;
     for (int axis = 0; axis < view->ndim; ++axis)
         if (view->strides[axis] % view->itemsize) return false;
@@ -105,51 +105,56 @@ static bool is_aligned(const Py_buffer *view) {
 }
 
 // Take an array of so many axes; `format` is what its elements have to be.
-static const Py_buffer *take_buffer(Taken *taken, PyObject *object, int axes, bool writable, char format) {
+static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bool writable, char format) {
     if (taken->count == MOST_BUFFERS) return wrong(taken, "too many arrays"), NULL;
-    Py_buffer *view = &taken->views[taken->count];
-    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0))) return NULL;
+    Py_buffer* view = &taken->views[taken->count];
+    if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)))
+        return NULL;
     ++taken->count;
-    const char *given = view->format ? view->format : "B";
+    const char* given = view->format ? view->format : "B";
     const bool fits = given[1] == 0 && (format == 'q' ? (given[0] == 'q' || given[0] == 'l') && view->itemsize == 8
                                                       : given[0] == format);
     if (view->ndim != axes || !fits || !is_aligned(view)) return wrong(taken, "an array of another kind"), NULL;
     return view;
 }
 
-static char format_of(const Taken *taken) { return taken->kernels->bits == 32 ? 'f' : 'd'; }
+static char format_of(const Taken* taken) { return taken->kernels->bits == 32 ? 'f' : 'd'; }
 
 // Take (rows, columns); -1 stands for any number. Elements of a row are side by side.
-static bool take_matrix(Taken *taken, PyObject *object, bool writable, ptrdiff_t *rows, ptrdiff_t *columns, Matrix *to) {
-    const Py_buffer *view = take_buffer(taken, object, 2, writable, format_of(taken));
+static bool take_matrix(Taken* taken, PyObject* object, bool writable, ptrdiff_t* rows, ptrdiff_t* columns,
+                        Matrix* to) {
+    const Py_buffer* view = take_buffer(taken, object, 2, writable, format_of(taken));
     if (!view) return false;
     if (*rows < 0) *rows = view->shape[0];
     if (*columns < 0) *columns = view->shape[1];
     if (view->shape[0] != *rows || view->shape[1] != *columns) return wrong(taken, "a matrix of another shape");
-    if (*columns > 1 && view->strides[1] != view->itemsize) return wrong(taken, "elements of a row that stand apart");
+    if (*columns > 1 && view->strides[1] != view->itemsize)
+        return wrong(taken, "elements of a row that stand apart");
     *to = (Matrix){view->buf, *rows > 1 ? view->strides[0] / view->itemsize : *columns};
     return true;
 }
 
 // Take elements without gaps, of any shape of `axes` axes.
-static void *take_whole(Taken *taken, PyObject *object, int axes, bool writable, ptrdiff_t size) {
-    const Py_buffer *view = take_buffer(taken, object, axes, writable, format_of(taken));
+static void* take_whole(Taken* taken, PyObject* object, int axes, bool writable, ptrdiff_t size) {
+    const Py_buffer* view = take_buffer(taken, object, axes, writable, format_of(taken));
     if (!view) return NULL;
     if (view->len != size * view->itemsize) return wrong(taken, "an array of another size"), NULL;
     ptrdiff_t stride = view->itemsize;
     for (int axis = axes - 1; axis >= 0; stride *= view->shape[axis--])
-        if (view->shape[axis] > 1 && view->strides[axis] != stride) return wrong(taken, "an array with gaps"), NULL;
+        if (view->shape[axis] > 1 && view->strides[axis] != stride)
+            return wrong(taken, "an array with gaps"), NULL;
     return view->buf;
 }
 
-static bool take_number(Taken *taken, PyObject *object, ptrdiff_t least_value, ptrdiff_t most_value, ptrdiff_t *to) {
+static bool take_number(Taken* taken, PyObject* object, ptrdiff_t least_value, ptrdiff_t most_value,
+                        ptrdiff_t* to) {
     *to = PyLong_AsSsize_t(object);
     if (*to == -1 && PyErr_Occurred()) return false;
     return (*to >= least_value && *to <= most_value) || wrong(taken, "a number out of range");
 }
 
 // `count` of the fastest instruction sets there are, and the element type by an array or by its bits.
-static bool take_kernels(Taken *taken, PyObject *which, ptrdiff_t bits) {
+static bool take_kernels(Taken* taken, PyObject* which, ptrdiff_t bits) {
     taken->count = 0, taken->problem = NULL, taken->kernels = NULL;
     ptrdiff_t k;
     if (!take_number(taken, which, 0, set_count - 1, &k)) return false;
@@ -158,7 +163,7 @@ static bool take_kernels(Taken *taken, PyObject *which, ptrdiff_t bits) {
     return true;
 }
 
-static bool take_kernels_for(Taken *taken, PyObject *which, PyObject *array) {
+static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
     Py_buffer view;
     taken->count = 0, taken->problem = NULL;
     if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
@@ -167,10 +172,10 @@ static bool take_kernels_for(Taken *taken, PyObject *which, PyObject *array) {
     return take_kernels(taken, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
 }
 
-static bool take_steps(Taken *taken, PyObject *object, ptrdiff_t batch, ptrdiff_t rows, Steps *to) {
-    const Py_buffer *view = take_buffer(taken, object, 1, false, 'q');
+static bool take_steps(Taken* taken, PyObject* object, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
+    const Py_buffer* view = take_buffer(taken, object, 1, false, 'q');
     if (!view) return false;
-    const int64_t *offsets = view->buf;
+    const int64_t* offsets = view->buf;
     *to = (Steps){offsets, view->shape[0] - 1, batch};
     if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8) || offsets[0])
         return wrong(taken, "offsets of another kind");
@@ -183,20 +188,20 @@ static bool take_steps(Taken *taken, PyObject *object, ptrdiff_t batch, ptrdiff_
     return offsets[to->count] == rows || wrong(taken, "offsets of another number of rows");
 }
 
-static bool take_fields(Taken *taken, PyObject *tuple, ptrdiff_t count, PyObject **to) {
+static bool take_fields(Taken* taken, PyObject* tuple, ptrdiff_t count, PyObject** to) {
     if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) return wrong(taken, "a tuple of another size");
     for (ptrdiff_t k = 0; k < count; ++k) to[k] = PyTuple_GetItem(tuple, k);
     return true;
 }
 
 // One or two lanes.
-static bool take_lanes(Taken *taken, PyObject *tuple, int *count) {
+static bool take_lanes(Taken* taken, PyObject* tuple, int* count) {
     if (!PyTuple_Check(tuple)) return wrong(taken, "lanes that are no tuple");
     *count = (int)PyTuple_Size(tuple);
     return (*count == 1 || *count == 2) || wrong(taken, "neither one lane nor two");
 }
 
-static bool check_count(PyObject *const *unused, Py_ssize_t given, Py_ssize_t wanted) {
+static bool check_count(PyObject* const* unused, Py_ssize_t given, Py_ssize_t wanted) {
     (void)unused;
     if (given == wanted) return true;
     PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, given);
@@ -204,28 +209,28 @@ static bool check_count(PyObject *const *unused, Py_ssize_t given, Py_ssize_t wa
 }
 
 // Return None, or raise for memory.
-static PyObject *ended(Taken *taken, bool done) {
+static PyObject* ended(Taken* taken, bool done) {
     give_back(taken);
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
-static ptrdiff_t padded(const Taken *taken, ptrdiff_t width) {
+static ptrdiff_t padded(const Taken* taken, ptrdiff_t width) {
     return panels_of(width, taken->kernels->lanes) * taken->kernels->lanes;
 }
 
 // ------------------------------------------------------------------------------------------- forward
 
 // What makes a cell another one: peepholes (3, Hp) or None, and a bound or 0.
-static bool take_variant(Taken *taken, PyObject *peephole, PyObject *clip, ptrdiff_t Hp, Variant *to) {
+static bool take_variant(Taken* taken, PyObject* peephole, PyObject* clip, ptrdiff_t Hp, Variant* to) {
     if (peephole != Py_None && !(to->peephole = take_whole(taken, peephole, 2, false, 3 * Hp))) return false;
     to->clip = PyFloat_AsDouble(clip);
     if (to->clip == -1.0 && PyErr_Occurred()) return false;
     return to->clip >= 0 || wrong(taken, "a clip below 0");
 }
 
-static bool take_forward(Taken *taken, PyObject *tuple, Forward *lane, ptrdiff_t *rows, ptrdiff_t *batch) {
-    PyObject *field[15];
+static bool take_forward(Taken* taken, PyObject* tuple, Forward* lane, ptrdiff_t* rows, ptrdiff_t* batch) {
+    PyObject* field[15];
     if (!take_fields(taken, tuple, 15, field)) return false;
     *lane = (Forward){.I = -1, .P = -1};
     if (!take_matrix(taken, field[0], false, rows, &lane->I, &lane->x)) return false;
@@ -251,12 +256,12 @@ static bool take_forward(Taken *taken, PyObject *tuple, Forward *lane, ptrdiff_t
     return !taken->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(forward_text,
-"forward(set, lanes, offsets, threads)\n--\n\n"
-"Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, reverse, gates, cells, H, "
-"peephole, clip, weight_hr, projected.");
+PyDoc_STRVAR(forward_text, "forward(set, lanes, offsets, threads)\n--\n\n"
+                           "Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, "
+                           "reverse, gates, cells, H, "
+                           "peephole, clip, weight_hr, projected.");
 
-static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Forward lanes[2];
@@ -264,7 +269,7 @@ static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t
     int n;
     ptrdiff_t rows = -1, batch = -1, threads;
     if (!check_count(given, count, 4)) return NULL;
-    PyObject *first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
     if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
@@ -277,18 +282,15 @@ static PyObject *py_forward(PyObject *module, PyObject *const *given, Py_ssize_t
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
     if (!take_number(&taken, given[3], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- backward
 
-static bool take_backward(
-    Taken *taken, PyObject *tuple, Backward *lane, ptrdiff_t *rows, ptrdiff_t *batch, ptrdiff_t *some_rows
-) {
-    PyObject *field[17];
+static bool take_backward(Taken* taken, PyObject* tuple, Backward* lane, ptrdiff_t* rows, ptrdiff_t* batch,
+                          ptrdiff_t* some_rows) {
+    PyObject* field[17];
     if (!take_fields(taken, tuple, 17, field)) return false;
     *lane = (Backward){0};
     if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
@@ -320,11 +322,12 @@ static bool take_backward(
 }
 
 PyDoc_STRVAR(backward_text,
-"backward(set, lanes, offsets, first, last, threads)\n--\n\n"
-"Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, c_0, gates, cells, "
-"grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
+             "backward(set, lanes, offsets, first, last, threads)\n--\n\n"
+             "Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, "
+             "c_0, gates, cells, "
+             "grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
 
-static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Backward lanes[2];
@@ -332,13 +335,13 @@ static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_
     int n;
     ptrdiff_t rows = -1, batch = -1, first, last, threads;
     if (!check_count(given, count, 6)) return NULL;
-    PyObject *lane = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    PyObject* lane = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!lane || !PyTuple_Check(lane) || PyTuple_Size(lane) < 2) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(lane, 1))) return failed(&taken);
     if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
     ptrdiff_t room[2] = {-1, -1};
     for (int k = 0; k < n; ++k) {
-        PyObject *tuple = PyTuple_GetItem(given[1], k);
+        PyObject* tuple = PyTuple_GetItem(given[1], k);
         if (!take_backward(&taken, tuple, lanes + k, &rows, &batch, room + k)) return failed(&taken);
         if (lanes[k].H != lanes->H || lanes[k].P != lanes->P || !lanes[k].weight_hr != !lanes->weight_hr)
             return wrong(&taken, "lanes of different sizes"), failed(&taken);
@@ -348,22 +351,22 @@ static PyObject *py_backward(PyObject *module, PyObject *const *given, Py_ssize_
     if (!take_number(&taken, given[4], first, steps.count, &last)) return failed(&taken);
     if (!take_number(&taken, given[5], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     for (int k = 0; k < n && first < last; ++k) {
-        ptrdiff_t from = lanes[k].reverse ? steps.count - last : first, to = lanes[k].reverse ? steps.count - first : last;
+        ptrdiff_t from = lanes[k].reverse ? steps.count - last : first,
+                  to = lanes[k].reverse ? steps.count - first : last;
         if (steps.offsets[from] != lanes[k].first_row || steps.offsets[to] - lanes[k].first_row > room[k])
             return wrong(&taken, "no room for the gradients of these steps"), failed(&taken);
     }
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_backward(taken.kernels, lanes, n, &steps, first, last, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS done = run_backward(taken.kernels, lanes, n, &steps, first, last,
+                                               (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS return ended(&taken, done);
 }
 
 PyDoc_STRVAR(previous_text,
-"previous(set, values, initial, offsets, first, last, reverse, into)\n--\n\n"
-"Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
+             "previous(set, values, initial, offsets, first, last, reverse, into)\n--\n\n"
+             "Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
 
-static PyObject *py_previous(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_previous(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Steps steps;
@@ -385,36 +388,36 @@ static PyObject *py_previous(PyObject *module, PyObject *const *given, Py_ssize_
     return ended(&taken, true);
 }
 
-PyDoc_STRVAR(outputs_text,
-"outputs(set, gates, cells, H, into)\n--\n\n"
-"Write what the cells put out, o * tanh(c), from what a recording kept.");
+PyDoc_STRVAR(outputs_text, "outputs(set, gates, cells, H, into)\n--\n\n"
+                           "Write what the cells put out, o * tanh(c), from what a recording kept.");
 
-static PyObject *py_outputs(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_outputs(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     ptrdiff_t H;
     if (!check_count(given, count, 5)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_number(&taken, given[3], 1, PTRDIFF_MAX, &H)) return failed(&taken);
-    const Py_buffer *rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
+    const Py_buffer* rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
     if (!rows) return failed(&taken);
     const ptrdiff_t n = rows->shape[0], Hp = padded(&taken, H);
-    const void *gates = take_whole(&taken, given[1], 2, false, n * 4 * Hp);
-    const void *cells = take_whole(&taken, given[2], 2, false, n * Hp);
-    void *into = take_whole(&taken, given[4], 2, true, n * Hp);
+    const void* gates = take_whole(&taken, given[1], 2, false, n * 4 * Hp);
+    const void* cells = take_whole(&taken, given[2], 2, false, n * Hp);
+    void* into = take_whole(&taken, given[4], 2, true, n * Hp);
     if (!gates || !cells || !into) return failed(&taken);
     taken.kernels->outputs(gates, cells, n, H, into);
     return ended(&taken, true);
 }
 
-static bool take_sums(Taken *taken, PyObject *tuple, Sums *lane) {
-    PyObject *field[16];
+static bool take_sums(Taken* taken, PyObject* tuple, Sums* lane) {
+    PyObject* field[16];
     if (!take_fields(taken, tuple, 16, field)) return false;
     *lane = (Sums){.I = -1, .count = -1};
     if (!take_number(taken, field[8], 1, PTRDIFF_MAX, &lane->H)) return false;
     if (!take_number(taken, field[9], 1, PTRDIFF_MAX, &lane->P)) return false;
     if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
-    const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I), Pp = padded(taken, lane->P);
+    const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I),
+                    Pp = padded(taken, lane->P);
     lane->grad_a = take_whole(taken, field[0], 2, false, lane->count * G);
     lane->before = take_whole(taken, field[2], 2, false, lane->count * lane->P);
     lane->grad_weight_ih = take_whole(taken, field[3], 2, true, G * Ip);
@@ -435,20 +438,21 @@ static bool take_sums(Taken *taken, PyObject *tuple, Sums *lane) {
     return !taken->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(sums_text,
-"sums(set, lanes, threads)\n--\n\n"
-"Add what some rows contribute to the gradients of the parameters, and write that of the input. Each lane: grad_a, x, "
-"before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, P, cells, cells_before, grad_peephole, "
-"grad_projected, m, grad_weight_hr.");
+PyDoc_STRVAR(sums_text, "sums(set, lanes, threads)\n--\n\n"
+                        "Add what some rows contribute to the gradients of the parameters, and write that of the "
+                        "input. Each lane: grad_a, x, "
+                        "before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, P, cells, "
+                        "cells_before, grad_peephole, "
+                        "grad_projected, m, grad_weight_hr.");
 
-static PyObject *py_sums(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_sums(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Sums lanes[2];
     int n;
     ptrdiff_t threads;
     if (!check_count(given, count, 3)) return NULL;
-    PyObject *first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
+    PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
     if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
@@ -459,20 +463,18 @@ static PyObject *py_sums(PyObject *module, PyObject *const *given, Py_ssize_t co
     }
     if (!take_number(&taken, given[2], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- a whole stack
 
-static bool take_stack(Taken *taken, PyObject *const *given, Stack *stack, const void **weights, bool *reverse) {
-    const Py_buffer *x = take_buffer(taken, given[1], 3, false, format_of(taken));
+static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const void** weights, bool* reverse) {
+    const Py_buffer* x = take_buffer(taken, given[1], 3, false, format_of(taken));
     if (!x) return false;
     stack->T = x->shape[0], stack->B = x->shape[1], stack->I = x->shape[2];
     stack->x = take_whole(taken, given[1], 3, false, stack->T * stack->B * stack->I);
-    const Py_buffer *h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
+    const Py_buffer* h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
     if (!h_n || h_n->shape[1] != stack->B) return wrong(taken, "h_n of another shape");
     stack->H = h_n->shape[2];
     const ptrdiff_t states = h_n->shape[0], Hp = padded(taken, stack->H);
@@ -489,23 +491,25 @@ static bool take_stack(Taken *taken, PyObject *const *given, Stack *stack, const
     stack->h_n = take_whole(taken, given[5], 3, true, size);
     stack->c_n = take_whole(taken, given[6], 3, true, size);
     for (ptrdiff_t k = 0; k < states; ++k) {
-        const ptrdiff_t width = k < D ? stack->I : D * stack->H, sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
+        const ptrdiff_t width = k < D ? stack->I : D * stack->H,
+                        sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
         for (int part = 0; part < 3; ++part)
-            weights[3 * k + part] = take_whole(taken, PyTuple_GetItem(given[7], 3 * k + part), 1, false, sizes[part]);
+            weights[3 * k + part] = take_whole(taken, PyTuple_GetItem(given[7], 3 * k + part), 1, false,
+                                               sizes[part]);
     }
     for (ptrdiff_t d = 0; d < D; ++d) reverse[d] = PyObject_IsTrue(PyTuple_GetItem(given[8], d)) == 1;
     return !taken->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(stack_text,
-"stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
-"Run a stack of layers over sequences of one length, without recording. `weights` has W_ih, W_hh and b of each layer "
-"and direction, packed; `reverse` whether each direction runs back.");
+PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
+                         "Run a stack of layers over sequences of one length, without recording. `weights` has "
+                         "W_ih, W_hh and b of each layer "
+                         "and direction, packed; `reverse` whether each direction runs back.");
 
-static PyObject *py_stack(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
-    const void *weights[3 * MOST_BUFFERS];
+    const void* weights[3 * MOST_BUFFERS];
     bool reverse[2];
     Stack stack = {.weights = weights, .reverse = reverse};
     ptrdiff_t threads;
@@ -514,10 +518,8 @@ static PyObject *py_stack(PyObject *module, PyObject *const *given, Py_ssize_t c
     if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
     if (!take_number(&taken, given[9], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- real time
@@ -526,28 +528,29 @@ static PyObject *py_stack(PyObject *module, PyObject *const *given, Py_ssize_t c
 typedef struct {
     Taken taken;
     Step step;
-    void *states[2];  // h before and after, which take turns
+    void* states[2];  // h before and after, which take turns
     int turn;
     int threads;
     ptrdiff_t work;
-    void *out;  // (B, H) of the last layer
+    void* out;  // (B, H) of the last layer
 } Steady;
 
 static const char steady_name[] = "nplstm.step";
 
-static void free_steady(PyObject *capsule) {
-    Steady *steady = PyCapsule_GetPointer(capsule, steady_name);
+static void free_steady(PyObject* capsule) {
+    Steady* steady = PyCapsule_GetPointer(capsule, steady_name);
     if (!steady) return;
     give_back(&steady->taken);
     free(steady);
 }
 
-static bool take_step(Steady *steady, PyObject *const *given) {
-    Taken *taken = &steady->taken;
-    Step *step = &steady->step;
-    const Py_buffer *sizes = take_buffer(taken, given[2], 1, false, 'q');
+static bool take_step(Steady* steady, PyObject* const* given) {
+    Taken* taken = &steady->taken;
+    Step* step = &steady->step;
+    const Py_buffer* sizes = take_buffer(taken, given[2], 1, false, 'q');
     if (!sizes) return false;
-    if (sizes->shape[0] < 3 || sizes->shape[0] % 2 == 0 || sizes->strides[0] != 8) return wrong(taken, "sizes of no layer");
+    if (sizes->shape[0] < 3 || sizes->shape[0] % 2 == 0 || sizes->strides[0] != 8)
+        return wrong(taken, "sizes of no layer");
     step->sizes = sizes->buf, step->layers = sizes->shape[0] / 2, step->batch = -1;
     for (ptrdiff_t k = 0; k <= 2 * step->layers; ++k)
         if (step->sizes[k] < 1) return wrong(taken, "a size below 1");
@@ -577,18 +580,18 @@ static bool take_step(Steady *steady, PyObject *const *given) {
 }
 
 PyDoc_STRVAR(new_step_text,
-"new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads, peephole, clip)\n--\n\n"
-"Return what `step` takes: one step through a stack of layers, in these arrays.");
+             "new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads, peephole, clip)\n--\n\n"
+             "Return what `step` takes: one step through a stack of layers, in these arrays.");
 
-static PyObject *py_new_step(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     if (!check_count(given, count, 13)) return NULL;
-    Steady *steady = calloc(1, sizeof *steady);
+    Steady* steady = calloc(1, sizeof *steady);
     if (!steady) return PyErr_NoMemory();
     ptrdiff_t threads = 1;
     bool fits = take_kernels_for(&steady->taken, given[0], given[1]) && take_step(steady, given) &&
                 take_number(&steady->taken, given[10], 1, PY_SSIZE_T_MAX, &threads);
-    PyObject *capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
+    PyObject* capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
     if (!capsule) {
         failed(&steady->taken);
         free(steady);
@@ -598,35 +601,32 @@ static PyObject *py_new_step(PyObject *module, PyObject *const *given, Py_ssize_
     return capsule;
 }
 
-PyDoc_STRVAR(step_text,
-"step(step)\n--\n\n"
-"Take one step; return which of the two arrays has h now.");
+PyDoc_STRVAR(step_text, "step(step)\n--\n\n"
+                        "Take one step; return which of the two arrays has h now.");
 
-static PyObject *py_step(PyObject *module, PyObject *capsule) {
+static PyObject* py_step(PyObject* module, PyObject* capsule) {
     (void)module;
-    Steady *steady = PyCapsule_GetPointer(capsule, steady_name);
+    Steady* steady = PyCapsule_GetPointer(capsule, steady_name);
     if (!steady) return NULL;
-    Step *step = &steady->step;
+    Step* step = &steady->step;
     step->h_before = steady->states[steady->turn], step->h = steady->states[!steady->turn];
-    Py_BEGIN_ALLOW_THREADS
-    run_step(steady->taken.kernels, step, steady->work, steady->threads);
+    Py_BEGIN_ALLOW_THREADS run_step(steady->taken.kernels, step, steady->work, steady->threads);
     const ptrdiff_t row = step->batch * steady->taken.kernels->bits / 8;
     ptrdiff_t before = 0;
     for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->sizes[2 * k] * row;
-    memcpy(steady->out, (char *)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
-    Py_END_ALLOW_THREADS
-    steady->turn = !steady->turn;
+    memcpy(steady->out, (char*)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
+    Py_END_ALLOW_THREADS steady->turn = !steady->turn;
     return PyLong_FromLong(steady->turn);
 }
 
 // ------------------------------------------------------------------------------------------- the rest
 
-PyDoc_STRVAR(pack_text,
-"pack(set, weight, packed, how)\n--\n\n"
-"Write a weight in the order in which the kernels read it: (4H, K) on the way forward (how = 0) or back (1), or any "
-"(K, width) by its columns (2).");
+PyDoc_STRVAR(pack_text, "pack(set, weight, packed, how)\n--\n\n"
+                        "Write a weight in the order in which the kernels read it: (4H, K) on the way forward "
+                        "(how = 0) or back (1), or any "
+                        "(K, width) by its columns (2).");
 
-static PyObject *py_pack(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     Matrix weight;
@@ -638,45 +638,42 @@ static PyObject *py_pack(PyObject *module, PyObject *const *given, Py_ssize_t co
     if (how < 2 && rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
     const ptrdiff_t H = rows / 4, Hp = padded(&taken, H), width = padded(&taken, columns);
     const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
-    void *packed = take_whole(&taken, given[2], 1, true, size);
+    void* packed = take_whole(&taken, given[2], 1, true, size);
     if (!packed) return failed(&taken);
-    Py_BEGIN_ALLOW_THREADS
-    if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
+    Py_BEGIN_ALLOW_THREADS if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
     if (how == 1) taken.kernels->pack_backward(weight, H, columns, packed);
     if (how == 2) taken.kernels->pack_columns(weight, rows, columns, packed);
-    Py_END_ALLOW_THREADS
-    return ended(&taken, true);
+    Py_END_ALLOW_THREADS return ended(&taken, true);
 }
 
-PyDoc_STRVAR(functions_text,
-"functions(set, name, values, into)\n--\n\n"
-"Write sigmoid or tanh of all values, as the kernels compute them: for tests.");
+PyDoc_STRVAR(functions_text, "functions(set, name, values, into)\n--\n\n"
+                             "Write sigmoid or tanh of all values, as the kernels compute them: for tests.");
 
-static PyObject *py_functions(PyObject *module, PyObject *const *given, Py_ssize_t count) {
+static PyObject* py_functions(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
     if (!check_count(given, count, 4)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[2])) return failed(&taken);
-    const Py_buffer *values = take_buffer(&taken, given[2], 1, false, format_of(&taken));
+    const Py_buffer* values = take_buffer(&taken, given[2], 1, false, format_of(&taken));
     if (!values) return failed(&taken);
     const ptrdiff_t size = values->shape[0];
-    const void *from = take_whole(&taken, given[2], 1, false, size);
-    void *into = take_whole(&taken, given[3], 1, true, size);
+    const void* from = take_whole(&taken, given[2], 1, false, size);
+    void* into = take_whole(&taken, given[3], 1, true, size);
     if (!from || !into) return failed(&taken);
     taken.kernels->functions(PyObject_IsTrue(given[1]) == 1, from, into, size);
     return ended(&taken, true);
 }
 
-PyDoc_STRVAR(sets_text,
-"sets()\n--\n\n"
-"Return the instruction sets that this library has and this CPU can run, the fastest first: name, and elements of a "
-"vector of float32.");
+PyDoc_STRVAR(sets_text, "sets()\n--\n\n"
+                        "Return the instruction sets that this library has and this CPU can run, the fastest "
+                        "first: name, and elements of a "
+                        "vector of float32.");
 
-static PyObject *py_sets(PyObject *module, PyObject *unused) {
+static PyObject* py_sets(PyObject* module, PyObject* unused) {
     (void)module, (void)unused;
-    PyObject *found = PyTuple_New(set_count);
+    PyObject* found = PyTuple_New(set_count);
     for (int k = 0; found && k < set_count; ++k) {
-        PyObject *one = Py_BuildValue("sn", sets[k].of_float->name, (Py_ssize_t)sets[k].of_float->lanes);
+        PyObject* one = Py_BuildValue("sn", sets[k].of_float->name, (Py_ssize_t)sets[k].of_float->lanes);
         if (!one || PyTuple_SetItem(found, k, one)) Py_CLEAR(found);
     }
     return found;
@@ -684,7 +681,7 @@ static PyObject *py_sets(PyObject *module, PyObject *unused) {
 
 PyDoc_STRVAR(pool_text, "pool_size()\n--\n\nReturn how many threads there are beside those of the program.");
 
-static PyObject *py_pool_size(PyObject *module, PyObject *unused) {
+static PyObject* py_pool_size(PyObject* module, PyObject* unused) {
     (void)module, (void)unused;
     return PyLong_FromLong(pool_size());
 }
@@ -707,9 +704,9 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int prepare(PyObject *module) {
+static int prepare(PyObject* module) {
     (void)module;
-    const char *lacks = cpu_lacks();
+    const char* lacks = cpu_lacks();
     if (lacks) {
         PyErr_Format(PyExc_ImportError, "the library was built for CPUs with %s, which this one lacks", lacks);
         return -1;
@@ -719,7 +716,7 @@ static int prepare(PyObject *module) {
 }
 
 static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, (void *)prepare},
+    {Py_mod_exec, (void*)prepare},
 #if defined(Py_mod_gil) && defined(Py_GIL_DISABLED)
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif

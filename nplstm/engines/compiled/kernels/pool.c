@@ -10,12 +10,12 @@
 #include <time.h>
 
 enum {
-    LOOKS = 64,               // between two looks at the clock
-    LOOK_NS = 50 * 1000,      // how long to look before sleeping, while others work
-    IDLE_NS = 200 * 1000,     // how long to look for the next job
-    JOIN_NS = 10 * 1000,      // how long to wait for threads that are awake to join
-    TOO_LONG_NS = 500 * 1000, // lost by waiting in one job, after which the first member goes on alone
-    MAKE_UP = 5,              // times the loss, to be worked alone
+    LOOKS = 64,                // between two looks at the clock
+    LOOK_NS = 50 * 1000,       // how long to look before sleeping, while others work
+    IDLE_NS = 200 * 1000,      // how long to look for the next job
+    JOIN_NS = 10 * 1000,       // how long to wait for threads that are awake to join
+    TOO_LONG_NS = 500 * 1000,  // lost by waiting in one job, after which the first member goes on alone
+    MAKE_UP = 5,               // times the loss, to be worked alone
     STACK_BYTES = 256 * 1024,
 };
 
@@ -28,7 +28,9 @@ typedef struct {
 
 static uint64_t word_of(Work work) { return (uint64_t)work.job << 32 | (uint32_t)work.tasks << 16 | work.next; }
 
-static Work work_of(uint64_t word) { return (Work){(uint32_t)(word >> 32), (uint16_t)(word >> 16), (uint16_t)word}; }
+static Work work_of(uint64_t word) {
+    return (Work){(uint32_t)(word >> 32), (uint16_t)(word >> 16), (uint16_t)word};
+}
 
 static struct {
     _Alignas(CACHE_LINE) _Atomic uint64_t work;
@@ -37,9 +39,9 @@ static struct {
     _Atomic int sleeping;                   // threads asleep, for whatever reason
     _Atomic int64_t alone_until;            // nanoseconds
     _Atomic int threads;
-    Run *run;
-    void *given;
-    Meeting *meeting;
+    Run* run;
+    void* given;
+    Meeting* meeting;
     Count done;     // tasks of this job, all but the caller's first
     Count members;  // of a job whose tasks meet; 0 until it is known
     pthread_mutex_t lock;
@@ -71,30 +73,30 @@ static void wake_all(void) {
     pthread_mutex_unlock(&pool.lock);
 }
 
-#define SLEEP_UNTIL(condition)                                                  \
-    do {                                                                        \
-        pthread_mutex_lock(&pool.lock);                                         \
-        atomic_fetch_add(&pool.sleeping, 1);                                    \
-        while (!(condition)) pthread_cond_wait(&pool.changed, &pool.lock);      \
-        atomic_fetch_sub(&pool.sleeping, 1);                                    \
-        pthread_mutex_unlock(&pool.lock);                                       \
+#define SLEEP_UNTIL(condition)                                                                                    \
+    do {                                                                                                          \
+        pthread_mutex_lock(&pool.lock);                                                                           \
+        atomic_fetch_add(&pool.sleeping, 1);                                                                      \
+        while (!(condition)) pthread_cond_wait(&pool.changed, &pool.lock);                                        \
+        atomic_fetch_sub(&pool.sleeping, 1);                                                                      \
+        pthread_mutex_unlock(&pool.lock);                                                                         \
     } while (0)
 
 // Look until the condition holds or the time is over; whether it holds.
-#define LOOK_FOR(nanoseconds, condition)                                        \
-    ({                                                                          \
-        bool holds = condition;                                                 \
-        for (int64_t end = now() + (nanoseconds); !holds && now() < end;)       \
-            for (int look = 0; look < LOOKS && !(holds = (condition)); ++look) relax(); \
-        holds;                                                                  \
+#define LOOK_FOR(nanoseconds, condition)                                                                          \
+    ({                                                                                                            \
+        bool holds = condition;                                                                                   \
+        for (int64_t end = now() + (nanoseconds); !holds && now() < end;)                                         \
+            for (int look = 0; look < LOOKS && !(holds = (condition)); ++look) relax();                           \
+        holds;                                                                                                    \
     })
 
-void count_to(Count *count, int64_t value) {
+void count_to(Count* count, int64_t value) {
     atomic_store(&count->value, value);
     wake_all();
 }
 
-void wait_for(Count *count, int64_t value) {
+void wait_for(Count* count, int64_t value) {
     for (int look = 0; look < LOOKS; ++look) {
         if (atomic_load_explicit(&count->value, memory_order_acquire) >= value) return;
         relax();
@@ -104,7 +106,7 @@ void wait_for(Count *count, int64_t value) {
     waited += now() - begun;
 }
 
-void meet(Meeting *meeting, int member) {
+void meet(Meeting* meeting, int member) {
     int64_t count = atomic_load_explicit(&meeting->come[member].value, memory_order_relaxed) + 1;
     count_to(&meeting->come[member], count);
     for (int other = 0; other < meeting->members; ++other) wait_for(&meeting->come[other], count);
@@ -116,7 +118,7 @@ static int64_t lost(int64_t begun, int threads) {
     return waited - (threads - 1) * (all - waited);
 }
 
-bool meet_and_go_on(Meeting *meeting, int member) {
+bool meet_and_go_on(Meeting* meeting, int member) {
     int64_t count = atomic_load_explicit(&meeting->come[member].value, memory_order_relaxed) + 1;
     if (member == 0 && waited > TOO_LONG_NS && lost(meeting->begun, meeting->members) > TOO_LONG_NS)
         meeting->last = count;
@@ -145,7 +147,7 @@ static void run_taken(int task, int tasks) {
 static uint32_t current_job(void) { return work_of(atomic_load(&pool.work)).job; }
 
 // What a thread of the pool does.
-static void *serve(void *unused) {
+static void* serve(void* unused) {
     (void)unused;
     uint32_t seen = 0;
     for (;;) {
@@ -204,7 +206,7 @@ static bool enter(void) {
     return now() >= atomic_load(&pool.alone_until) && atomic_compare_exchange_strong(&pool.busy, &nobody, 1);
 }
 
-static void begin(Run *run, void *job, Meeting *meeting, int tasks, int next) {
+static void begin(Run* run, void* job, Meeting* meeting, int tasks, int next) {
     pool.run = run, pool.given = job, pool.meeting = meeting;
     atomic_store(&pool.done.value, 0);
     atomic_store(&pool.members.value, 0);
@@ -218,7 +220,7 @@ static void end(int64_t begun, int threads) {
     atomic_store(&pool.busy, 0);
 }
 
-void run_each(Run *run, void *job, int tasks, int threads) {
+void run_each(Run* run, void* job, int tasks, int threads) {
     if (threads > tasks) threads = tasks;
     if (threads < 2 || !enter()) {
         for (int task = 0; task < tasks; ++task) run(job, task, tasks, NULL);
@@ -233,7 +235,7 @@ void run_each(Run *run, void *job, int tasks, int threads) {
     end(begun, threads);
 }
 
-void run_together(Run *run, void *job, int tasks) {
+void run_together(Run* run, void* job, int tasks) {
     Meeting meeting = {.members = 1, .last = -1};
     if (tasks > MOST_THREADS) tasks = MOST_THREADS;
     if (tasks < 2 || !enter()) {
@@ -250,8 +252,8 @@ void run_together(Run *run, void *job, int tasks) {
     int wanted = ready < tasks ? ready : tasks;
     LOOK_FOR(wanted > 1 ? JOIN_NS : 0, work_of(atomic_load(&pool.work)).next >= wanted);
     uint64_t word = atomic_load(&pool.work);
-    while (!atomic_compare_exchange_weak(&pool.work, &word, word_of((Work){work_of(word).job, 0, work_of(word).next})))
-        ;
+    while (!atomic_compare_exchange_weak(&pool.work, &word,
+                                         word_of((Work){work_of(word).job, 0, work_of(word).next})));
     int members = work_of(word).next;
     meeting.members = members;
     count_to(&pool.members, members);

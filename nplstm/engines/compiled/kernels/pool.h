@@ -3,13 +3,13 @@
 #include "meeting.h"
 
 // Runs one task of a job. `tasks` is how many there are: of those that meet, it may be less than was asked for.
-typedef void Run(void *job, int task, int tasks, Meeting *meeting);
+typedef void Run(void* job, int task, int tasks, Meeting* meeting);
 
 // Run tasks 0 to tasks - 1, in any order, on up to `threads` threads.
-void run_each(Run *run, void *job, int tasks, int threads);
+void run_each(Run* run, void* job, int tasks, int threads);
 
 // Run tasks at the same time: those that are called can meet. With too few threads there are fewer tasks.
-void run_together(Run *run, void *job, int tasks);
+void run_together(Run* run, void* job, int tasks);
 
 // Threads that the process has for this, without the callers.
 int pool_size(void);

@@ -17,15 +17,16 @@
 #define DEPTH 256
 
 typedef struct {
-    const REAL *at;
+    const REAL* at;
     ptrdiff_t row;  // from one r to the next
     ptrdiff_t k;    // from one k to the next
 } Rows;
 
-INLINE void tile(REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t w_k, ptrdiff_t K, int rows, int vectors) {
+INLINE void tile(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t w_k, ptrdiff_t K, int rows,
+                 int vectors) {
     Vector sums[TILE_ROWS][GROUP];
     UNROLLED for (int r = 0; r < rows; ++r) UNROLLED for (int v = 0; v < vectors; ++v) sums[r][v] = all(0);
-    const REAL *row[TILE_ROWS];
+    const REAL* row[TILE_ROWS];
     UNROLLED for (int r = 0; r < rows; ++r) row[r] = a.at + r * a.row;
     for (ptrdiff_t k = 0; k < K; ++k, w += w_k) {
         Vector weights[GROUP];
@@ -36,13 +37,13 @@ INLINE void tile(REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t w_k,
         }
     }
     UNROLLED for (int r = 0; r < rows; ++r) UNROLLED for (int v = 0; v < vectors; ++v) {
-        REAL *to = c + r * c_row + v * LANES;
+        REAL* to = c + r * c_row + v * LANES;
         store(to, load(to) + sums[r][v]);
     }
 }
 
 // One row alone: even and odd k have sums of their own, so that no addition waits for the one before.
-static void add_product_of_one_row(REAL *c, const REAL *a, const REAL *w, ptrdiff_t K) {
+static void add_product_of_one_row(REAL* c, const REAL* a, const REAL* w, ptrdiff_t K) {
     Vector even[GROUP], odd[GROUP];
     UNROLLED for (int v = 0; v < GROUP; ++v) even[v] = load(c + v * LANES), odd[v] = all(0);
     ptrdiff_t k = 0;
@@ -56,29 +57,39 @@ static void add_product_of_one_row(REAL *c, const REAL *a, const REAL *w, ptrdif
 }
 
 // All rows with some vectors of a group, in tiles of nearly equal height.
-INLINE void in_tiles(
-    REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t w_k, ptrdiff_t K, ptrdiff_t rows, int vectors
-) {
+INLINE void in_tiles(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t w_k, ptrdiff_t K, ptrdiff_t rows,
+                     int vectors) {
     while (rows > 0) {
         ptrdiff_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, n = (rows + tiles - 1) / tiles;
         switch (n) {
-            case 1: tile(c, c_row, a, w, w_k, K, 1, vectors); break;
-            case 2: tile(c, c_row, a, w, w_k, K, 2, vectors); break;
-            case 3: tile(c, c_row, a, w, w_k, K, 3, vectors); break;
-            case 4: tile(c, c_row, a, w, w_k, K, 4, vectors); break;
-            case 5: tile(c, c_row, a, w, w_k, K, 5, vectors); break;
-            default: tile(c, c_row, a, w, w_k, K, 6, vectors);
+        case 1:
+            tile(c, c_row, a, w, w_k, K, 1, vectors);
+            break;
+        case 2:
+            tile(c, c_row, a, w, w_k, K, 2, vectors);
+            break;
+        case 3:
+            tile(c, c_row, a, w, w_k, K, 3, vectors);
+            break;
+        case 4:
+            tile(c, c_row, a, w, w_k, K, 4, vectors);
+            break;
+        case 5:
+            tile(c, c_row, a, w, w_k, K, 5, vectors);
+            break;
+        default:
+            tile(c, c_row, a, w, w_k, K, 6, vectors);
         }
         rows -= n, c += n * c_row, a.at += n * a.row;
     }
 }
 
 // A group of `vectors` vectors, of which all are taken at once where the rows are few.
-INLINE void of_group(REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t K, ptrdiff_t rows, int vectors) {
+INLINE void of_group(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t K, ptrdiff_t rows, int vectors) {
     for (ptrdiff_t first = 0; first < K; first += DEPTH) {
         ptrdiff_t depth = K - first < DEPTH ? K - first : DEPTH;
         Rows part = {a.at + first * a.k, a.row, a.k};
-        const REAL *weights = w + first * vectors * LANES;
+        const REAL* weights = w + first * vectors * LANES;
         if (TILE_VECTORS < GROUP && vectors == GROUP && rows <= 2) {
             if (rows == 1) tile(c, c_row, part, weights, GROUP * LANES, depth, 1, GROUP);
             if (rows == 2) tile(c, c_row, part, weights, GROUP * LANES, depth, 2, GROUP);
@@ -92,20 +103,20 @@ INLINE void of_group(REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t 
 }
 
 // c (rows, GROUP vectors) += a (rows, K) w (K, GROUP vectors)
-static void add_product(REAL *c, ptrdiff_t c_row, const REAL *a, ptrdiff_t a_row, const REAL *w, ptrdiff_t K, ptrdiff_t rows) {
+static void add_product(REAL* c, ptrdiff_t c_row, const REAL* a, ptrdiff_t a_row, const REAL* w, ptrdiff_t K,
+                        ptrdiff_t rows) {
     of_group(c, c_row, (Rows){a, a_row, 1}, w, K, rows, GROUP);
 }
 
 // The groups of a packed matrix have GROUP vectors, and at its end 2 or 1.
 INLINE int vectors_of_group(ptrdiff_t left) { return left >= GROUP ? GROUP : left >= 2 ? 2 : 1; }
 
-INLINE void of_groups(
-    REAL *c, ptrdiff_t c_row, Rows a, const REAL *w, ptrdiff_t K, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t last
-) {
+INLINE void of_groups(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t K, ptrdiff_t rows,
+                      ptrdiff_t first, ptrdiff_t last) {
     for (ptrdiff_t v = first; v < last;) {
         int n = vectors_of_group(last - v);
-        REAL *to = c + v * LANES;
-        const REAL *weights = w + v * K * LANES;
+        REAL* to = c + v * LANES;
+        const REAL* weights = w + v * K * LANES;
         if (n == GROUP)
             of_group(to, c_row, a, weights, K, rows, GROUP);
         else if (n == 2)
@@ -117,16 +128,13 @@ INLINE void of_groups(
 }
 
 // c (rows, vectors `first` to `last`) += a (rows, K) w
-static void add_products(
-    REAL *c, ptrdiff_t c_row, const REAL *a, ptrdiff_t a_row, const REAL *w, ptrdiff_t K, ptrdiff_t rows, ptrdiff_t first,
-    ptrdiff_t last
-) {
+static void add_products(REAL* c, ptrdiff_t c_row, const REAL* a, ptrdiff_t a_row, const REAL* w, ptrdiff_t K,
+                         ptrdiff_t rows, ptrdiff_t first, ptrdiff_t last) {
     of_groups(c, c_row, (Rows){a, a_row, 1}, w, K, rows, first, last);
 }
 
 // The same with the transpose of a (K, rows), whose rows are `a_k` apart.
-static void add_products_transposed(
-    REAL *c, ptrdiff_t c_row, const REAL *a, ptrdiff_t a_k, const REAL *w, ptrdiff_t K, ptrdiff_t rows, ptrdiff_t vectors
-) {
+static void add_products_transposed(REAL* c, ptrdiff_t c_row, const REAL* a, ptrdiff_t a_k, const REAL* w,
+                                    ptrdiff_t K, ptrdiff_t rows, ptrdiff_t vectors) {
     of_groups(c, c_row, (Rows){a, 1, a_k}, w, K, rows, 0, vectors);
 }

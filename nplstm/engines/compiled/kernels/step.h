@@ -15,21 +15,21 @@ typedef struct {
 } LayerStep;
 
 // h_t = W_hr m_t; m (B, Hp) and a room for h (B, Pp) stand behind the gates.
-static void step_projection(const LayerStep *layer, const REAL *weight_hr) {
+static void step_projection(const LayerStep* layer, const REAL* weight_hr) {
     const ptrdiff_t panels = panels_of(layer->P, LANES), Pp = panels * LANES;
-    const REAL *m = layer->gates + layer->B * 4 * layer->Hp;
-    REAL *h = layer->gates + layer->B * 5 * layer->Hp;
+    const REAL* m = layer->gates + layer->B * 4 * layer->Hp;
+    REAL* h = layer->gates + layer->B * 5 * layer->Hp;
     memset(h, 0, (size_t)(layer->B * Pp) * sizeof(REAL));
     add_products(h, Pp, m, layer->Hp, weight_hr, layer->H, layer->B, 0, panels);
     for (ptrdiff_t r = 0; r < layer->B; ++r)
         memcpy(layer->h + r * layer->P, h + r * Pp, (size_t)layer->P * sizeof(REAL));
 }
 
-static void step_panel(const LayerStep *layer, ptrdiff_t p) {
+static void step_panel(const LayerStep* layer, ptrdiff_t p) {
     const ptrdiff_t B = layer->B, I = layer->I, P = layer->P, G = 4 * layer->Hp;
-    const REAL *weight_ih = layer->weights + p * I * GROUP * LANES;
-    const REAL *weight_hh = layer->weights + I * G + p * P * GROUP * LANES;
-    REAL *a = layer->gates + p * GROUP * LANES;
+    const REAL* weight_ih = layer->weights + p * I * GROUP * LANES;
+    const REAL* weight_hh = layer->weights + I * G + p * P * GROUP * LANES;
+    REAL* a = layer->gates + p * GROUP * LANES;
     for (ptrdiff_t r = 0; r < B; ++r)
         UNROLLED for (int v = 0; v < GROUP; ++v)
             store(a + r * G + v * LANES, load(layer->bias + (p * GROUP + v) * LANES));
@@ -42,7 +42,7 @@ static void step_panel(const LayerStep *layer, ptrdiff_t p) {
     }
     const Options options = options_of(&layer->variant, layer->Hp, p * LANES);
     for (ptrdiff_t r = 0; r < B; ++r) {
-        REAL *cell = layer->c + r * layer->Hp + p * LANES;
+        REAL* cell = layer->c + r * layer->Hp + p * LANES;
         Cell now = cell_forward(a + r * G, load(cell), &options);
         store(cell, now.c);
         if (P < layer->H)
@@ -53,19 +53,31 @@ static void step_panel(const LayerStep *layer, ptrdiff_t p) {
 }
 
 // Threads that share a step have some panels of each layer, told in parts of all, and meet after each layer.
-static void step(const Step *given, const Share *share, Meeting *meeting) {
+static void step(const Step* given, const Share* share, Meeting* meeting) {
     LayerStep layer = {
-        given->batch, given->sizes[0], 0, 0, 0, given->x, given->h_before, given->weights, given->biases,
-        {NULL, given->clip}, given->h, given->c, given->gates,
+        given->batch,
+        given->sizes[0],
+        0,
+        0,
+        0,
+        given->x,
+        given->h_before,
+        given->weights,
+        given->biases,
+        {NULL, given->clip},
+        given->h,
+        given->c,
+        given->gates,
     };
     for (ptrdiff_t k = 0; k < given->layers; ++k) {
         const ptrdiff_t H = given->sizes[2 * k + 1], P = given->sizes[2 * k + 2], panels = panels_of(H, LANES);
         layer.H = H, layer.P = P, layer.Hp = panels * LANES;
-        const REAL *after = layer.bias + 4 * layer.Hp;
+        const REAL* after = layer.bias + 4 * layer.Hp;
         if (given->peephole) layer.variant.peephole = after, after += 3 * layer.Hp;
-        const ptrdiff_t first = panels * share->first_panel / STEP_PARTS, last = panels * share->last_panel / STEP_PARTS;
+        const ptrdiff_t first = panels * share->first_panel / STEP_PARTS,
+                        last = panels * share->last_panel / STEP_PARTS;
         for (ptrdiff_t p = first; p < last; ++p) step_panel(&layer, p);
-        const REAL *weight_hr = layer.weights + (layer.I + P) * 4 * layer.Hp;
+        const REAL* weight_hr = layer.weights + (layer.I + P) * 4 * layer.Hp;
         layer.weights = weight_hr;
         if (share->members > 1 && P < H) meet(meeting, share->member);
         if (P < H) {

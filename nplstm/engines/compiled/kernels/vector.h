@@ -28,21 +28,21 @@ typedef INTEGER Integers __attribute__((vector_size(VECTOR_BYTES)));
 // in an array, where a vector may begin at any element
 typedef REAL Stored __attribute__((vector_size(VECTOR_BYTES), aligned(REAL_BITS / 8), may_alias));
 
-INLINE Vector load(const REAL *from) { return *(const Stored *)from; }
+INLINE Vector load(const REAL* from) { return *(const Stored*)from; }
 
-INLINE void store(REAL *to, Vector value) { *(Stored *)to = value; }
+INLINE void store(REAL* to, Vector value) { *(Stored*)to = value; }
 
 INLINE Vector all(REAL value) { return value - (Vector){0}; }
 
 // The first `count` elements; the others are zero, and their memory is not touched.
-INLINE Vector load_first(const REAL *from, ptrdiff_t count) {
+INLINE Vector load_first(const REAL* from, ptrdiff_t count) {
     if (count >= LANES) return load(from);
     Vector value = {0};
     for (ptrdiff_t k = 0; k < count; ++k) value[k] = from[k];
     return value;
 }
 
-INLINE void store_first(REAL *to, ptrdiff_t count, Vector value) {
+INLINE void store_first(REAL* to, ptrdiff_t count, Vector value) {
     if (count >= LANES) {
         store(to, value);
         return;
