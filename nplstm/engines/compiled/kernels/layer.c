@@ -11,12 +11,12 @@ enum {
     STEP_WORTH_SHARING = 120 * 1000,  // the same for a step in real time
     STEP_THREADS = 8,                 // of a step in real time, at most
     MANY = 8,
-    FEW = 4,                           // sequences of a share
-    BLOCK_ROWS = 64,                   // rows of input transformed at once, at least
-    ROOM_BYTES = 1 << 18,              // of gates, which a core's own cache holds beside weights
-    MEETING_WORK = 100 * 1000 * 1000,  // multiplications after which it is decided anew who shares
-    PANELS_APART = 4,                  // panels of a share by cells are whole groups of the way back
-    PIECES = 2,                        // of the sums, for each thread
+    FEW = 4,                         // sequences of a share
+    BLOCK_ROWS = 64,                 // rows of input transformed at once, at least
+    ROOM_BYTES = 1 << 18,            // of gates, which a core's own cache holds beside weights
+    MEETING_WORK = 4 * 1000 * 1000,  // multiplications after which threads that slept may join
+    PANELS_APART = 4,                // panels of a share by cells are whole groups of the way back
+    PIECES = 2,                      // of the sums, for each thread
 };
 
 void* new_room(size_t bytes) {
@@ -77,6 +77,9 @@ static Share share_by_cells(const Steps* steps, ptrdiff_t panels, int k, int n) 
     };
 }
 
+// Nanoseconds that one thread takes for so many multiplications, at least.
+static int64_t expected_ns(ptrdiff_t work) { return work / 64; }
+
 // ------------------------------------------------------------------------------------------- forward
 
 typedef struct {
@@ -115,7 +118,8 @@ static void run_forward_job(ForwardJob* job, int threads, ptrdiff_t work) {
         steps = most(1, steps / job->block) * job->block;
         for (; job->first < T; job->first = job->last) {
             job->last = least(T, job->first + steps);
-            run_together(forward_task, job, job->cut.shares);
+            run_together(forward_task, job, job->cut.shares,
+                         expected_ns(work * job->steps->batch * job->count * (job->last - job->first)));
         }
     } else {
         job->last = T;
@@ -188,7 +192,8 @@ bool run_backward(const Kernels* kernels, const Backward* lanes, int count, cons
         const ptrdiff_t some = most(1, MEETING_WORK / most(1, work * steps->batch * count));
         for (; job.last > first; job.last = job.first) {
             job.first = most(first, job.last - some);
-            run_together(backward_task, &job, job.cut.shares);
+            run_together(backward_task, &job, job.cut.shares,
+                         expected_ns(work * steps->batch * count * (job.last - job.first)));
         }
     } else
         run_each(backward_task, &job, count * job.cut.shares, threads);
@@ -260,7 +265,7 @@ void run_step(const Kernels* kernels, const Step* step, ptrdiff_t work, int thre
     StepJob job = {kernels, step};
     int tasks = work < STEP_WORTH_SHARING ? 1 : (int)least(threads, STEP_THREADS);
     if (tasks > 1)
-        run_together(step_task, &job, tasks);
+        run_together(step_task, &job, tasks, expected_ns(work));
     else
         step_task(&job, 0, 1, NULL);
 }

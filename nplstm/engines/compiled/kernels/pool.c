@@ -12,8 +12,8 @@
 enum {
     LOOKS = 64,                // between two looks at the clock
     LOOK_NS = 50 * 1000,       // how long to look before sleeping, while others work
-    IDLE_NS = 200 * 1000,      // how long to look for the next job
-    JOIN_NS = 10 * 1000,       // how long to wait for threads that are awake to join
+    IDLE_NS = 500 * 1000,      // how long to look for the next job
+    JOIN_NS = 100 * 1000,      // how long to wait for threads to join a job, at most
     TOO_LONG_NS = 500 * 1000,  // lost by waiting in one job, after which the first member goes on alone
     MAKE_UP = 5,               // times the loss, to be worked alone
     STACK_BYTES = 256 * 1024,
@@ -235,7 +235,7 @@ void run_each(Run* run, void* job, int tasks, int threads) {
     end(begun, threads);
 }
 
-void run_together(Run* run, void* job, int tasks) {
+void run_together(Run* run, void* job, int tasks, int64_t expected) {
     Meeting meeting = {.members = 1, .last = -1};
     if (tasks > MOST_THREADS) tasks = MOST_THREADS;
     if (tasks < 2 || !enter()) {
@@ -247,10 +247,10 @@ void run_together(Run* run, void* job, int tasks) {
     meeting.begun = now();
     waited = 0;
     begin(run, job, &meeting, tasks, 1);
-    // threads that sleep were woken for the next job: this one does not wait for them
-    int ready = atomic_load(&pool.awake) + 1;
-    int wanted = ready < tasks ? ready : tasks;
-    LOOK_FOR(wanted > 1 ? JOIN_NS : 0, work_of(atomic_load(&pool.work)).next >= wanted);
+    // a thread that sleeps takes a while to come: a short job does not wait for it, but the next one finds it awake
+    int64_t patience = expected / 4 < JOIN_NS ? expected / 4 : JOIN_NS;
+    LOOK_FOR(patience, work_of(atomic_load(&pool.work)).next >= tasks);
+    waited = now() - meeting.begun;
     uint64_t word = atomic_load(&pool.work);
     while (!atomic_compare_exchange_weak(&pool.work, &word,
                                          word_of((Work){work_of(word).job, 0, work_of(word).next})));

@@ -8,8 +8,9 @@ typedef void Run(void* job, int task, int tasks, Meeting* meeting);
 // Run tasks 0 to tasks - 1, in any order, on up to `threads` threads.
 void run_each(Run* run, void* job, int tasks, int threads);
 
-// Run tasks at the same time: those that are called can meet. With too few threads there are fewer tasks.
-void run_together(Run* run, void* job, int tasks);
+// Run tasks at the same time: those that are called can meet. Where not all threads come in time there are fewer.
+// `expected`: nanoseconds that one thread would take, of which a part is spent on waiting for them.
+void run_together(Run* run, void* job, int tasks, int64_t expected);
 
 // Threads that the process has for this, without the callers.
 int pool_size(void);
