@@ -52,8 +52,8 @@ def use_precision(precision: str) -> Generator[None]:
     >>> import nplstm
     >>> lstm = nplstm.LSTM(2, 3, rng=0)
     >>> with nplstm.use_precision("tf32"):
-    ...     print(lstm.engine_for().name)  # on NumPy, and exact
-    compiled
+    ...     lstm.engine_for().name in ("compiled", "numpy")  # on NumPy, and exact
+    True
     """
     check_choice("precision", precision, PRECISIONS)
     token = _allowed.set(precision)

@@ -198,11 +198,11 @@ class Recurrent(Module):
         Examples
         --------
         >>> import nplstm
-        >>> lstm = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(peephole="diagonal"))
-        >>> print(lstm.engine_for())
+        >>> lstm = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(layer_norm="cell_output"))
+        >>> with nplstm.use_engines("numpy", "plain"):
+        ...     print(lstm.engine_for())
         plain
-          not compiled: it runs the standard LSTM, and there is peephole
-          not numpy: it runs the standard LSTM, and there is peephole
+          not numpy: it runs the standard LSTM, and there is layer_norm
         """
         batch = check_size("batch_size", batch_size)
         asked = request_of(self._layer(), recurrent_given=recurrent_given, training=training, batch=batch)

@@ -8,14 +8,7 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import (
-    coupled_gradient,
-    pack,
-    pack_backward,
-    padded_cells,
-    padded_zeros,
-    unpadded_gates,
-)
+from nplstm.engines.compiled.packing import gate_gradient, pack, pack_backward, padded_cells, padded_zeros
 from nplstm.engines.threads import get_num_threads
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -41,8 +34,8 @@ def compiled_backward(
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
         parts = tuple(lane.steps(begin, end) for lane in lanes)
-        found.module.backward(found.index, parts, steps.offsets, begin, end, threads)
-        found.module.sums(found.index, tuple(lane.sums(begin, end) for lane in lanes), threads)
+        found.module.backward(found.choice, parts, steps.offsets, begin, end, threads)
+        found.module.sums(found.choice, tuple(lane.sums(begin, end) for lane in lanes), threads)
         for lane in lanes:
             lane.add_up(last=begin == 0)
     return [lane.gradients() for lane in lanes]
@@ -127,14 +120,14 @@ class _WayBack:
         def before(name: str, values: Array, initial: Array) -> Array:
             into = self._room(name, count, values.shape[1])
             steps = (tape.steps.offsets, first, last, tape.reverse)
-            found.module.previous(found.index, values, initial, *steps, into)
+            found.module.previous(found.choice, values, initial, *steps, into)
             return into
 
         cells_before = None if sums.peephole is None else before("cells", tape.cells, tape.c_0)
         grad_projected = m = None
         if sums.weight_hr is not None:
             grad_projected, m = self._room("projected", count, self._Pp), self._room("m", count, self._Hp)
-            found.module.outputs(found.index, tape.gates[rows], tape.cells[rows], self._H, m)
+            found.module.outputs(found.choice, tape.gates[rows], tape.cells[rows], self._H, m)
         h_before = before("h", tape.out, tape.h_0)
         return (
             *(self._room("a", count, 4 * self._Hp), tape.x[rows], h_before),
@@ -159,17 +152,16 @@ class _WayBack:
         return SequenceGradients(self._grad_x[:, : self._tape.x.shape[1]], state, None, self._params(total), {})
 
     def _params(self, total: _Gradients) -> LSTMParams:
-        params, H, P = self._tape.recurrence.params, self._H, self._P
-        coupled = coupled_gradient if self._spec.coupled_input_forget else lambda gates: gates
-        bias = None
-        if params.bias_ih is not None:
-            bias = coupled(unpadded_gates(total.bias[:, None], H, 1)[:, 0])
-        weight_ih = coupled(unpadded_gates(total.weight_ih, H, self._tape.x.shape[1]))
-        grads = LSTMParams.of_sum(weight_ih, coupled(unpadded_gates(total.weight_hh, H, P)), bias)
-        peephole = weight_hr = None
+        H, P, coupled = self._H, self._P, self._spec.coupled_input_forget
+        peephole = bias = weight_hr = None
+        if self._tape.recurrence.params.bias_ih is not None:
+            bias = gate_gradient(total.bias[:, None], H, 1, coupled=coupled)[:, 0]
         if total.peephole is not None:
             i, f, o = total.peephole[:, :H]
-            peephole = np.concatenate([i - f, o] if self._spec.coupled_input_forget else [i, f, o])
+            peephole = np.concatenate([i - f, o] if coupled else [i, f, o])
         if total.weight_hr is not None:
             weight_hr = total.weight_hr[:P, :H].copy()
+        weight_ih = gate_gradient(total.weight_ih, H, self._tape.x.shape[1], coupled=coupled)
+        weight_hh = gate_gradient(total.weight_hh, H, P, coupled=coupled)
+        grads = LSTMParams.of_sum(weight_ih, weight_hh, bias)
         return grads._replace(weight_ch=peephole, weight_hr=weight_hr)

@@ -21,8 +21,8 @@ class Library(NamedTuple):
     """The kernels, compiled for one instruction set."""
 
     module: Any
-    index: int
-    """Of the instruction set: the first argument of each function of the module."""
+    choice: int
+    """Which instruction set it is: the first argument of each function of the module."""
     instruction_set: str
     lanes_32: int
     """float32 numbers in a vector."""
@@ -54,9 +54,9 @@ def _found() -> Library | str:
     except (ImportError, OSError) as error:
         return f"its library cannot be loaded ({error}): install nplstm again, on this machine"
     sets: tuple[tuple[str, int], ...] = module.sets()
-    for index, (name, lanes) in enumerate(sets):
+    for choice, (name, lanes) in enumerate(sets):
         if wanted in ("", name):
-            return Library(module, index, name, lanes)
+            return Library(module, choice, name, lanes)
     names = ", ".join(name for name, _ in sets)
     return f"NPLSTM_KERNELS={wanted} asks for an instruction set that is not here: there are {names}"
 

@@ -17,13 +17,12 @@ from nplstm.recurrence import Recurrence
 __all__ = [
     "Packed",
     "PackedBack",
-    "coupled_gradient",
+    "gate_gradient",
     "pack",
     "pack_backward",
     "padded_cells",
     "padded_width",
     "padded_zeros",
-    "unpadded_gates",
 ]
 
 
@@ -64,18 +63,24 @@ def uncoupled(gates: Array) -> Array:
     return np.concatenate([i, -i, g, o])
 
 
-def coupled_gradient(gates: Array) -> Array:
-    """Return the gradient of the rows of three gates from that of the four that ``uncoupled`` made of them."""
-    i, f, g, o = gates.reshape(4, -1, *gates.shape[1:])
-    return np.concatenate([i - f, g, o])
+def gate_gradient(values: Array, H: int, width: int, *, coupled: bool) -> Array:
+    """Return the gradient (4Hp, >= width) of rows by panel of cells in torch's order and sizes: (K, width).
+
+    With ``coupled`` of the three gates of which ``uncoupled`` made four.
+    """
+    lanes, columns = library().lanes(values.itemsize), values.shape[1]
+    by_gate = values.reshape(-1, 4, lanes, columns).swapaxes(0, 1).reshape(4, -1, columns)
+    i, f, g, o = by_gate[:, :H, :width]
+    return np.concatenate([i - f, g, o] if coupled else [i, f, g, o])
 
 
 def _pack(params: LSTMParams) -> Packed:
     bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
-    weights = (_packed(weight, _FORWARD) for weight in (params.weight_ih, params.weight_hh, bias[:, None]))
     peephole, weight_hr = params.weight_ch, params.weight_hr
     return Packed(
-        *weights,
+        _packed(params.weight_ih, _FORWARD),
+        _packed(params.weight_hh, _FORWARD),
+        _packed(bias[:, None], _FORWARD),
         None if peephole is None else padded_cells(peephole.reshape(3, -1)),
         None if weight_hr is None else _packed(weight_hr.T, _COLUMNS),
     )
@@ -122,7 +127,7 @@ def _packed(weight: Array, how: int) -> Array:
     width = columns if how == _FORWARD else padded_width(columns, weight.itemsize)
     packed = aligned_empty((height * width,), weight.dtype)
     found = library()
-    found.module.pack(found.index, np.ascontiguousarray(weight), packed, how)
+    found.module.pack(found.choice, np.ascontiguousarray(weight), packed, how)
     return packed
 
 
@@ -143,10 +148,3 @@ def padded_cells(values: Array) -> Array:
 def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
     """Return zeros with whole panels of columns."""
     return aligned_zeros((rows, padded_width(columns, dtype.itemsize)), dtype)
-
-
-def unpadded_gates(values: Array, H: int, width: int) -> Array:
-    """Return (4Hp, >= width), whose rows stand by panel of cells, as (4H, width) in torch's order."""
-    lanes, columns = library().lanes(values.itemsize), values.shape[1]
-    by_gate = values.reshape(-1, 4, lanes, columns).swapaxes(0, 1).reshape(4, -1, columns)
-    return np.array(by_gate[:, :H, :width], order="C").reshape(4 * H, width)

@@ -17,7 +17,7 @@ class CompiledShortCall(ShortCall):
 
     def __init__(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> None:
         found, params = library(), recurrences[0][0].params
-        self._stack, self._set = found.module.stack, found.index
+        self._stack, self._set = found.module.stack, found.choice
         self._directions, self._H, self._dtype = directions, params.weight_hh.shape[1], params.weight_hh.dtype
         self._states = len(recurrences) * len(directions)
         self._weights = tuple(array for row in recurrences for r in row for array in pack(r)[:3])
@@ -29,8 +29,14 @@ class CompiledShortCall(ShortCall):
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""
         T, B, _ = x.shape
-        x, h_0, c_0 = (a if a is None or a.flags.carray else np.array(a, order="C") for a in (x, h_0, c_0))
         output = np.empty((T, B, len(self._directions) * self._H), self._dtype)
         h_n, c_n = np.empty((2, self._states, B, self._H), self._dtype)
         self._stack(self._set, x, h_0, c_0, output, h_n, c_n, self._weights, self._directions, get_num_threads())
         return output, h_n, c_n
+
+
+def _whole(array: Array | None) -> Array | None:
+    """Return an array without gaps: itself, or a copy."""
+    if array is None or (array.flags.c_contiguous and array.flags.aligned):
+        return array
+    return np.array(array, order="C")

@@ -37,7 +37,7 @@ class CompiledStepper(Stepper):
         found, sizes = library(), np.array([I, *chain.from_iterable(zip(H, P, strict=True))], np.int64)
         arrays = (self.x, sizes, weights, biases, *both, c, room, self.y)
         options = (spec.peephole is not None, spec.clip or 0.0)
-        self._step = found.module.new_step(found.index, *arrays, get_num_threads(), *options)
+        self._step = found.module.new_step(found.choice, *arrays, get_num_threads(), *options)
         self._take = found.module.step
 
     def step(self) -> None:
