@@ -1,7 +1,8 @@
 """The compiled engine: the standard LSTM on NumPy arrays, by kernels of our own in C.
 
 ``kernels/`` has the kernels; read ``cell.h`` and ``sequence.h`` first. ``library`` loads them and chooses the
-instruction set, ``packing`` puts weights in their order, ``forward``, ``backward``, ``short`` and ``stepper`` call them.
+instruction set, ``packing`` puts weights in their order; ``forward``, ``backward``, ``short`` and ``stepper`` call
+them.
 """
 
 from typing import Any

@@ -31,7 +31,8 @@ class CompiledShortCall(ShortCall):
         T, B, _ = x.shape
         output = np.empty((T, B, len(self._directions) * self._H), self._dtype)
         h_n, c_n = np.empty((2, self._states, B, self._H), self._dtype)
-        self._stack(self._set, x, h_0, c_0, output, h_n, c_n, self._weights, self._directions, get_num_threads())
+        arrays = (_whole(x), _whole(h_0), _whole(c_0), output, h_n, c_n)
+        self._stack(self._set, *arrays, self._weights, self._directions, get_num_threads())
         return output, h_n, c_n
 
 
