@@ -1,6 +1,7 @@
 """ONNX models that are damaged or hostile: an error of ours that names the file, in little time and memory."""
 
 import contextlib
+import cProfile
 import os
 import time
 import tracemalloc
@@ -438,7 +439,7 @@ def test_operators_on_views_of_any_size(name, k, repeated, tmp_path):
     node = helper.make_node(name.split()[0], given, outputs, **attributes)
     path = write(tmp_path, chained([grow, node], arrays, opset=opset))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         nplstm.load(path, max_bytes=2**26)
     except FileFormatError as error:
@@ -446,7 +447,7 @@ def test_operators_on_views_of_any_size(name, k, repeated, tmp_path):
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert taken < 2**27
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5  # a pass over 2**36 numbers takes more
 
 
 def memory_of(action):
@@ -457,6 +458,14 @@ def memory_of(action):
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return taken
+
+
+def calls_of(action):
+    """How many functions an action calls, whatever comes of it: work that no other program adds to."""
+    profile = cProfile.Profile()
+    with contextlib.suppress(FileFormatError):
+        profile.runcall(action)
+    return sum(entry.callcount for entry in profile.getstats())
 
 
 def test_long_names_are_not_multiplied(tmp_path):
@@ -500,9 +509,8 @@ def function_of_many(kind, count):
 def test_calls_count_for_what_they_become(kind, tmp_path):
     nodes = [helper.make_node("f", ["X"], [f"Y{k}"], domain="local") for k in range(5000)]
     path = write(tmp_path, model_of(nodes, functions=[function_of_many(kind, 3000)], outputs=["Y0"]))
-    start = time.perf_counter()
     assert memory_of(lambda: layers_of(path)) < 2**29
-    assert time.perf_counter() - start < 20
+    assert calls_of(lambda: layers_of(path)) < 5e6  # one for each of 5000 * 3000 names would be 1.5e7
     with pytest.raises(FileFormatError, match="its functions come to more than 4,194,304 bytes"):
         layers_of(path)
 
@@ -584,10 +592,10 @@ def test_work_on_the_same_numbers_is_counted(count, tmp_path):
     inputs = {"X": [7, 200_000, 3]}
     model = model_of([first, between, *nodes], tensors(given | state | {"one": N([1])}), inputs, ["Y0"])
     path = write(tmp_path, model)
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(FileFormatError):
         layers_of(path)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20  # by the process's own clock: other programs may have the CPUs
 
 
 def test_names_that_are_no_text(tmp_path):
