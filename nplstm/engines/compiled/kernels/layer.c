@@ -123,7 +123,8 @@ static void run_forward_job(ForwardJob* job, int threads, ptrdiff_t work) {
         }
     } else {
         job->last = T;
-        run_each(forward_task, job, job->count * job->cut.shares, threads);
+        run_each(forward_task, job, job->count * job->cut.shares, threads,
+                 expected_ns(work * job->count * job->steps->offsets[T]));
     }
 }
 
@@ -196,7 +197,8 @@ bool run_backward(const Kernels* kernels, const Backward* lanes, int count, cons
                          expected_ns(work * steps->batch * count * (job.last - job.first)));
         }
     } else
-        run_each(backward_task, &job, count * job.cut.shares, threads);
+        run_each(backward_task, &job, count * job.cut.shares, threads,
+                 expected_ns(work * count * steps->batch * (last - first)));
     return true;
 }
 
@@ -243,7 +245,7 @@ bool run_sums(const Kernels* kernels, const Sums* lanes, int count, int threads)
     const int tasks = 2 * job.pieces * count;
     job.rooms = new_room((size_t)(job.room * tasks));
     if (!job.rooms) return false;
-    run_each(sums_task, &job, tasks, threads);
+    run_each(sums_task, &job, tasks, threads, expected_ns(work));
     free(job.rooms);
     return true;
 }

@@ -13,6 +13,7 @@ enum {
     LOOKS = 64,                // between two looks at the clock
     LOOK_NS = 50 * 1000,       // how long to look before sleeping, while others work
     IDLE_NS = 500 * 1000,      // how long to look for the next job
+    WAKE_NS = 100 * 1000,      // of a job that is worth waking threads for
     JOIN_NS = 100 * 1000,      // how long to wait for threads to join a job, at most
     TOO_LONG_NS = 500 * 1000,  // lost by waiting in one job, after which the first member goes on alone
     MAKE_UP = 5,               // times the loss, to be worked alone
@@ -37,7 +38,8 @@ static struct {
     _Alignas(CACHE_LINE) _Atomic int busy;  // whether someone is giving a job
     _Atomic int awake;                      // threads that look for a job
     _Atomic int sleeping;                   // threads asleep, for whatever reason
-    _Atomic int64_t alone_until;            // nanoseconds
+    _Atomic int64_t alone_until;            // nanoseconds, as all times
+    _Atomic int64_t entered;                // when the last job was asked for
     _Atomic int threads;
     Run* run;
     void* given;
@@ -201,9 +203,14 @@ static int have_threads(int wanted) {
 
 int pool_size(void) { return atomic_load(&pool.threads); }
 
-static bool enter(void) {
+// Begin a job that other threads may have a part in; false if it is better done alone. To wake threads takes some
+// microseconds: a short job does so only if it is one of many, of which the next ones find them awake.
+static bool enter(int64_t expected) {
     int nobody = 0;
-    return now() >= atomic_load(&pool.alone_until) && atomic_compare_exchange_strong(&pool.busy, &nobody, 1);
+    int64_t time = now(), before = atomic_exchange(&pool.entered, time);
+    bool awake = atomic_load(&pool.awake) || expected >= WAKE_NS || time - before < IDLE_NS;
+    return awake && time >= atomic_load(&pool.alone_until) &&
+           atomic_compare_exchange_strong(&pool.busy, &nobody, 1);
 }
 
 static void begin(Run* run, void* job, Meeting* meeting, int tasks, int next) {
@@ -220,9 +227,9 @@ static void end(int64_t begun, int threads) {
     atomic_store(&pool.busy, 0);
 }
 
-void run_each(Run* run, void* job, int tasks, int threads) {
+void run_each(Run* run, void* job, int tasks, int threads, int64_t expected) {
     if (threads > tasks) threads = tasks;
-    if (threads < 2 || !enter()) {
+    if (threads < 2 || !enter(expected)) {
         for (int task = 0; task < tasks; ++task) run(job, task, tasks, NULL);
         return;
     }
@@ -238,7 +245,7 @@ void run_each(Run* run, void* job, int tasks, int threads) {
 void run_together(Run* run, void* job, int tasks, int64_t expected) {
     Meeting meeting = {.members = 1, .last = -1};
     if (tasks > MOST_THREADS) tasks = MOST_THREADS;
-    if (tasks < 2 || !enter()) {
+    if (tasks < 2 || !enter(expected)) {
         run(job, 0, 1, &meeting);
         return;
     }
