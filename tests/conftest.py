@@ -25,6 +25,7 @@ import strict_backend  # noqa: F401  registers itself
 import nplstm
 from nplstm.backends import get_backend
 from nplstm.backends._base import Backend
+from nplstm.engines.compiled.library import problem
 from nplstm.errors import BackendUnavailableError
 
 # Fixed seeds: a run in CI is the same each time. NPLSTM_HYPOTHESIS=thorough draws anew, and more.
@@ -55,6 +56,12 @@ def require(name: str, reason: str) -> None:
     if name in os.environ.get("NPLSTM_REQUIRE", "").split(","):
         pytest.fail(f"NPLSTM_REQUIRE names {name}, but: {reason}")
     pytest.skip(reason)
+
+
+def needs_kernels() -> None:
+    """Skip a test of the compiled engine where it has no kernels."""
+    if reason := problem():
+        require("kernels", reason)
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,43 @@
-"""Whether a library's file is whole: the system may end the process when it loads one that was cut short."""
+"""What is wrong with a library's file: the system may end the process when it loads one that was cut short."""
 
+import os
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["is_complete"]
+__all__ = ["damage"]
 
 _HEADER = 64
+_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""As the system names them, and as an ELF header does."""
 
 
-def is_complete(file: Path) -> bool:
-    """Tell whether a file has all that its ELF header announces; True for files of other systems.
+def damage(file: Path) -> str:
+    """Say what is wrong with a file, as its ELF header tells; empty where nothing is, and for files of other systems.
 
-    Section headers stand at the end of an ELF file, so a file that was cut short lacks them.
+    Section headers stand at the end of an ELF file: one that was cut short lacks them, and in one that was never
+    written to its end they are zeros.
     """
-    with file.open("rb") as stream:
-        header = stream.read(_HEADER)
+    try:
+        with file.open("rb") as stream:
+            return _damage(stream)
+    except OSError as error:
+        return f"cannot be read ({error})"
+
+
+def _damage(stream: BinaryIO) -> str:
+    header = stream.read(_HEADER)
+    if len(header) < _HEADER or not any(header):
+        return "is damaged"
     if not header.startswith(b"\x7fELF"):
-        return len(header) == _HEADER and any(header)
-    if len(header) < _HEADER or header[4] != 2 or header[5] != 1:  # 64 bits, least significant byte first
-        return False
+        return ""
+    if header[4:6] != b"\2\1":  # 64 bits, least significant byte first
+        return "is of another platform"
+    (machine,) = struct.unpack_from("<H", header, 18)
+    if machine != _MACHINES.get(os.uname().machine, machine):  # the system would say that there is no such file
+        return "is for processors of another kind"
     (start,) = struct.unpack_from("<Q", header, 40)
     size, count = struct.unpack_from("<HH", header, 58)
-    return file.stat().st_size >= start + size * count
+    stream.seek(min(start, 2**62))
+    sections = stream.read(size * count)
+    return "" if len(sections) == size * count and any(sections) else "is damaged"

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nplstm._shapes import check_choice
-from nplstm.engines.compiled.elf import is_complete
+from nplstm.engines.compiled.elf import damage
 from nplstm.errors import BackendError
 
 __all__ = ["INSTRUCTION_SETS", "Library", "library", "problem"]
 
 INSTRUCTION_SETS = ("avx512", "avx2", "neon", "baseline")
 """That the kernels are compiled for: the first three where the CPU's family has them, the last everywhere."""
+
+
+_MODULE = "nplstm.engines.compiled._kernels"
+_COMPILE = (
+    "pip install --force-reinstall --no-deps . in nplstm's source folder compiles them; "
+    "it needs gcc or clang, and Python's headers"
+)
 
 
 class Library(NamedTuple):
@@ -40,25 +47,29 @@ def _found() -> Library | str:
         check_choice("NPLSTM_KERNELS", wanted, (*INSTRUCTION_SETS, "none"))
     if wanted == "none":
         return "NPLSTM_KERNELS=none leaves its kernels out"
-    name = "nplstm.engines.compiled._kernels"
-    spec = find_spec(name)
+    spec = find_spec(_MODULE)
     if spec is None or spec.origin is None:
-        return (
-            "its kernels were not compiled when nplstm was installed: with gcc or clang there, "
-            "pip install --force-reinstall --no-binary nplstm nplstm"
-        )
-    if not is_complete(Path(spec.origin)):
-        return f"its library {spec.origin} is damaged: install nplstm again"
+        return f"{_why_none()}: {_COMPILE}"
+    if reason := damage(Path(spec.origin)):
+        return f"its library of kernels {spec.origin} {reason}: {_COMPILE}"
     try:
-        module: Any = import_module(name)
+        module: Any = import_module(_MODULE)
     except (ImportError, OSError) as error:
-        return f"its library cannot be loaded ({error}): install nplstm again, on this machine"
+        return f"its library of kernels cannot be loaded ({error}): {_COMPILE}"
     sets: tuple[tuple[str, int], ...] = module.sets()
     for choice, (name, lanes) in enumerate(sets):
         if wanted in ("", name):
             return Library(module, choice, name, lanes)
     names = ", ".join(name for name, _ in sets)
     return f"NPLSTM_KERNELS={wanted} asks for an instruction set that is not here: there are {names}"
+
+
+def _why_none() -> str:
+    """Say why there is no library: a build without one leaves a note."""
+    note = Path(__file__).with_name("why_pure.txt")
+    if not note.exists():
+        return "its library of kernels is missing"
+    return f"nplstm was built without its kernels ({note.read_text(encoding='utf-8').strip()})"
 
 
 def problem() -> str:
