@@ -206,7 +206,6 @@ def test_no_cupy_is_told_from_no_gpu(monkeypatch):
 OPTIONAL = (
     "torch",
     "cupy",
-    "numba",
     "safetensors",
     "tqdm",
     "matplotlib",

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from cases import CELLS, LAYERS
-from conftest import require
+from conftest import needs_kernels, require
 from helpers import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +30,7 @@ def engine(request):
     """The engine of that name, where it can run here."""
     reason = _ENGINES[request.param].refusal(nplstm.engines.Request("numpy", nplstm.CellSpec()))
     if reason:
-        require("numba", reason)
+        require("kernels", reason)
     return request.param
 
 
@@ -181,7 +181,7 @@ def test_layers_along_the_diagonal(L, B, H, T, reverse, block, seed):
 @given(problem=problems())
 def test_checkpoints_change_results_by_roundings(name, problem):
     if name == "compiled":
-        pytest.importorskip("numba")
+        needs_kernels()
     drawn, every = draw_problem(problem), problem[6]
     expected, found = whole(name, *drawn), whole(name, *drawn, checkpoint_every=every)
     for key, value in expected.items():
@@ -238,21 +238,11 @@ def test_a_recurrent_input_cannot_be_checkpointed():
 # --- threads ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def eager_threads(monkeypatch):
-    """Let the compiled engine share even the smallest work."""
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled import forward, shares
-
-    for name in ("WORTH_A_THREAD", "_WORTH_WAITING", "_STEP_WORTH_A_THREAD"):
-        monkeypatch.setattr(shares, name, 0)
-    monkeypatch.setattr(forward, "WORTH_A_THREAD", 0)
-
-
 @pytest.mark.parametrize("engine", ["compiled"], indirect=True)
-@pytest.mark.parametrize(("B", "H"), [(1, 150), (3, 70), (13, 20), (40, 33)])
+@pytest.mark.parametrize(("B", "H"), [(1, 251), (3, 150), (13, 70), (40, 53)])
 @pytest.mark.parametrize("ragged", [False, True])
-def test_results_do_not_depend_on_the_number_of_threads(engine, B, H, ragged, threads, eager_threads):
+def test_results_do_not_depend_on_the_number_of_threads(engine, B, H, ragged, threads):
+    """Sizes that are worth a second thread: sequences are shared, or where there are few the cells of a step."""
     lengths = np.random.default_rng(0).integers(0, 7, B).tolist() if ragged else None
     options = dict(bidirectional=True, num_layers=1, bias=True, batch_first=False)
     drawn = draw_problem((B, 5, H, 7, lengths, options, None, 0), "float32")
@@ -293,18 +283,11 @@ def test_calls_from_several_threads_at_once(engine, threads):
     assert not failures
 
 
-@pytest.mark.parametrize("patience", [1, 300])
 @pytest.mark.parametrize("engine", ["compiled"], indirect=True)
-def test_threads_that_have_fallen_asleep_are_woken(engine, patience, threads, eager_threads, monkeypatch):
+def test_threads_that_have_fallen_asleep_are_woken(engine, threads):
     """Calls come just as threads stop waiting for them, at every moment of that."""
-    from nplstm.engines.compiled import team
-
-    monkeypatch.setattr(team, "PATIENCE", patience)
-    monkeypatch.setattr(team, "TEAM", team.Team())
-    for module in ("forward", "stepper"):
-        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.TEAM", team.TEAM)
     threads(4)
-    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
+    lstm, x = nplstm.LSTM(5, 251, rng=0), np.ones((3, 2, 5), np.float32)
     with nplstm.use_engines(engine):
         stream, expected = lstm.stream(2), lstm(x)[0]
         for pause in np.random.default_rng(0).uniform(0, 1e-3, 300):
@@ -314,129 +297,10 @@ def test_threads_that_have_fallen_asleep_are_woken(engine, patience, threads, ea
             assert_close(np.array([stream.step(x_t).copy() for x_t in x]), expected, 1e-6, "stream")
 
 
-def test_a_call_that_is_interrupted_leaves_no_one_waiting(threads, eager_threads, monkeypatch):
-    """Ctrl-C while threads are woken."""
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled import team
-
-    def interrupt(worker):
-        raise KeyboardInterrupt
-
-    def call_until_interrupted(lstm, x):
-        while True:
-            lstm(x)
-
-    monkeypatch.setattr(team, "PATIENCE", 1)
-    threads(3)
-    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
-    with nplstm.use_engines("compiled"):
-        expected = lstm(x)[0]
-        for _ in range(20):
-            time.sleep(0.002)
-            with monkeypatch.context() as patch:
-                patch.setattr(team._Worker, "wake", interrupt)
-                with pytest.raises(KeyboardInterrupt):
-                    call_until_interrupted(lstm, x)
-            assert np.array_equal(lstm(x)[0], expected)
-
-
-def whole_and_steps(lstm, x):
-    with nplstm.use_engines("compiled"):
-        stream = lstm.stream(x.shape[1])
-        return lstm(x)[0], np.array([stream.step(x_t).copy() for x_t in x])
-
-
-def test_a_busy_team_lets_others_work_alone(threads, eager_threads):
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled.team import TEAM
-
-    threads(2)
-    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
-    expected = whole_and_steps(lstm, x)
-    try:
-        TEAM._mail[0] = -1  # as while another thread has it
-        found = whole_and_steps(lstm, x)
-    finally:
-        TEAM._mail[0] = 0
-    assert np.array_equal(found, expected)
-
-
-def test_where_no_thread_can_be_started_one_does_the_work(threads, eager_threads, monkeypatch):
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled import team
-
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    threads(2)
-    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((3, 2, 5), np.float32)
-    expected = whole_and_steps(lstm, x)
-    monkeypatch.setattr(team, "TEAM", team.Team())
-    for module in ("forward", "stepper"):
-        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.TEAM", team.TEAM)
-    monkeypatch.setattr("threading.Thread.start", refuse)
-    assert np.array_equal(whole_and_steps(lstm, x), expected)
-
-
-def test_a_step_waits_for_no_thread_that_sleeps(threads, eager_threads, monkeypatch):
-    """It is taken alone, and threads are woken only where steps come one right after the other."""
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled import stepper, team
-
-    monkeypatch.setattr(stepper, "TEAM", team.Team())
-    woken = []
-    wake = team._Worker.wake
-    monkeypatch.setattr(team._Worker, "wake", lambda worker: (woken.append(worker), wake(worker)))
-    threads(2)
-    lstm, x = nplstm.LSTM(5, 70, rng=0), np.ones((9, 2, 5), np.float32)
-    with nplstm.use_engines("compiled"):
-        stream, expected = lstm.stream(2), lstm(x)[0]
-        monkeypatch.setattr(stepper, "_SOON", 0)
-        woken.clear()  # who was woken for the call
-        alone = np.array([stream.step(x_t).copy() for x_t in x])
-        assert not woken
-        monkeypatch.setattr(stepper, "_SOON", 60)
-        stream.reset()
-        together = np.array([stream.step(x_t).copy() for x_t in x])
-    assert woken
-    assert np.array_equal(alone, together)
-    assert_close(alone, expected, 1e-6, "stream")
-
-
-def test_a_stream_that_is_slower_in_company_goes_on_alone(threads, eager_threads, monkeypatch):
-    """As on a machine whose CPUs are busy: whoever shares a step has to wait for one."""
-    pytest.importorskip("numba")
-    from nplstm.engines.compiled import stepper
-
-    shared = []
-
-    class SlowTeam:
-        def run_if_awake(self, calls, *, wake):
-            shared.append(len(shared))
-            if len(shared) == 1:
-                return False  # asleep at first
-            time.sleep(0.05)
-            for task in calls._tasks:
-                task.run()
-            return True
-
-    monkeypatch.setattr(stepper, "TEAM", SlowTeam())
-    monkeypatch.setattr(stepper, "_LONGEST_PAUSE", 5)
-    threads(2)
-    lstm, x = nplstm.LSTM(5, 12, rng=0), np.ones((9, 2, 5), np.float32)
-    with nplstm.use_engines("compiled"):
-        stream = lstm.stream(2)
-        monkeypatch.setattr(stream._stepper, "_shared", stream._stepper._alone)
-        steps = np.array([stream.step(x_t).copy() for x_t in x])
-        expected = lstm(x)[0]
-    assert len(shared) == 3  # the first step, the second, and the one after five alone
-    assert_close(steps, expected, 1e-6, "stream")
-
-
 @pytest.mark.parametrize("every", [None, 100])
 def test_threads_do_not_meet_where_sequences_end(every, threads):
     """Shares of a ragged batch, in several blocks of steps, over which nobody waits for anybody."""
-    pytest.importorskip("numba")
+    needs_kernels()
     lengths = np.linspace(20, 300, 16).astype(int).tolist()
     options = dict(bidirectional=False, num_layers=1, bias=True, batch_first=False)
     drawn = draw_problem((16, 8, 64, 300, lengths, options, None, 0), "float32")
@@ -463,7 +327,7 @@ def test_the_number_of_threads_is_checked_and_read_from_the_environment(threads)
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system has no fork")
 def test_a_forked_process_has_threads_of_its_own():
-    pytest.importorskip("numba")
+    needs_kernels()
     code = """
 import os, numpy as np, nplstm
 nplstm.set_num_threads(2)
@@ -529,27 +393,16 @@ def run_python(code, **environment):
     )
 
 
-def test_without_numba_the_numpy_engine_runs_and_says_why():
-    code = """
-import sys
-sys.modules["numba"] = None
-import nplstm
-print(nplstm.LSTM(2, 3).engine_for())
-"""
-    printed = run_python(code).stdout
-    assert printed.startswith("numpy\n")
-    assert "pip install 'nplstm[jit]'" in printed
+def test_without_kernels_the_numpy_engine_runs_and_says_why():
+    code = "import nplstm; print(nplstm.LSTM(2, 3).engine_for())"
+    printed = run_python(code, NPLSTM_KERNELS="none").stdout
+    assert printed == "numpy\n  not compiled: NPLSTM_KERNELS=none leaves its kernels out\n"
 
 
 def test_the_environment_names_the_engines():
     code = "import nplstm; print(nplstm.LSTM(2, 3).engine_for().name)"
     assert run_python(code, NPLSTM_ENGINES="plain").stdout.strip() == "plain"
     assert "NPLSTM_ENGINES: expected one of" in run_python(code, NPLSTM_ENGINES="fast").stderr
-
-
-def test_importing_and_making_a_layer_loads_no_numba():
-    code = "import sys, nplstm; nplstm.LSTM(2, 3); assert 'numba' not in sys.modules"
-    assert run_python(code).returncode == 0
 
 
 # --- the checks see what they are for --------------------------------------------------------------------------
@@ -570,7 +423,7 @@ def test_the_comparison_sees_a_slip(slip, monkeypatch):
     module, name = slip
     engine = "numpy" if "_numpy" in module else "compiled"
     if engine == "compiled":
-        pytest.importorskip("numba")
+        needs_kernels()
     correct = getattr(__import__(module, fromlist=[name]), name)
 
     def wrong(*args, **kwargs):

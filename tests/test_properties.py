@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from cases import B, H, I, P, T
+from conftest import needs_kernels
 from helpers import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
@@ -276,7 +277,7 @@ def peak_of_a_call(lstm, T, lengths):
 @pytest.mark.parametrize("ragged", [False, True])
 def test_a_plain_call_needs_no_memory_that_grows_with_time_but_its_output(engine, bidirectional, ragged):
     if engine == "compiled":
-        pytest.importorskip("numba")
+        needs_kernels()
     lstm = nplstm.LSTM(4, 64, bidirectional=bidirectional, rng=0)
     with nplstm.use_engines(engine):
         peaks = [peak_of_a_call(lstm, T, [T, T // 2] if ragged else None) for T in (10_000, 10_000, 20_000)]
