@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_kernels
 
 from nplstm.cli import main
 from nplstm.doctor import advice, blas, command, examination, gpu, machine, rates, trial
@@ -23,6 +24,7 @@ from nplstm.doctor.rates import Product, Rates
 from nplstm.doctor.report import write_report
 from nplstm.doctor.trial import KernelTrial, worth_trying
 from nplstm.engines import cpus
+from nplstm.engines.compiled.library import library
 from nplstm.engines.cpus import Cpus, find_quota
 from nplstm.errors import BackendUnavailableError
 
@@ -436,12 +438,31 @@ def test_a_gpu_is_described(monkeypatch):
     assert "Some GPU, 80 GiB" in write_report(examined(gpu=found))
 
 
-@pytest.mark.parametrize("reason", ["", "Numba is not there: pip install 'nplstm[jit]'"])
-def test_engines_say_what_they_need(reason, monkeypatch):
-    monkeypatch.setattr("nplstm.engines.compiled._missing", lambda: reason)
+def test_engines_say_what_they_need(monkeypatch):
+    reason = "its library of kernels is missing: pip install it"
+    monkeypatch.setattr("nplstm.engines.compiled.library.problem", lambda: reason)
     compiled, numpy, plain = examination._engines()
-    assert (compiled.name, compiled.available, compiled.note) == ("compiled", not reason, reason)
-    assert (numpy.name, numpy.available, plain.name, plain.available) == ("numpy", True, "plain", True)
+    assert compiled == Engine("compiled", available=False, note=reason, kernels=None)
+    assert (numpy, plain) == tuple(Engine(name, available=True, note="") for name in ("numpy", "plain"))
+    text = " ".join(write_report(examined(engines=[compiled, numpy])).split())
+    assert f"compiled not available: {reason} numpy available What to do" in text
+
+
+def test_kernels_are_named():
+    needs_kernels()
+    compiled = examination._engines()[0]
+    assert compiled == Engine("compiled", available=True, note="", kernels=library().instruction_set)
+    assert f"available, kernels for {compiled.kernels}" in write_report(examined(engines=[compiled]))
+
+
+@pytest.mark.parametrize("chosen", ["baseline", "none"])
+def test_kernels_of_the_environment_are_named(chosen):
+    needs_kernels()
+    code = "from nplstm.doctor import examination as e; print(e._engines()[0])"
+    environment = os.environ | {"NPLSTM_KERNELS": chosen}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+    expected = "NPLSTM_KERNELS=none leaves its kernels out" if chosen == "none" else "kernels='baseline'"
+    assert expected in printed.decode()
 
 
 # Measuring

@@ -43,8 +43,9 @@ class Package:
     def run(self, code=RUN, **variables):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("NPLSTM_")}
         environment = kept | {"PYTHONPATH": str(self.folder)} | variables
+        command = [sys.executable, "-c", code]
         return subprocess.run(
-            [sys.executable, "-c", code], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
 
     def engine(self, **variables):
@@ -144,11 +145,12 @@ def test_a_library_for_a_newer_cpu(package):
     stub = package.folder / "stub.c"
     stub.write_text('#include "kernels.h"\nconst Kernels kernels_baseline_32, kernels_baseline_64;\n')
     sources = package.compiled / "kernels"
-    command = [compiler, "-std=gnu11", "-shared", "-fPIC", "-pthread", "-mavx2", "-D__builtin_cpu_supports(set)=0"]
-    command += [f"-I{include}", f"-I{sources}", stub, *(sources / f"{name}.c" for name in ("module", "layer", "pool"))]
-    subprocess.run([*command, "-o", package.library], check=True)
-    reason = refused(package.engine())
-    assert "cannot be loaded (the library was built for CPUs with AVX2, which this one lacks): pip install" in reason
+    flags = ["-std=gnu11", "-shared", "-fPIC", "-pthread", "-mavx2", "-D__builtin_cpu_supports(set)=0"]
+    files = [stub, *(sources / f"{name}.c" for name in ("module", "layer", "pool"))]
+    subprocess.run([compiler, *flags, f"-I{include}", f"-I{sources}", *files, "-o", package.library], check=True)
+    assert (
+        "cannot be loaded (the library was built for CPUs with AVX2, which this one lacks): pip install"
+    ) in refused(package.engine())
 
 
 # What the environment asks for
@@ -168,7 +170,9 @@ def test_each_instruction_set_can_be_asked_for(package, kernels):
         if name in here:
             assert choice.splitlines() == ["compiled", f"  kernels for {name}"]
         else:
-            assert refused(choice).startswith(f"NPLSTM_KERNELS={name} asks for an instruction set that is not here")
+            assert refused(choice).startswith(
+                f"NPLSTM_KERNELS={name} asks for an instruction set that is not here"
+            )
     assert set(here) < set(library.INSTRUCTION_SETS)  # no machine has both AVX2 and NEON
 
 
@@ -206,7 +210,9 @@ def test_the_library_is_loaded_when_it_is_needed(package, kernels):
 def test_there_is_one_version():
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
-    of_meson = re.search(r"^project\('nplstm', version: '([^']+)'", (ROOT / "meson.build").read_text(), re.MULTILINE)
+    of_meson = re.search(
+        r"^project\('nplstm', version: '([^']+)'", (ROOT / "meson.build").read_text(), re.MULTILINE
+    )
     assert project["version"] == of_meson[1] == nplstm.__version__
 
 

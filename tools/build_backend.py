@@ -1,12 +1,11 @@
 """The build backend: meson-python, with an editable install of our own, and with free-threaded Python.
 
 meson-python's editable install runs ninja in every process that imports the package. Here the kernels are compiled
-once and put into the source tree, beside the modules that call them; a .pth file names the tree. Decision 13 says more.
+once and put into the source tree, beside the modules that call them; a .pth file names the tree (decision 13).
 """
 
 import base64
 import hashlib
-import os
 import sysconfig
 import tempfile
 import zipfile
@@ -82,7 +81,7 @@ def _replace(file, content):
     # not written in place: a process that has the old library loaded would read the new one's code
     new = file.with_name(f"{file.name}.new")
     new.write_bytes(content)
-    os.replace(new, file)
+    new.replace(file)
 
 
 def _record(files, record):

@@ -23,7 +23,7 @@ STANDARD = "padded, float64, num_layers=2, bidirectional=True, proj_size=0/"
 
 
 def try_file() -> None:
-    """A model that torch saved computes what torch computed; it has proj_size, which is the plain loop's."""
+    """Compare a model that torch saved with what torch computed; it has proj_size, so the plain loop runs it."""
     saved = np.load(ROOT / "tests" / "files" / "pt" / "zip.npz")
     layer = nplstm.load(ROOT / "tests" / "files" / "pt" / "zip.pt", prefix="encoder")
     output, _ = layer(saved["run/x"], (saved["run/h_0"], saved["run/c_0"]))
@@ -31,7 +31,7 @@ def try_file() -> None:
 
 
 def try_standard(engine: str) -> None:
-    """The standard LSTM computes what torch computed, forward and back, on the engine expected."""
+    """Compare a standard LSTM with what torch computed, forward and back, on the engine expected."""
     with np.load(ROOT / "tests" / "golden" / "lstm.npz") as saved:
         arrays = {name.removeprefix(STANDARD): saved[name] for name in saved.files if name.startswith(STANDARD)}
     weights = {name.removeprefix("parameter."): w for name, w in arrays.items() if name.startswith("parameter.")}
@@ -47,7 +47,7 @@ def try_standard(engine: str) -> None:
 
 
 def try_classifier(engine: str) -> None:
-    """A classifier trained in torch computes the same on each engine."""
+    """Compare what a classifier trained in torch computes on the engine expected with the plain loop."""
     lstm = nplstm.load(ROOT / "examples" / "models" / "digits.pt")
     x = np.random.default_rng(0).random((50, 8, 8), dtype=np.float32)  # as many pictures, 8 x 8
     output, _ = lstm(x)
@@ -68,7 +68,8 @@ def tell(what: str, found: np.ndarray, expected: np.ndarray, most: float) -> Non
 
 folder, engine = sys.argv[1:]
 assert Path(nplstm.__file__).is_relative_to(Path(folder).resolve()), nplstm.__file__
-print(f"  import numpy {1e3 * (after_numpy - start):.0f} ms, nplstm {1e3 * (after_ours - after_numpy):.0f} ms more")
+of_numpy, of_ours = 1e3 * (after_numpy - start), 1e3 * (after_ours - after_numpy)
+print(f"  import numpy {of_numpy:.0f} ms, nplstm {of_ours:.0f} ms more")
 try_file()
 try_standard(engine)
 try_classifier(engine)

@@ -1,7 +1,7 @@
 """Build the wheel with compiled kernels and the pure one, check both, and run a trained model in each.
 
-The environment that runs this has what the Makefile's WHEEL_TOOLS names; each wheel is installed in a fresh one, with
-NumPy alone. For wheels that run with an older glibc than this machine's, run it in a manylinux image.
+The environment that runs this has what the Makefile's WHEEL_TOOLS names; each wheel is installed in a fresh one
+with NumPy alone. For wheels that run with an older glibc than this machine's, run it in a manylinux image.
 
 python tools/wheels.py [--out dist]
 """

@@ -9,6 +9,7 @@ from nplstm.doctor.machine import Processor, Versions, find_environment, find_pr
 from nplstm.doctor.rates import Progress, Rates, measure_rates
 from nplstm.doctor.trial import KernelTrial, try_kernels, worth_trying
 from nplstm.engines import engine_refusals
+from nplstm.engines.compiled.library import library
 from nplstm.engines.cpus import Cpus, find_cpus
 
 
@@ -19,7 +20,9 @@ class Engine:
     name: str
     available: bool
     note: str
-    """What to do to have it; empty where there is nothing to do."""
+    """Why it is not there, and what to do to have it; empty where it is."""
+    kernels: str | None = None
+    """The instruction set that its kernels are compiled for, of the compiled engine alone."""
 
 
 @dataclass(frozen=True)
@@ -60,4 +63,11 @@ def examine(progress: Progress) -> Examination:
 
 def _engines() -> list[Engine]:
     """Ask each engine whether it would run a standard LSTM here."""
-    return [Engine(name, available=not reason, note=reason) for name, reason in engine_refusals().items()]
+    return [
+        Engine(name, available=not reason, note=reason, kernels=_kernels(name) if not reason else None)
+        for name, reason in engine_refusals().items()
+    ]
+
+
+def _kernels(engine: str) -> str | None:
+    return library().instruction_set if engine == "compiled" else None

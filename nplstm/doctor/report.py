@@ -129,7 +129,13 @@ def _gpu(gpu: Gpu) -> list[Row]:
 
 
 def _engines(engines: list[Engine]) -> list[Row]:
-    return [(e.name, "available" if e.available else f"not available: {e.note}") for e in engines]
+    return [(engine.name, _engine(engine)) for engine in engines]
+
+
+def _engine(engine: Engine) -> str:
+    if not engine.available:
+        return f"not available: {engine.note}"
+    return f"available, kernels for {engine.kernels}" if engine.kernels else "available"
 
 
 def _advice(advice: list[Advice]) -> str:

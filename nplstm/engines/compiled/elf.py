@@ -13,7 +13,7 @@ _MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
 def damage(file: Path) -> str:
-    """Say what is wrong with a file, as its ELF header tells; empty where nothing is, and for files of other systems.
+    """Say what an ELF header tells to be wrong with a file; empty if nothing is, or if it is of another format.
 
     Section headers stand at the end of an ELF file: one that was cut short lacks them, and in one that was never
     written to its end they are zeros.

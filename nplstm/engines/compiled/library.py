@@ -1,11 +1,12 @@
 """The library of kernels: loading it, and choosing the instruction set."""
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nplstm._shapes import check_choice
 from nplstm.engines.compiled.elf import damage
@@ -24,7 +25,8 @@ _COMPILE = (
 )
 
 
-class Library(NamedTuple):
+@dataclass(frozen=True)
+class Library:
     """The kernels, compiled for one instruction set."""
 
     module: Any
