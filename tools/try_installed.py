@@ -23,7 +23,7 @@ STANDARD = "padded, float64, num_layers=2, bidirectional=True, proj_size=0/"
 
 
 def try_file() -> None:
-    """Compare a model that torch saved with what torch computed; it has proj_size, so the plain loop runs it."""
+    """Compare a model that torch saved with what torch computed: two layers, both directions, proj_size."""
     saved = np.load(ROOT / "tests" / "files" / "pt" / "zip.npz")
     layer = nplstm.load(ROOT / "tests" / "files" / "pt" / "zip.pt", prefix="encoder")
     output, _ = layer(saved["run/x"], (saved["run/h_0"], saved["run/c_0"]))
