@@ -166,3 +166,15 @@ def test_what_is_written_can_be_read(name, tmp_path):
             assert repr(name) in str(error)  # noqa: PT017
         else:
             assert list(read_tensors(path)) == [name]
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="there the numbers have to be turned around")
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_a_tensor_has_the_machines_own_type(suffix, dtype, tmp_path):
+    """A type that spells out the byte order compares equal, and is another one to what reads its buffer."""
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors")
+    write_tensors(tmp_path / f"file.{suffix}", {"a": np.arange(6, dtype=dtype).reshape(2, 3)})
+    found = read_tensors(tmp_path / f"file.{suffix}")["a"]
+    assert memoryview(found).format == memoryview(np.zeros(1, dtype)).format

@@ -79,7 +79,9 @@ class SafetensorsFile(ModelFile):
 
     def _read(self, name: str) -> Array:
         info = self.tensors[name]
-        stored = np.dtype("<u2") if info.dtype == "bfloat16" else np.dtype(info.dtype).newbyteorder("<")
+        kind = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype)
+        # by its text: where the machine's own type is the same, NumPy takes that, and not one that spells out its order
+        stored = np.dtype(kind.newbyteorder("<").str)
         data = bytearray(info.size * stored.itemsize)
         self._file.seek(self._places[name])
         if self._file.readinto(data) != len(data):  # pyright: ignore[reportAttributeAccessIssue]

@@ -93,9 +93,10 @@ class _WayBack:
 
     def _room(self, name: str, rows: int, width: int) -> Array:
         """Return a work space for some rows, the same memory for each block."""
-        if len(self._rooms.get(name, ())) < rows:
-            self._rooms[name] = aligned_empty((rows, width), self._dtype)
-        return self._rooms[name][:rows]
+        room = self._rooms.get(name)
+        if room is None or len(room) < rows:
+            room = self._rooms[name] = aligned_empty((rows, width), self._dtype)
+        return room[:rows]
 
     def _rows(self, first: int, last: int) -> slice:
         return self._tape.steps.span(first, last, reverse=self._tape.reverse)
