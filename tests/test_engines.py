@@ -416,7 +416,7 @@ def test_the_environment_names_the_engines():
         ("nplstm.engines._numpy.forward", "bias_planes"),
         ("nplstm.engines._numpy.backward", "_factors"),
         ("nplstm.engines._numpy.backward", "_previous"),
-        ("nplstm.engines.compiled.backward", "unpadded_gates"),
+        ("nplstm.engines.compiled.backward", "gate_gradient"),
         ("nplstm.engines.compiled.forward", "_last"),
     ],
     ids=".".join,

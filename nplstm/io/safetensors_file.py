@@ -80,7 +80,7 @@ class SafetensorsFile(ModelFile):
     def _read(self, name: str) -> Array:
         info = self.tensors[name]
         kind = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype)
-        # by its text: where the machine's own type is the same, NumPy takes that, and not one that spells out its order
+        # by its text: where the machine's own type is the same, NumPy takes that, and none that spells it out
         stored = np.dtype(kind.newbyteorder("<").str)
         data = bytearray(info.size * stored.itemsize)
         self._file.seek(self._places[name])
