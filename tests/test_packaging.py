@@ -3,6 +3,7 @@
 Each test has a copy of the package to itself, in a process of its own.
 """
 
+import importlib.util
 import os
 import platform
 import re
@@ -12,6 +13,7 @@ import sys
 import sysconfig
 import tomllib
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from conftest import needs_kernels, require
@@ -233,3 +235,17 @@ def test_every_file_of_the_package_is_listed():
 def test_the_extra_of_the_past_asks_for_nothing():
     with (ROOT / "pyproject.toml").open("rb") as file:
         assert tomllib.load(file)["project"]["optional-dependencies"]["jit"] == []
+
+
+def test_free_threaded_python_does_without_the_limited_api(monkeypatch):
+    """It has none, and meson-python stops where the project asks for it."""
+    monkeypatch.setitem(sys.modules, "mesonpy", MagicMock())
+    spec = importlib.util.spec_from_file_location("build_backend", ROOT / "tools" / "build_backend.py")
+    backend = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(backend)
+    given = {"setup-args": "-Doptimization=2", "build-dir": "b"}
+    assert backend._settings(given) is given
+    monkeypatch.setattr(backend.sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    off = "-Dpython.allow_limited_api=false"
+    assert backend._settings(None) == {"setup-args": [off]}
+    assert backend._settings(given) == {"setup-args": [off, "-Doptimization=2"], "build-dir": "b"}
