@@ -415,6 +415,7 @@ static bool take_sums(Taken* taken, PyObject* tuple, Sums* lane) {
     *lane = (Sums){.I = -1, .count = -1};
     if (!take_number(taken, field[8], 1, MOST_WIDTH, &lane->H)) return false;
     if (!take_number(taken, field[9], 1, MOST_WIDTH, &lane->P)) return false;
+    if (lane->P > lane->H) return wrong(taken, "h wider than c");
     if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
     const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I),
                     Pp = padded(taken, lane->P);
