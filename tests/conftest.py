@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import strict_backend  # noqa: F401  registers itself
+from instruction_sets import exact_memory, kernels, threads  # noqa: F401  fixtures of all that tests the kernels
 
 import nplstm
 from nplstm.backends import get_backend

@@ -11,6 +11,9 @@ from nplstm.recurrence import Recurrence
 
 __all__ = ["CompiledShortCall"]
 
+_MOST_WEIGHTS = 3 * 18
+"""Arrays of parameters that one call of the kernels takes beside the others."""
+
 
 class CompiledShortCall(ShortCall):
     """See ``ShortCall``."""
@@ -23,8 +26,8 @@ class CompiledShortCall(ShortCall):
         self._weights = tuple(array for row in recurrences for r in row for array in pack(r)[:3])
 
     def takes(self, steps: int, batch: int) -> bool:
-        """Take calls of any size."""
-        return True
+        """Take calls of any size, of stacks that are not too high."""
+        return len(self._weights) <= _MOST_WEIGHTS
 
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""

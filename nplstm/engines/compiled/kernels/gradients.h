@@ -52,15 +52,16 @@ static void pack_backward(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed)
     }
 }
 
-// Peepholes: d loss / d a_i c_{t-1}, and so for f; d loss / d a_o c_t. For one vector of the rows of the gates.
-static void sum_peephole(const Sums* sums, ptrdiff_t r) {
+// Peepholes: d loss / d a_i c_{t-1}, and so for f; d loss / d a_o c_t. For one vector of the rows of the gates,
+// over the rows `begin` to `end` of the data.
+static void sum_peephole(const Sums* sums, ptrdiff_t r, ptrdiff_t begin, ptrdiff_t end) {
     const ptrdiff_t Hp = panels_of(sums->H, LANES) * LANES, G = 4 * Hp;
     const ptrdiff_t gate = r / LANES % GROUP, cell = r / (GROUP * LANES) * LANES;
     if (gate == 2) return;  // the candidate has none
     const REAL* cells = (const REAL*)(gate == 3 ? sums->cells : sums->cells_before) + cell;
     REAL* to = (REAL*)sums->grad_peephole + (gate == 3 ? 2 : gate) * Hp + cell;
     Vector total = all(0);
-    for (ptrdiff_t k = 0; k < sums->count; ++k)
+    for (ptrdiff_t k = begin; k < end; ++k)
         total += load((const REAL*)sums->grad_a + k * G + r) * load(cells + k * Hp);
     store(to, load(to) + total);
 }
@@ -83,15 +84,15 @@ static void sum_weights(const Sums* sums, ptrdiff_t first, ptrdiff_t last, void*
     const ptrdiff_t G = 4 * panels_of(sums->H, LANES) * LANES;
     const REAL* grad_a = sums->grad_a;
     REAL* bias = sums->grad_bias;
-    for (ptrdiff_t r = first; r < last; r += LANES) {
-        Vector total = all(0);
-        for (ptrdiff_t k = 0; k < sums->count; ++k) total += load(grad_a + k * G + r);
-        store(bias + r, load(bias + r) + total);
-        if (sums->grad_peephole) sum_peephole(sums, r);
-    }
     if (sums->grad_weight_hr && !first) sum_projection(sums, packed);
     for (ptrdiff_t k = 0; k < sums->count; k += DEPTH) {
         const ptrdiff_t depth = least(DEPTH, sums->count - k);
+        for (ptrdiff_t r = first; r < last; r += LANES) {
+            Vector total = all(0);
+            for (ptrdiff_t j = k; j < k + depth; ++j) total += load(grad_a + j * G + r);
+            store(bias + r, load(bias + r) + total);
+            if (sums->grad_peephole) sum_peephole(sums, r, k, k + depth);
+        }
         const Matrix x = {(REAL*)sums->x.at + k * sums->x.row, sums->x.row};
         const Matrix before = {(REAL*)sums->before + k * sums->P, sums->P};
         for (int which = 0; which < 2; ++which) {

@@ -72,7 +72,7 @@ static const char* cpu_lacks(void) {
 
 // ------------------------------------------------------------------------------------------- arguments
 
-enum { MOST_BUFFERS = 64 };
+enum { MOST_BUFFERS = 64, MOST_WIDTH = 1 << 28 };  // widths are multiplied with each other
 
 // What was taken of the caller's arrays in one call, to be given back at its end.
 typedef struct {
@@ -236,7 +236,7 @@ static bool take_forward(Taken* taken, PyObject* tuple, Forward* lane, ptrdiff_t
     if (!take_matrix(taken, field[0], false, rows, &lane->I, &lane->x)) return false;
     if (!take_matrix(taken, field[6], true, rows, &lane->P, &lane->out)) return false;
     if (!take_matrix(taken, field[4], false, batch, &lane->P, &lane->h_0)) return false;
-    if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
+    if (!take_number(taken, field[10], 1, MOST_WIDTH, &lane->H)) return false;
     const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
     lane->weight_ih = take_whole(taken, field[1], 1, false, 4 * Hp * lane->I);
     lane->weight_hh = take_whole(taken, field[2], 1, false, 4 * Hp * lane->P);
@@ -293,8 +293,8 @@ static bool take_backward(Taken* taken, PyObject* tuple, Backward* lane, ptrdiff
     PyObject* field[17];
     if (!take_fields(taken, tuple, 17, field)) return false;
     *lane = (Backward){0};
-    if (!take_number(taken, field[10], 1, PTRDIFF_MAX, &lane->H)) return false;
-    if (!take_number(taken, field[11], 1, PTRDIFF_MAX, &lane->P)) return false;
+    if (!take_number(taken, field[10], 1, MOST_WIDTH, &lane->H)) return false;
+    if (!take_number(taken, field[11], 1, MOST_WIDTH, &lane->P)) return false;
     const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
     ptrdiff_t width = 4 * Hp, states = Pp;
     Matrix matrix;
@@ -380,7 +380,7 @@ static PyObject* py_previous(PyObject* module, PyObject* const* given, Py_ssize_
     if (!take_number(&taken, given[4], 0, steps.count, &first)) return failed(&taken);
     if (!take_number(&taken, given[5], first, steps.count, &last)) return failed(&taken);
     const bool reverse = PyObject_IsTrue(given[6]) == 1;
-    if (!take_matrix(&taken, given[7], true, &some, &width, &into)) return failed(&taken);
+    if (PyErr_Occurred() || !take_matrix(&taken, given[7], true, &some, &width, &into)) return failed(&taken);
     const ptrdiff_t from = reverse ? steps.count - last : first, to = reverse ? steps.count - first : last;
     if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != width))
         return wrong(&taken, "no room for these rows"), failed(&taken);
@@ -397,7 +397,7 @@ static PyObject* py_outputs(PyObject* module, PyObject* const* given, Py_ssize_t
     ptrdiff_t H;
     if (!check_count(given, count, 5)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_number(&taken, given[3], 1, PTRDIFF_MAX, &H)) return failed(&taken);
+    if (!take_number(&taken, given[3], 1, MOST_WIDTH, &H)) return failed(&taken);
     const Py_buffer* rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
     if (!rows) return failed(&taken);
     const ptrdiff_t n = rows->shape[0], Hp = padded(&taken, H);
@@ -413,8 +413,9 @@ static bool take_sums(Taken* taken, PyObject* tuple, Sums* lane) {
     PyObject* field[16];
     if (!take_fields(taken, tuple, 16, field)) return false;
     *lane = (Sums){.I = -1, .count = -1};
-    if (!take_number(taken, field[8], 1, PTRDIFF_MAX, &lane->H)) return false;
-    if (!take_number(taken, field[9], 1, PTRDIFF_MAX, &lane->P)) return false;
+    if (!take_number(taken, field[8], 1, MOST_WIDTH, &lane->H)) return false;
+    if (!take_number(taken, field[9], 1, MOST_WIDTH, &lane->P)) return false;
+    if (lane->P > lane->H) return wrong(taken, "h wider than c");
     if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
     const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I),
                     Pp = padded(taken, lane->P);
@@ -477,11 +478,13 @@ static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const
     const Py_buffer* h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
     if (!h_n || h_n->shape[1] != stack->B) return wrong(taken, "h_n of another shape");
     stack->H = h_n->shape[2];
+    if (stack->H < 1) return wrong(taken, "no cells");
     const ptrdiff_t states = h_n->shape[0], Hp = padded(taken, stack->H);
     if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
     stack->directions = PyTuple_Size(given[8]);
     if (stack->directions != 1 && stack->directions != 2) return wrong(taken, "neither one direction nor two");
     stack->layers = states / stack->directions;
+    if (states > MOST_BUFFERS / 3) return wrong(taken, "too many layers");
     if (PyTuple_Size(given[7]) != 3 * states || stack->layers * stack->directions != states)
         return wrong(taken, "weights of another number of layers");
     const ptrdiff_t size = states * stack->B * stack->H, D = stack->directions;
@@ -509,7 +512,7 @@ PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, revers
 static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
-    const void* weights[3 * MOST_BUFFERS];
+    const void* weights[MOST_BUFFERS];
     bool reverse[2];
     Stack stack = {.weights = weights, .reverse = reverse};
     ptrdiff_t threads;
@@ -528,6 +531,7 @@ static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t c
 typedef struct {
     Taken taken;
     Step step;
+    int64_t* sizes;   // a copy: what was checked does not change
     void* states[2];  // h before and after, which take turns
     int turn;
     int threads;
@@ -541,6 +545,7 @@ static void free_steady(PyObject* capsule) {
     Steady* steady = PyCapsule_GetPointer(capsule, steady_name);
     if (!steady) return;
     give_back(&steady->taken);
+    free(steady->sizes);
     free(steady);
 }
 
@@ -551,9 +556,12 @@ static bool take_step(Steady* steady, PyObject* const* given) {
     if (!sizes) return false;
     if (sizes->shape[0] < 3 || sizes->shape[0] % 2 == 0 || sizes->strides[0] != 8)
         return wrong(taken, "sizes of no layer");
-    step->sizes = sizes->buf, step->layers = sizes->shape[0] / 2, step->batch = -1;
+    steady->sizes = malloc((size_t)sizes->len);
+    if (!steady->sizes) return PyErr_NoMemory(), false;
+    memcpy(steady->sizes, sizes->buf, (size_t)sizes->len);
+    step->sizes = steady->sizes, step->layers = sizes->shape[0] / 2, step->batch = -1;
     for (ptrdiff_t k = 0; k <= 2 * step->layers; ++k)
-        if (step->sizes[k] < 1) return wrong(taken, "a size below 1");
+        if (step->sizes[k] < 1 || step->sizes[k] > MOST_WIDTH) return wrong(taken, "a size out of range");
     ptrdiff_t width = step->sizes[0], weights = 0, states = 0, cells = 0, widest = 0, below = width, last = 0;
     Matrix x;
     if (!take_matrix(taken, given[1], false, &step->batch, &width, &x)) return false;
@@ -594,6 +602,7 @@ static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_
     PyObject* capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
     if (!capsule) {
         failed(&steady->taken);
+        free(steady->sizes);
         free(steady);
         return NULL;
     }
@@ -660,7 +669,9 @@ static PyObject* py_functions(PyObject* module, PyObject* const* given, Py_ssize
     const void* from = take_whole(&taken, given[2], 1, false, size);
     void* into = take_whole(&taken, given[3], 1, true, size);
     if (!from || !into) return failed(&taken);
-    taken.kernels->functions(PyObject_IsTrue(given[1]) == 1, from, into, size);
+    const bool which = PyObject_IsTrue(given[1]) == 1;
+    if (PyErr_Occurred()) return failed(&taken);
+    taken.kernels->functions(which, from, into, size);
     return ended(&taken, true);
 }
 
