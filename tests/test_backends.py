@@ -22,6 +22,7 @@ PACKAGE = Path(nplstm.__file__).parent
 ON_THE_HOST = {
     "arguments.py",
     "bench.py",
+    "blas.py",
     "packing.py",
     "steps.py",
     "pieces.py",

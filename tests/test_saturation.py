@@ -268,7 +268,7 @@ def test_learns_to_remember(engine):
     check_learns_to_remember(engine)
 
 
-@pytest.mark.parametrize("engine", ("numpy", "plain"))  # whose sigmoid is Python's, and can be replaced
+@pytest.mark.parametrize("engine", ["numpy", "plain"])  # whose sigmoid is Python's, and can be replaced
 @pytest.mark.parametrize(
     "check",
     [

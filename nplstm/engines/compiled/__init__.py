@@ -81,9 +81,7 @@ class CompiledEngine(Engine):
 _loading = RLock()
 """Held while a process forks: the child would wait for ever for an import that another thread had begun."""
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
-    )
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 @cache

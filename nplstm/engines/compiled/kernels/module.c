@@ -104,6 +104,15 @@ static bool is_aligned(const Py_buffer* view) {
     return true;
 }
 
+// The letter of the elements' type; 0 for those that are not single numbers in this machine's byte order, which may be
+// spelt out.
+static char kind_of(const Py_buffer* view) {
+    const char* format = view->format ? view->format : "B";
+    const char here = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
+    if (format[0] == '@' || format[0] == '=' || format[0] == here) ++format;
+    return format[0] && !format[1] ? format[0] : 0;
+}
+
 // Take an array of so many axes; `format` is what its elements have to be.
 static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bool writable, char format) {
     if (taken->count == MOST_BUFFERS) return wrong(taken, "too many arrays"), NULL;
@@ -111,9 +120,8 @@ static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bo
     if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)))
         return NULL;
     ++taken->count;
-    const char* given = view->format ? view->format : "B";
-    const bool fits = given[1] == 0 && (format == 'q' ? (given[0] == 'q' || given[0] == 'l') && view->itemsize == 8
-                                                      : given[0] == format);
+    const char kind = kind_of(view);
+    const bool fits = kind == format || (format == 'q' && kind == 'l' && view->itemsize == 8);
     if (view->ndim != axes || !fits || !is_aligned(view)) return wrong(taken, "an array of another kind"), NULL;
     return view;
 }
@@ -167,7 +175,7 @@ static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
     Py_buffer view;
     taken->count = 0, taken->problem = NULL;
     if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
-    const char kind = view.format ? view.format[0] : 'B';
+    const char kind = kind_of(&view);
     PyBuffer_Release(&view);
     return take_kernels(taken, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
 }
