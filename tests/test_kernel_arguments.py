@@ -154,7 +154,7 @@ def changed(draw: Any, arguments: Any) -> Any:
 
 
 def call(found: Any, name: str, arguments: Any) -> None:
-    result = getattr(found.module, name)(found.index, *arguments)
+    result = getattr(found.module, name)(found.choice, *arguments)
     if name == "new_step":
         found.module.step(result)
 
@@ -222,6 +222,6 @@ def test_sizes_whose_products_overflow(kernels):
 
 def test_sizes_that_change_after_they_were_checked(kernels):
     x, sizes, *others = Arguments(kernels.lanes_32).new_step()
-    step = kernels.module.new_step(kernels.index, x, sizes, *others)
+    step = kernels.module.new_step(kernels.choice, x, sizes, *others)
     sizes[1] = 1 << 20
     kernels.module.step(step)
