@@ -111,12 +111,8 @@ def test_a_library_that_was_not_written_to_its_end(package, kernels):
     assert "is damaged" in refused(package.engine())
 
 
-def test_a_library_that_may_not_be_read(monkeypatch, tmp_path):
-    def refuse(self, mode):
-        raise PermissionError("Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
-    assert damage(tmp_path / "library") == "cannot be read (Permission denied)"
+def test_a_library_that_cannot_be_read(tmp_path):
+    assert damage(tmp_path).startswith("cannot be read (")  # a folder
 
 
 def test_a_file_that_is_no_library(package):

@@ -2,8 +2,10 @@
 
 import os
 import struct
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:  # its import would take half of a first call
+    from pathlib import Path
 
 __all__ = ["damage"]
 
@@ -12,14 +14,14 @@ _MACHINES = {"x86_64": 62, "aarch64": 183}
 """As the system names them, and as an ELF header does."""
 
 
-def damage(file: Path) -> str:
+def damage(file: "str | Path") -> str:
     """Say what an ELF header tells to be wrong with a file; empty if nothing is, or if it is of another format.
 
     Section headers stand at the end of an ELF file: one that was cut short lacks them, and in one that was never
     written to its end they are zeros.
     """
     try:
-        with file.open("rb") as stream:
+        with open(file, "rb") as stream:  # noqa: PTH123
             return _damage(stream)
     except OSError as error:
         return f"cannot be read ({error})"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from nplstm._shapes import check_choice
@@ -52,7 +51,7 @@ def _found() -> Library | str:
     spec = find_spec(_MODULE)
     if spec is None or spec.origin is None:
         return f"{_why_none()}: {_COMPILE}"
-    if reason := damage(Path(spec.origin)):
+    if reason := damage(spec.origin):
         return f"its library of kernels {spec.origin} {reason}: {_COMPILE}"
     try:
         module: Any = import_module(_MODULE)
@@ -68,6 +67,8 @@ def _found() -> Library | str:
 
 def _why_none() -> str:
     """Say why there is no library: a build without one leaves a note."""
+    from pathlib import Path  # which takes longer to import than the kernels
+
     note = Path(__file__).with_name("why_pure.txt")
     if not note.exists():
         return "its library of kernels is missing"

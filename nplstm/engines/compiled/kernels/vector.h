@@ -21,7 +21,11 @@ typedef int64_t INTEGER;
 
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
 #define UNROLLED _Pragma("GCC unroll 32")
+#endif
 
 typedef REAL Vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef INTEGER Integers __attribute__((vector_size(VECTOR_BYTES)));
