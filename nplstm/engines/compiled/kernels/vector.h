@@ -10,11 +10,13 @@
 #if REAL_BITS == 32
 typedef float REAL;
 typedef int32_t INTEGER;
+#define SIGN INT32_MIN
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
 #else
 typedef double REAL;
 typedef int64_t INTEGER;
+#define SIGN INT64_MIN
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
 #endif
@@ -62,7 +64,6 @@ INLINE Vector choose(Integers mask, Vector x, Vector y) {
 // the lesser of the two; NaN where x is NaN
 INLINE Vector at_most(Vector x, REAL limit) { return choose(x > limit, all(limit), x); }
 
-#define SIGN ((INTEGER)1 << (REAL_BITS - 1))
 
 INLINE Vector absolute(Vector x) { return (Vector)((Integers)x & ~((Integers){0} + SIGN)); }
 
