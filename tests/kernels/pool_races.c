@@ -52,7 +52,8 @@ static void meet_often(void* given, int member, int members, Meeting* meeting) {
     for (int k = 1; k <= MEETINGS; ++k) {
         together->written[member] = k;
         if (members > 1) meet(meeting, member);
-        for (int other = 0; other < members; ++other) check(together->written[other] == k, "a member was not waited for");
+        for (int other = 0; other < members; ++other)
+            check(together->written[other] == k, "a member was not waited for");
         if (members > 1 && !meet_and_go_on(meeting, member)) {
             if (member) return;
             members = 1;
@@ -101,8 +102,16 @@ static void run(Layer* layer, int threads) {
     float* weights = layer->weights;
     memset(layer->c, 0, (size_t)(layer->steps.batch * Hp) * sizeof(float));
     Forward lane = {
-        .I = I, .H = H, .P = H, .x = {layer->x, I}, .weight_ih = weights, .weight_hh = weights + 4 * Hp * I,
-        .bias = weights + 4 * Hp * (I + H), .h_0 = {layer->state, H}, .c = layer->c, .out = {layer->out, H},
+        .I = I,
+        .H = H,
+        .P = H,
+        .x = {layer->x, I},
+        .weight_ih = weights,
+        .weight_hh = weights + 4 * Hp * I,
+        .bias = weights + 4 * Hp * (I + H),
+        .h_0 = {layer->state, H},
+        .c = layer->c,
+        .out = {layer->out, H},
     };
     check(run_forward(KERNELS, &lane, 1, &layer->steps, threads), "no memory");
 }

@@ -25,7 +25,8 @@ typedef struct {
 
 typedef struct {
     int64_t reverse;
-    char *weight_ih, *weight_hh, *bias, *peephole, *weight_hr, *weight_hr_t, *h_0, *c_0, *grad_out, *grad_h, *grad_c;
+    char *weight_ih, *weight_hh, *bias, *peephole, *weight_hr, *weight_hr_t, *h_0, *c_0, *grad_out, *grad_h,
+        *grad_c;
 } Given;
 
 // One lane's arrays on the way.
@@ -103,7 +104,12 @@ static Variant variant_of(const Given* given) {
 
 static Forward forward_of(const Given* given, char* x, bool record) {
     return (Forward){
-        .I = n.I, .H = n.H, .P = n.P, .reverse = given->reverse, .variant = variant_of(given), .x = {x, n.I},
+        .I = n.I,
+        .H = n.H,
+        .P = n.P,
+        .reverse = given->reverse,
+        .variant = variant_of(given),
+        .x = {x, n.I},
         .weight_ih = packed(kernels->pack_forward, given->weight_ih, n.H, n.I, G * n.I),
         .weight_hh = packed(kernels->pack_forward, given->weight_hh, n.H, n.P, G * n.P),
         .bias = packed(kernels->pack_forward, given->bias, n.H, 1, G),
@@ -119,12 +125,18 @@ static Forward forward_of(const Given* given, char* x, bool record) {
 
 static Backward backward_of(const Given* given, const Forward* forward, char* c_0) {
     return (Backward){
-        .I = n.I, .H = n.H, .P = n.P, .reverse = given->reverse, .variant = forward->variant,
+        .I = n.I,
+        .H = n.H,
+        .P = n.P,
+        .reverse = given->reverse,
+        .variant = forward->variant,
         .grad_out = {given->grad_out, n.P},
         .weight_hh = packed(kernels->pack_backward, given->weight_hh, n.H, n.P, G * Pp),
         .grad_h = padded(given->grad_h, n.B, n.P, Pp),
         .grad_c = padded(given->grad_c, n.B, n.H, Hp),
-        .c_0 = c_0, .gates = forward->gates, .cells = forward->cells,
+        .c_0 = c_0,
+        .gates = forward->gates,
+        .cells = forward->cells,
         .weight_hr = projected ? packed(kernels->pack_columns, given->weight_hr, n.P, n.H, n.P * Hp) : NULL,
         .grad_m = projected ? room(n.B * Hp * bytes) : NULL,
     };
@@ -132,8 +144,12 @@ static Backward backward_of(const Given* given, const Forward* forward, char* c_
 
 static Sums sums_of(const Given* given) {
     return (Sums){
-        .I = n.I, .H = n.H, .P = n.P,
-        .grad_weight_ih = room(G * Ip * bytes), .grad_weight_hh = room(G * Pp * bytes), .grad_bias = room(G * bytes),
+        .I = n.I,
+        .H = n.H,
+        .P = n.P,
+        .grad_weight_ih = room(G * Ip * bytes),
+        .grad_weight_hh = room(G * Pp * bytes),
+        .grad_bias = room(G * bytes),
         .weight_ih = packed(kernels->pack_backward, given->weight_ih, n.H, n.I, G * Ip),
         .grad_x = room(N * Ip * bytes),
         .grad_peephole = n.peephole ? room(3 * Hp * bytes) : NULL,
@@ -198,7 +214,8 @@ static void run_back(Lane* lanes) {
     }
 }
 
-static char* joined(const void* a, ptrdiff_t a_size, const void* b, ptrdiff_t b_size, const void* c, ptrdiff_t c_size) {
+static char* joined(const void* a, ptrdiff_t a_size, const void* b, ptrdiff_t b_size, const void* c,
+                    ptrdiff_t c_size) {
     char* to = room((a_size + b_size + c_size) * bytes);
     memcpy(to, a, (size_t)(a_size * bytes));
     if (b) memcpy(to + a_size * bytes, b, (size_t)(b_size * bytes));
@@ -212,10 +229,15 @@ static void run_stream(FILE* file, const Given* given, char* x) {
     const ptrdiff_t weights = G * (n.I + n.P) + (projected ? n.H * Pp : 0);
     char* states[] = {padded(given->h_0, n.B, n.P, n.P), room(n.B * n.P * bytes)};
     Step step = {
-        .layers = 1, .batch = n.B, .sizes = sizes, .peephole = n.peephole, .clip = n.clip,
+        .layers = 1,
+        .batch = n.B,
+        .sizes = sizes,
+        .peephole = n.peephole,
+        .clip = n.clip,
         .weights = joined(of.weight_ih, G * n.I, of.weight_hh, G * n.P, of.weight_hr, projected ? n.H * Pp : 0),
         .biases = joined(of.bias, G, of.variant.peephole, n.peephole ? 3 * Hp : 0, NULL, 0),
-        .c = of.c, .gates = room(n.B * 6 * Hp * bytes),
+        .c = of.c,
+        .gates = room(n.B * 6 * Hp * bytes),
     };
     for (ptrdiff_t t = 0; t < n.T; ++t) {
         step.x = x + t * n.B * n.I * bytes, step.h_before = states[t % 2], step.h = states[1 - t % 2];

@@ -12,11 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kernels.build import EAGER, build_module, changed
+from kernels.build import CHECKS_BY_CALL, EAGER, build_module, changed
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["tests/test_compiled.py", "tests/test_kernel_arguments.py"]
-FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O2", "-fno-omit-frame-pointer"]
+FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", CHECKS_BY_CALL]
 # what is installed may be found by a hook of its build system: the copy has to come first
 START = """
 import sys
