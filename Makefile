@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check lint format examples parity thorough wheel bench bench-rivals bench-busy gpu gpu-check gpu-bench clean
+.PHONY: help demo test check lint format examples parity thorough sanitize wheel bench bench-rivals bench-busy gpu gpu-check gpu-bench clean
 
 help:
 	@echo "make demo      train a character-level language model for about a minute, and look at what it learnt"
@@ -11,7 +11,8 @@ help:
 	@echo "make check     format, lint, types, import contracts, and all tests: what CI runs"
 	@echo "make format    rewrite the sources in the project's format"
 	@echo "make parity    run the suite with torch installed beside it, in an environment of its own"
-	@echo "make thorough  run the suite with many more drawn examples"
+	@echo "make thorough  run the suite with many more drawn examples, and make sanitize"
+	@echo "make sanitize  run the tests of the compiled engine under AddressSanitizer"
 	@echo "make wheel     build the wheel with compiled kernels and the pure one, check both and run a model in each"
 	@echo "make bench     measure import time, the plain time loop and what variants cost"
 	@echo "make bench-rivals  measure beside torch and onnxruntime, in an environment of its own (RIVALS=--quick to try)"
@@ -50,16 +51,21 @@ EACH_CORE := -n auto
 test: export OPENBLAS_NUM_THREADS := 1
 # By default that would be the compiled engine's number, too.
 test: export NPLSTM_NUM_THREADS := 2
+# The tests of engines, with the kernels of each instruction set that this machine has beside its best one.
+ENGINES := $(addprefix tests/test_,engines.py stream.py parity.py gradients.py)
 STANDARD := $(addprefix tests/test_,parity.py gradients.py properties.py textbook.py structure.py language_model.py)
 test: .venv/.dev
 	$(BIN)/python -m pytest tests/test_cuda_kernels.py
 	$(BIN)/python -m pytest $(EACH_CORE) tests --ignore tests/test_cuda_kernels.py
 	$(BIN)/python -m pytest $(EACH_CORE) tests --backend strict
 	NPLSTM_ENGINES=numpy,plain $(BIN)/python -m pytest $(EACH_CORE) $(STANDARD)
+	set -e; for kernels in $$($(BIN)/python tests/instruction_sets.py); do \
+		NPLSTM_KERNELS=$$kernels $(BIN)/python -m pytest $(EACH_CORE) $(ENGINES); \
+	done
 	$(BIN)/python -m pytest --doctest-modules nplstm
 
 CUDA := $(wildcard nplstm/engines/cuda/kernels/* $(addprefix tests/cuda_on_cpu/,*.h *.cpp *.cuh))
-C_SOURCES := $(CUDA) $(KERNELS)
+C_SOURCES := $(CUDA) $(KERNELS) $(wildcard tests/kernels/*.c)
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -79,7 +85,11 @@ parity:
 	.venv-torch/bin/python -m pip install --quiet torch==2.13.0 -e '.[test]'
 	NPLSTM_REQUIRE=torch .venv-torch/bin/python -m pytest tests -W 'ignore::UserWarning'
 
-thorough: .venv/.dev
+# The compiled engine's tests with AddressSanitizer and UndefinedBehaviorSanitizer in its library; gcc has to have them.
+sanitize: .venv/.dev
+	PYTHONPATH=tests $(BIN)/python -m kernels.sanitized -n 2
+
+thorough: .venv/.dev sanitize
 	NPLSTM_HYPOTHESIS=thorough $(BIN)/python -m pytest tests
 
 # The wheel with the kernels and the pure one, each in dist/ and tried in an environment of its own.
