@@ -128,7 +128,8 @@ static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bo
     const char kind = kind_of(view);
     const bool fits = kind == format || (format == 'q' && kind == 'l' && view->itemsize == 8);
     // ctypes leaves the strides out
-    if (view->ndim != axes || !fits || !view->strides || !is_aligned(view)) return wrong(taken, "an array of another kind"), NULL;
+    if (view->ndim != axes || !fits || !view->strides || !is_aligned(view))
+        return wrong(taken, "an array of another kind"), NULL;
     return view;
 }
 
