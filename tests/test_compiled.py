@@ -325,3 +325,18 @@ def test_sums_over_very_many_rows_keep_their_digits(H, options, kernels):
     for name, value in exact.items():
         error = np.abs(found[name] - value).max() / np.abs(value).max()
         assert error <= 5e-7, f"{name}: {error:.2g}"
+
+
+def test_an_infinite_input_saturates_the_gates(kernels):
+    """Its products with what fills up the last panel are NaN, and stay there."""
+    lstm, x = nplstm.LSTM(3, 5, rng=0), np.random.default_rng(0).standard_normal((6, 1, 3)).astype("float32")
+    x[3, 0, 1] = np.inf
+    found = []
+    for engine in ("plain", "compiled"):
+        with nplstm.use_engines(engine), np.errstate(invalid="ignore"):
+            tape = lstm.record(x)
+            found.append(tape.backward(np.ones_like(tape.output)))
+    plain, compiled = found
+    assert np.isfinite(plain.input).all()
+    np.testing.assert_allclose(compiled.input, plain.input, atol=1e-6)
+    np.testing.assert_allclose(compiled.parameters["weight_hh_l0"], plain.parameters["weight_hh_l0"], atol=1e-5)

@@ -1,5 +1,6 @@
 """Calls of the kernels with arguments that do not fit: an error, never a read or a write outside of an array."""
 
+import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from instruction_sets import AVAILABLE
+from numpy.lib.stride_tricks import as_strided
 
 B, I, H, P, T, LAYERS = 2, 3, 5, 2, 4, 2
 N = 7  # rows: the second sequence has one step less
@@ -225,3 +227,41 @@ def test_sizes_that_change_after_they_were_checked(kernels):
     step = kernels.module.new_step(kernels.choice, x, sizes, *others)
     sizes[1] = 1 << 20
     kernels.module.step(step)
+
+
+def test_a_batch_that_costs_no_memory(kernels):
+    """Rows that stand in the same place: all work space would be of 2**64 bytes and more."""
+    n, lanes = 1 << 60, kernels.lanes_32
+    rows, weights, c = as_strided(filled(1, 1), (n, 1), (0, 0)), filled(4 * lanes), filled(0, 0)
+    lane = (rows, weights, weights, weights, rows, c, rows, False, None, None, 1, None, 0.0, None, None)
+    with pytest.raises(ValueError, match="too large"):
+        call(kernels, "forward", ((lane,), np.array([0, n]), 1))
+    empty = np.empty((0, -(-(1 << 64) // 68), 1), "float32")
+    with pytest.raises(ValueError, match="too large"):
+        call(kernels, "stack", (empty, None, None, *[empty] * 3, (), (False,), 1))
+    with pytest.raises(ValueError, match="too large"):
+        call(kernels, "pack", (np.empty((0, 1 << 56), "float32"), filled(0), 2))
+
+
+def test_no_steps(kernels):
+    x, h_0, c_0, out, *others = Arguments(kernels.lanes_32).stack()
+    with pytest.raises(ValueError, match="no steps"):
+        call(kernels, "stack", (x[:0], h_0, c_0, out[:0], *others))
+
+
+def test_arrays_of_ctypes(kernels):
+    """They come without strides."""
+    with pytest.raises(ValueError, match="another kind"):
+        call(kernels, "functions", (False, (ctypes.c_float * 16)(), filled(16)))
+
+
+def test_offsets_that_change_after_they_were_checked(kernels):
+    class Changes:
+        def __bool__(self):
+            offsets[1:] = 1 << 40
+            return False
+
+    values, initial, offsets, first, last, _, into = Arguments(kernels.lanes_32).previous()
+    offsets = offsets.copy()
+    with suppress(ValueError):
+        call(kernels, "previous", (values, initial, offsets, first, last, Changes(), into))

@@ -72,18 +72,23 @@ static const char* cpu_lacks(void) {
 
 // ------------------------------------------------------------------------------------------- arguments
 
-enum { MOST_BUFFERS = 64, MOST_WIDTH = 1 << 28 };  // widths are multiplied with each other
+// A work space has up to 6 * rows * width elements of 8 bytes, a weight 4 * width * width: neither overflows.
+enum { MOST_BUFFERS = 64, MOST_WIDTH = 1 << 24 };
+static const ptrdiff_t MOST_ROWS = (ptrdiff_t)1 << 33;
 
 // What was taken of the caller's arrays in one call, to be given back at its end.
 typedef struct {
     Py_buffer views[MOST_BUFFERS];
     int count;
+    int64_t* offsets;  // a copy: what was checked does not change
     const Kernels* kernels;
     const char* problem;  // of the first argument that does not fit
 } Taken;
 
 static void give_back(Taken* taken) {
     while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
+    free(taken->offsets);
+    taken->offsets = NULL;
 }
 
 static PyObject* failed(Taken* taken) {
@@ -122,7 +127,9 @@ static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bo
     ++taken->count;
     const char kind = kind_of(view);
     const bool fits = kind == format || (format == 'q' && kind == 'l' && view->itemsize == 8);
-    if (view->ndim != axes || !fits || !is_aligned(view)) return wrong(taken, "an array of another kind"), NULL;
+    // ctypes leaves the strides out
+    if (view->ndim != axes || !fits || !view->strides || !is_aligned(view))
+        return wrong(taken, "an array of another kind"), NULL;
     return view;
 }
 
@@ -135,6 +142,7 @@ static bool take_matrix(Taken* taken, PyObject* object, bool writable, ptrdiff_t
     if (!view) return false;
     if (*rows < 0) *rows = view->shape[0];
     if (*columns < 0) *columns = view->shape[1];
+    if (*rows > MOST_ROWS || *columns > 4 * MOST_WIDTH) return wrong(taken, "a matrix that is too large");
     if (view->shape[0] != *rows || view->shape[1] != *columns) return wrong(taken, "a matrix of another shape");
     if (*columns > 1 && view->strides[1] != view->itemsize)
         return wrong(taken, "elements of a row that stand apart");
@@ -163,7 +171,6 @@ static bool take_number(Taken* taken, PyObject* object, ptrdiff_t least_value, p
 
 // `count` of the fastest instruction sets there are, and the element type by an array or by its bits.
 static bool take_kernels(Taken* taken, PyObject* which, ptrdiff_t bits) {
-    taken->count = 0, taken->problem = NULL, taken->kernels = NULL;
     ptrdiff_t k;
     if (!take_number(taken, which, 0, set_count - 1, &k)) return false;
     if (bits != 32 && bits != 64) return wrong(taken, "elements that are neither float32 nor float64");
@@ -173,7 +180,7 @@ static bool take_kernels(Taken* taken, PyObject* which, ptrdiff_t bits) {
 
 static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
     Py_buffer view;
-    taken->count = 0, taken->problem = NULL;
+    taken->count = 0, taken->offsets = NULL, taken->kernels = NULL, taken->problem = NULL;
     if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
     const char kind = kind_of(&view);
     PyBuffer_Release(&view);
@@ -183,10 +190,13 @@ static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
 static bool take_steps(Taken* taken, PyObject* object, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
     const Py_buffer* view = take_buffer(taken, object, 1, false, 'q');
     if (!view) return false;
-    const int64_t* offsets = view->buf;
-    *to = (Steps){offsets, view->shape[0] - 1, batch};
-    if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8) || offsets[0])
+    if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8))
         return wrong(taken, "offsets of another kind");
+    int64_t* offsets = taken->offsets = malloc((size_t)view->len);
+    if (!offsets) return PyErr_NoMemory(), false;
+    memcpy(offsets, view->buf, (size_t)view->len);
+    *to = (Steps){offsets, view->shape[0] - 1, batch};
+    if (offsets[0]) return wrong(taken, "offsets that do not begin at 0");
     int64_t before = batch;
     for (ptrdiff_t t = 0; t < to->count; ++t) {
         int64_t count = offsets[t + 1] - offsets[t];
@@ -209,8 +219,7 @@ static bool take_lanes(Taken* taken, PyObject* tuple, int* count) {
     return (*count == 1 || *count == 2) || wrong(taken, "neither one lane nor two");
 }
 
-static bool check_count(PyObject* const* unused, Py_ssize_t given, Py_ssize_t wanted) {
-    (void)unused;
+static bool check_count(Py_ssize_t given, Py_ssize_t wanted) {
     if (given == wanted) return true;
     PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, given);
     return false;
@@ -276,7 +285,7 @@ static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t
     Steps steps;
     int n;
     ptrdiff_t rows = -1, batch = -1, threads;
-    if (!check_count(given, count, 4)) return NULL;
+    if (!check_count(count, 4)) return NULL;
     PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
@@ -342,7 +351,7 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
     Steps steps;
     int n;
     ptrdiff_t rows = -1, batch = -1, first, last, threads;
-    if (!check_count(given, count, 6)) return NULL;
+    if (!check_count(count, 6)) return NULL;
     PyObject* lane = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!lane || !PyTuple_Check(lane) || PyTuple_Size(lane) < 2) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(lane, 1))) return failed(&taken);
@@ -380,7 +389,7 @@ static PyObject* py_previous(PyObject* module, PyObject* const* given, Py_ssize_
     Steps steps;
     Matrix values, initial, into;
     ptrdiff_t rows = -1, batch = -1, width = -1, some = -1, first, last;
-    if (!check_count(given, count, 8)) return NULL;
+    if (!check_count(count, 8)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_matrix(&taken, given[1], false, &rows, &width, &values)) return failed(&taken);
     if (!take_matrix(&taken, given[2], false, &batch, &width, &initial)) return failed(&taken);
@@ -403,12 +412,13 @@ static PyObject* py_outputs(PyObject* module, PyObject* const* given, Py_ssize_t
     (void)module;
     Taken taken;
     ptrdiff_t H;
-    if (!check_count(given, count, 5)) return NULL;
+    if (!check_count(count, 5)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_number(&taken, given[3], 1, MOST_WIDTH, &H)) return failed(&taken);
     const Py_buffer* rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
     if (!rows) return failed(&taken);
     const ptrdiff_t n = rows->shape[0], Hp = padded(&taken, H);
+    if (n > MOST_ROWS) return wrong(&taken, "too many rows"), failed(&taken);
     const void* gates = take_whole(&taken, given[1], 2, false, n * 4 * Hp);
     const void* cells = take_whole(&taken, given[2], 2, false, n * Hp);
     void* into = take_whole(&taken, given[4], 2, true, n * Hp);
@@ -460,7 +470,7 @@ static PyObject* py_sums(PyObject* module, PyObject* const* given, Py_ssize_t co
     Sums lanes[2];
     int n;
     ptrdiff_t threads;
-    if (!check_count(given, count, 3)) return NULL;
+    if (!check_count(count, 3)) return NULL;
     PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
     if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
     if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
@@ -482,16 +492,19 @@ static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const
     const Py_buffer* x = take_buffer(taken, given[1], 3, false, format_of(taken));
     if (!x) return false;
     stack->T = x->shape[0], stack->B = x->shape[1], stack->I = x->shape[2];
+    if (stack->T < 1 || stack->T > MOST_ROWS / most(1, stack->B) || stack->I > MOST_WIDTH)
+        return wrong(taken, "no steps, or an input that is too large");
     stack->x = take_whole(taken, given[1], 3, false, stack->T * stack->B * stack->I);
     const Py_buffer* h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
     if (!h_n || h_n->shape[1] != stack->B) return wrong(taken, "h_n of another shape");
     stack->H = h_n->shape[2];
-    if (stack->H < 1) return wrong(taken, "no cells");
+    if (stack->H < 1 || stack->H > MOST_WIDTH) return wrong(taken, "no cells, or too many");
     const ptrdiff_t states = h_n->shape[0], Hp = padded(taken, stack->H);
     if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
     stack->directions = PyTuple_Size(given[8]);
     if (stack->directions != 1 && stack->directions != 2) return wrong(taken, "neither one direction nor two");
     stack->layers = states / stack->directions;
+    if (!states) return wrong(taken, "no layers");
     if (states > MOST_BUFFERS / 3) return wrong(taken, "too many layers");
     if (PyTuple_Size(given[7]) != 3 * states || stack->layers * stack->directions != states)
         return wrong(taken, "weights of another number of layers");
@@ -524,7 +537,7 @@ static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t c
     bool reverse[2];
     Stack stack = {.weights = weights, .reverse = reverse};
     ptrdiff_t threads;
-    if (!check_count(given, count, 10)) return NULL;
+    if (!check_count(count, 10)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
     if (!take_number(&taken, given[9], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
@@ -578,8 +591,10 @@ static bool take_step(Steady* steady, PyObject* const* given) {
         if (P > H) return wrong(taken, "h wider than c");
         weights += 4 * Hp * (below + P) + (P < H ? H * padded(taken, P) : 0);
         states += P, cells += Hp, widest = most(widest, Hp), below = last = P;
+        if (weights > PTRDIFF_MAX / 64) return wrong(taken, "too many layers");
     }
     const ptrdiff_t B = step->batch;
+    if (B > MOST_ROWS / step->layers) return wrong(taken, "too many sequences");
     step->peephole = PyObject_IsTrue(given[11]) == 1;
     step->clip = PyFloat_AsDouble(given[12]);
     if (step->clip == -1.0 && PyErr_Occurred()) return false;
@@ -601,7 +616,7 @@ PyDoc_STRVAR(new_step_text,
 
 static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
-    if (!check_count(given, count, 13)) return NULL;
+    if (!check_count(count, 13)) return NULL;
     Steady* steady = calloc(1, sizeof *steady);
     if (!steady) return PyErr_NoMemory();
     ptrdiff_t threads = 1;
@@ -648,10 +663,11 @@ static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t co
     Taken taken;
     Matrix weight;
     ptrdiff_t rows = -1, columns = -1, how;
-    if (!check_count(given, count, 4)) return NULL;
+    if (!check_count(count, 4)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_matrix(&taken, given[1], false, &rows, &columns, &weight)) return failed(&taken);
     if (!take_number(&taken, given[3], 0, 2, &how)) return failed(&taken);
+    if (columns > MOST_WIDTH) return wrong(&taken, "a weight that is too large"), failed(&taken);
     if (how < 2 && rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
     const ptrdiff_t H = rows / 4, Hp = padded(&taken, H), width = padded(&taken, columns);
     const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
@@ -663,13 +679,14 @@ static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t co
     Py_END_ALLOW_THREADS return ended(&taken, true);
 }
 
-PyDoc_STRVAR(functions_text, "functions(set, name, values, into)\n--\n\n"
-                             "Write sigmoid or tanh of all values, as the kernels compute them: for tests.");
+PyDoc_STRVAR(functions_text, "functions(set, which, values, into)\n--\n\n"
+                             "Write sigmoid (which = False) or tanh of all values, as the kernels compute them: "
+                             "for tests.");
 
 static PyObject* py_functions(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;
     Taken taken;
-    if (!check_count(given, count, 4)) return NULL;
+    if (!check_count(count, 4)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[2])) return failed(&taken);
     const Py_buffer* values = take_buffer(&taken, given[2], 1, false, format_of(&taken));
     if (!values) return failed(&taken);

@@ -162,6 +162,9 @@ static void project_backward(const Backward* lane, Run rows, const Share* share)
     add_products(grad_m, Hp, kept, Pp, lane->weight_hr, lane->P, rows.count, 0, panels);
 }
 
+// What fills up the last panel is summed with the rest: zero, also where an infinite input has made it NaN.
+static inline void keep(REAL* values, Integers mask) { store(values, (Vector)((Integers)load(values) & mask)); }
+
 static void cells_backward(const Backward* lane, const Steps* steps, ptrdiff_t s, REAL* grad_a,
                            const Share* share) {
     const ptrdiff_t Hp = panels_of(lane->H, LANES) * LANES;
@@ -172,6 +175,8 @@ static void cells_backward(const Backward* lane, const Steps* steps, ptrdiff_t s
     for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p) {
         const ptrdiff_t cell = p * LANES;
         const Options options = options_of(&lane->variant, Hp, cell);
+        Integers there = {0};  // -1 for each cell of the panel
+        for (ptrdiff_t k = 0; k < least(LANES, lane->H - cell); ++k) there[k] = -1;
         for (ptrdiff_t r = 0; r < rows.count; ++r) {
             const ptrdiff_t sequence = share->first + r, row = rows.first + r;
             REAL* grad_c = (REAL*)lane->grad_c + sequence * Hp + cell;
@@ -185,6 +190,11 @@ static void cells_backward(const Backward* lane, const Steps* steps, ptrdiff_t s
                   cell_backward(grad_h, load(grad_c), (const REAL*)lane->gates + row * 4 * Hp + GROUP * cell,
                                 load((const REAL*)lane->cells + row * Hp + cell), load(c_before + cell),
                                 grad_a + r * 4 * Hp + GROUP * cell, &options));
+            if (lane->H - cell < LANES) {
+                UNROLLED for (int v = 0; v < GROUP; ++v)
+                    keep(grad_a + r * 4 * Hp + GROUP * cell + v * LANES, there);
+                keep(grad_c, there);
+            }
         }
     }
 }
