@@ -101,8 +101,8 @@ class Problems:
         called = lstm(x, (h_0, c_0), lengths=self.lengths)
         tape = lstm.record(x, (h_0, c_0), lengths=self.lengths, **record)
         for one, other in zip((called[0], *called[1]), (tape.output, tape.h_n, tape.c_n), strict=True):
-            same = np.array_equal(be.to_numpy(one), be.to_numpy(other))
-            assert same or record, "call and record differ"  # a library's product depends on how many rows it has
+            if not record:  # the sums of a library's product may depend on how many rows it has
+                assert_close(be.to_numpy(other), be.to_numpy(one), 16 * float(np.finfo(dtype).eps), "call")
         grads = tape.backward(cotangents[0], cotangents[1:])
         found = {"output": tape.output, "h_n": tape.h_n, "c_n": tape.c_n}
         found |= {"grad_input": grads.input, "grad_h_0": grads.h_0, "grad_c_0": grads.c_0, **grads.parameters}
