@@ -64,7 +64,6 @@ INLINE Vector choose(Integers mask, Vector x, Vector y) {
 // the lesser of the two; NaN where x is NaN
 INLINE Vector at_most(Vector x, REAL limit) { return choose(x > limit, all(limit), x); }
 
-
 INLINE Vector absolute(Vector x) { return (Vector)((Integers)x & ~((Integers){0} + SIGN)); }
 
 // |x| with the sign of y
