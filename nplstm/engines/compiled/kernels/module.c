@@ -299,8 +299,10 @@ static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
     if (!take_number(&taken, given[3], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS
+    done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- backward
@@ -374,9 +376,10 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
             return wrong(&taken, "no room for the gradients of these steps"), failed(&taken);
     }
     bool done;
-    Py_BEGIN_ALLOW_THREADS done = run_backward(taken.kernels, lanes, n, &steps, first, last,
-                                               (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS
+    done = run_backward(taken.kernels, lanes, n, &steps, first, last, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
 }
 
 PyDoc_STRVAR(previous_text,
@@ -482,8 +485,10 @@ static PyObject* py_sums(PyObject* module, PyObject* const* given, Py_ssize_t co
     }
     if (!take_number(&taken, given[2], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS
+    done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- a whole stack
@@ -542,8 +547,10 @@ static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t c
     if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
     if (!take_number(&taken, given[9], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
     bool done;
-    Py_BEGIN_ALLOW_THREADS done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
-    Py_END_ALLOW_THREADS return ended(&taken, done);
+    Py_BEGIN_ALLOW_THREADS
+    done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
+    Py_END_ALLOW_THREADS
+    return ended(&taken, done);
 }
 
 // ------------------------------------------------------------------------------------------- real time
@@ -642,12 +649,14 @@ static PyObject* py_step(PyObject* module, PyObject* capsule) {
     if (!steady) return NULL;
     Step* step = &steady->step;
     step->h_before = steady->states[steady->turn], step->h = steady->states[!steady->turn];
-    Py_BEGIN_ALLOW_THREADS run_step(steady->taken.kernels, step, steady->work, steady->threads);
+    Py_BEGIN_ALLOW_THREADS
+    run_step(steady->taken.kernels, step, steady->work, steady->threads);
     const ptrdiff_t row = step->batch * steady->taken.kernels->bits / 8;
     ptrdiff_t before = 0;
     for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->sizes[2 * k] * row;
     memcpy(steady->out, (char*)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
-    Py_END_ALLOW_THREADS steady->turn = !steady->turn;
+    Py_END_ALLOW_THREADS
+    steady->turn = !steady->turn;
     return PyLong_FromLong(steady->turn);
 }
 
@@ -673,10 +682,12 @@ static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t co
     const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
     void* packed = take_whole(&taken, given[2], 1, true, size);
     if (!packed) return failed(&taken);
-    Py_BEGIN_ALLOW_THREADS if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
+    Py_BEGIN_ALLOW_THREADS
+    if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
     if (how == 1) taken.kernels->pack_backward(weight, H, columns, packed);
     if (how == 2) taken.kernels->pack_columns(weight, rows, columns, packed);
-    Py_END_ALLOW_THREADS return ended(&taken, true);
+    Py_END_ALLOW_THREADS
+    return ended(&taken, true);
 }
 
 PyDoc_STRVAR(functions_text, "functions(set, which, values, into)\n--\n\n"
