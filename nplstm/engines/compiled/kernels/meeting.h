@@ -17,7 +17,6 @@ void wait_for(Count* count, int64_t value);
 
 typedef struct Meeting {
     int members;
-    int64_t begun;             // nanoseconds
     _Atomic int64_t last;      // count of the meeting after which the first member goes on alone
     Count come[MOST_THREADS];  // how many meetings each has come to
 } Meeting;

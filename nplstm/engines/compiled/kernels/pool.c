@@ -17,7 +17,7 @@ enum {
     WAKE_NS = 100 * 1000,      // of a job that is worth waking threads for
     JOIN_NS = 100 * 1000,      // how long to wait for threads to join a job, at most
     TOO_LONG_NS = 500 * 1000,  // lost by waiting in one job, after which the first member goes on alone
-    MAKE_UP = 5,               // times the loss, to be worked alone
+    MAKE_UP = 20,              // times the loss, to be worked alone
     MOST_TASKS = (1 << 12) - 1,
     STACK_BYTES = 256 * 1024,
 };
@@ -66,13 +66,17 @@ static struct {
     .waiting.changed = PTHREAD_COND_INITIALIZER,
 };
 
-static _Thread_local int64_t waited;  // nanoseconds, for counts in a job
-
-static int64_t now(void) {
+static int64_t nanoseconds(clockid_t clock) {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
+
+static int64_t now(void) { return nanoseconds(CLOCK_MONOTONIC); }
+
+// Of the job that this thread gave: when it began, what this thread had used of a CPU by then, how long it has waited
+// for others.
+static _Thread_local int64_t begun, used, waited;
 
 static inline void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -146,10 +150,10 @@ void wait_for(Count* count, int64_t value) {
         if (atomic_load_explicit(&count->value, memory_order_acquire) >= value) return;
         relax();
     }
-    int64_t begun = now();
-    if (!LOOK_UNTIL(begun + LOOK_NS, atomic_load(&count->value) >= value))
+    int64_t start = now();
+    if (!LOOK_UNTIL(start + LOOK_NS, atomic_load(&count->value) >= value))
         SLEEP_UNTIL(&pool.waiting, atomic_load(&count->value) >= value);
-    waited += now() - begun;
+    waited += now() - start;
 }
 
 void meet(Meeting* meeting, int member) {
@@ -159,15 +163,16 @@ void meet(Meeting* meeting, int member) {
 }
 
 // What sharing cost more than it saved: this thread did `mine` of the tasks, and would have done all of them alone.
-static int64_t lost(int64_t begun, int mine, int tasks) {
-    const int64_t all = now() - begun;
-    return all - (all - waited) / mine * tasks;
+// A thread that had no CPU did nothing meanwhile, whether it waited or not.
+static int64_t lost(int mine, int tasks) {
+    const int64_t all = now() - begun, running = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - used;
+    const int64_t own = running < all - waited ? running : all - waited;
+    return all - own / mine * tasks;
 }
 
 bool meet_and_go_on(Meeting* meeting, int member) {
     int64_t count = atomic_load_explicit(&meeting->come[member].value, memory_order_relaxed) + 1;
-    if (member == 0 && waited > TOO_LONG_NS && lost(meeting->begun, 1, meeting->members) > TOO_LONG_NS)
-        meeting->last = count;
+    if (member == 0 && waited > TOO_LONG_NS && lost(1, meeting->members) > TOO_LONG_NS) meeting->last = count;
     meet(meeting, member);
     return meeting->last != count;
 }
@@ -264,6 +269,7 @@ static bool enter(int64_t expected) {
 
 // `seats`: of threads beside the caller.
 static void begin(Run* run, void* job, Meeting* meeting, int seats, int tasks, int next) {
+    begun = now(), used = nanoseconds(CLOCK_THREAD_CPUTIME_ID), waited = 0;
     pool.run = run, pool.given = job, pool.meeting = meeting, pool.floating = floating();
     atomic_store(&pool.done.value, 0);
     atomic_store(&pool.members.value, 0);
@@ -285,14 +291,12 @@ void run_each(Run* run, void* job, int tasks, int threads, int64_t expected) {
         return;
     }
     have_threads(threads - 1);
-    int64_t begun = now();
     int mine = 0;
-    waited = 0;
     begin(run, job, NULL, threads - 1, tasks, 0);
     const uint32_t number = current().job;
     for (int task; (task = take(number, false)) >= 0; ++mine) run_taken(task, tasks);
     wait_for(&pool.done, tasks);
-    end(mine ? lost(begun, mine, tasks) : now() - begun - expected);
+    end(mine ? lost(mine, tasks) : now() - begun - expected);
 }
 
 void run_together(Run* run, void* job, int tasks, int64_t expected) {
@@ -304,13 +308,11 @@ void run_together(Run* run, void* job, int tasks, int64_t expected) {
     }
     int there = have_threads(tasks - 1) + 1;
     if (tasks > there) tasks = there;
-    meeting.begun = now();
-    waited = 0;
     begin(run, job, &meeting, tasks - 1, tasks, 1);
     // a thread that sleeps takes a while to come: a short job does not wait for it, but the next one finds it awake
     int64_t patience = expected / 4 < JOIN_NS ? expected / 4 : JOIN_NS;
-    LOOK_UNTIL(meeting.begun + patience, current().next >= (unsigned)tasks);
-    waited = now() - meeting.begun;
+    LOOK_UNTIL(begun + patience, current().next >= (unsigned)tasks);
+    waited = now() - begun;
     uint64_t word = atomic_load(&pool.work);
     Work closed;
     do closed = work_of(word), closed.tasks = 0;
@@ -320,5 +322,5 @@ void run_together(Run* run, void* job, int tasks, int64_t expected) {
     count_to(&pool.members, members);
     run(job, 0, members, &meeting);
     wait_for(&pool.done, members - 1);
-    end(lost(meeting.begun, 1, members));
+    end(lost(1, members));
 }
