@@ -22,7 +22,7 @@ enum {
     STACK_BYTES = 256 * 1024,
 };
 
-static const int64_t MOST_ALONE_NS = (int64_t)60 * 1000000000;  // also if the process was stopped for hours
+static const int64_t MOST_LOSS_NS = 3000000000;  // that is made up for: a process may have been stopped for hours
 
 // The current job's number, how many threads may still join it, how many tasks it has, and which is the next to be
 // taken: one word, so that a task can only be taken of the job that was seen.
@@ -278,8 +278,8 @@ static void begin(Run* run, void* job, Meeting* meeting, int seats, int tasks, i
 }
 
 static void end(int64_t loss) {
-    int64_t alone = loss < MOST_ALONE_NS / MAKE_UP ? MAKE_UP * loss : MOST_ALONE_NS;
-    if (alone > 0) atomic_store(&pool.alone_until, now() + alone);
+    if (loss > MOST_LOSS_NS) loss = MOST_LOSS_NS;
+    if (loss > 0) atomic_store(&pool.alone_until, now() + MAKE_UP * loss);
     atomic_store(&pool.busy, 0);
 }
 
