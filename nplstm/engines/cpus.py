@@ -8,13 +8,15 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # its import would take a third of the first call of an engine
+    from pathlib import Path
 
 __all__ = ["Cpus", "find_cpus", "find_quota", "usable"]
 
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIPS = Path("/proc/self/cgroup")
+CGROUPS = "/sys/fs/cgroup"
+MEMBERSHIPS = "/proc/self/cgroup"
 
 # version 2 has both numbers in one file; version 1 has two, and is found in some containers still
 _QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -37,7 +39,7 @@ def find_cpus() -> Cpus:
     get_affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)  # not on macOS, Windows
     affinity = len(get_affinity(0)) if get_affinity else os.cpu_count() or 1
     try:
-        quota = find_quota(MEMBERSHIPS.read_text(), CGROUPS)
+        quota = find_quota(_read(MEMBERSHIPS), CGROUPS)
     except OSError:
         quota = None
     return Cpus(affinity, quota, usable(affinity, quota))
@@ -52,37 +54,45 @@ def usable(affinity: int, quota: float | None) -> int:
     return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 
 
-def find_quota(memberships: str, root: Path) -> float | None:
+def find_quota(memberships: str, root: "str | Path") -> float | None:
     """Return the smallest quota, in CPUs, among the control groups of a process and the groups that hold them.
 
     Parameters
     ----------
     memberships : str
         What ``/proc/self/cgroup`` says: lines ``number:controllers:path``.
-    root : Path
+    root : str or Path
         Where control groups are mounted.
     """
     quotas = [quota for folder in _groups(memberships, root) if (quota := _quota_of(folder)) is not None]
     return min(quotas, default=None)
 
 
-def _groups(memberships: str, root: Path) -> Iterator[Path]:
+def _groups(memberships: str, root: "str | Path") -> Iterator[str]:
     for line in memberships.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not path or (controllers and "cpu" not in controllers.split(",")):
             continue
-        top = root / "cpu" if controllers else root
+        top = f"{root}/cpu" if controllers else str(root)
         # in a container the path may be the host's, of which the container sees the end alone, as the root
-        group = PurePosixPath(path.lstrip("/"))
-        yield from (top / part for part in (group, *group.parents))
+        group = path.strip("/")
+        while group:
+            yield f"{top}/{group}"
+            group = group.rpartition("/")[0]
+        yield top
 
 
-def _quota_of(folder: Path) -> float | None:
+def _quota_of(folder: str) -> float | None:
     for names in _QUOTA_FILES:
         try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            quota, period = " ".join(_read(f"{folder}/{name}") for name in names).split()
             return None if quota in ("max", "-1") else int(quota) / int(period)
         except (OSError, ValueError, ZeroDivisionError):
             continue
     return None
+
+
+def _read(file: str) -> str:
+    with open(file, encoding="utf-8") as stream:  # noqa: PTH123
+        return stream.read()

@@ -8,7 +8,7 @@
 enum {
     WORTH_SHARING = 400 * 1000,       // multiplications of a call below which it takes one thread less than two
     WORTH_MEETING = 50 * 1000,        // multiplications of a step below which meeting takes longer than it saves
-    STEP_WORTH_SHARING = 120 * 1000,  // the same for a step in real time
+    STEP_WORTH_SHARING = 400 * 1000,  // the same for a step in real time
     STEP_THREADS = 8,                 // of a step in real time, at most
     MANY = 8,
     FEW = 4,                         // sequences of a share
