@@ -13,17 +13,17 @@ _LINE = 64
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> Array:
     """As ``numpy.empty``."""
-    size = prod(shape) * dtype.itemsize
-    room = np.empty(size + _LINE, np.uint8)
-    start = -room.__array_interface__["data"][0] % _LINE
-    return room[start : start + size].view(dtype).reshape(shape)
+    return _aligned(np.empty(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DType) -> Array:
-    """As ``numpy.zeros``."""
-    array = aligned_empty(shape, dtype)
-    array[...] = 0
-    return array
+    """As ``numpy.zeros``: large ones are in memory once they are written to."""
+    return _aligned(np.zeros(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
+
+
+def _aligned(room: Array, shape: tuple[int, ...], dtype: DType) -> Array:
+    start = -room.__array_interface__["data"][0] % _LINE
+    return room[start : start + len(room) - _LINE].view(dtype).reshape(shape)
 
 
 def aligned_copy(values: Array) -> Array:

@@ -8,7 +8,14 @@ from nplstm._typing import Array
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import gate_gradient, pack, pack_backward, padded_cells, padded_zeros
+from nplstm.engines.compiled.packing import (
+    gate_gradient,
+    pack,
+    pack_backward,
+    padded_cells,
+    padded_width,
+    padded_zeros,
+)
 from nplstm.engines.threads import get_num_threads
 from nplstm.params import LSTMParams
 from nplstm.recurrence import State
@@ -18,6 +25,9 @@ __all__ = ["compiled_backward"]
 
 _BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 22
 """Rows of gradients at a time, or what fills so many bytes: enough for the sums, and a bound on the memory."""
+
+_LEVEL_ROWS = 1 << 15
+"""Rows that are summed in one level."""
 
 
 def compiled_backward(
@@ -37,7 +47,7 @@ def compiled_backward(
         found.module.backward(found.choice, parts, steps.offsets, begin, end, threads)
         found.module.sums(found.choice, tuple(lane.sums(begin, end) for lane in lanes), threads)
         for lane in lanes:
-            lane.add_up(last=begin == 0)
+            lane.add_up((end - begin) * steps.batch, last=begin == 0)
     return [lane.gradients() for lane in lanes]
 
 
@@ -72,7 +82,8 @@ class _WayBack:
         self._Pp, self._Hp = self._grad_h.shape[1], self._grad_c.shape[1]
         self._grad_m = None if self._packed.weight_hr is None else np.empty_like(self._grad_c)
         self._rooms: dict[str, Array] = {}
-        self._grad_x = padded_zeros(N, I, self._dtype)
+        self._grad_x = aligned_empty((N, padded_width(I, self._dtype.itemsize)), self._dtype)
+        self._rows_summed = 0
         self._of_block = self._zeros()
         self._total: _Gradients | None = None
 
@@ -137,8 +148,12 @@ class _WayBack:
             *(grad_projected, m, sums.weight_hr),
         )
 
-    def add_up(self, *, last: bool) -> None:
-        """Add the block's sums to those of all blocks: sums over very many rows keep their digits."""
+    def add_up(self, rows: int, *, last: bool) -> None:
+        """Take over the sums of so many rows: in two levels, those over very many rows keep their digits."""
+        self._rows_summed += rows
+        if self._rows_summed < _LEVEL_ROWS and not last:
+            return
+        self._rows_summed = 0
         if self._total is not None:
             self._total.add(self._of_block)
         else:
