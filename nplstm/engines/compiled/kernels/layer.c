@@ -12,6 +12,7 @@ enum {
     STEP_THREADS = 8,                 // of a step in real time, at most
     MANY = 8,
     FEW = 4,                         // sequences of a share
+    FAR = 4 * 1000 * 1000,           // numbers in a layer's weights: more than a core's own cache holds
     BLOCK_ROWS = 64,                 // rows of input transformed at once, at least
     ROOM_BYTES = 1 << 18,            // of gates, which a core's own cache holds beside weights
     MEETING_WORK = 4 * 1000 * 1000,  // multiplications after which threads that slept may join
@@ -42,6 +43,8 @@ static Cut cut_of(const Steps* steps, int lanes, ptrdiff_t panels, ptrdiff_t wor
     int many = (int)least(threads / lanes, steps->batch / MANY),
         few = (int)least(threads / lanes, steps->batch / FEW);
     int cells = !projected && work * steps->batch * lanes >= WORTH_MEETING ? (int)least(threads, groups) : 1;
+    // threads that share sequences read all the weights each, which costs where they come from far
+    if (work > FAR && cells > 1 && cells >= many * lanes) return (Cut){BY_CELLS, cells};
     if (many * lanes >= cells && many > 1) return (Cut){BY_SEQUENCES, many};
     if (cells > lanes && cells > few * lanes) return (Cut){BY_CELLS, cells};
     if (few > 1) return (Cut){BY_SEQUENCES, few};
