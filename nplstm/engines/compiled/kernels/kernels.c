@@ -3,12 +3,11 @@
 #include "sequence.h"
 #include "step.h"
 
-static ptrdiff_t functions(int which, const void* a, void* y, ptrdiff_t count) {
+static void functions(bool tanh, const void* a, void* y, ptrdiff_t count) {
     for (ptrdiff_t k = 0; k < count; k += LANES) {
         Vector x = load_first((const REAL*)a + k, count - k);
-        store_first((REAL*)y + k, count - k, which ? hyperbolic_tangent(x) : sigmoid(x));
+        store_first((REAL*)y + k, count - k, tanh ? hyperbolic_tangent(x) : sigmoid(x));
     }
-    return count;
 }
 
 #define TEXT_OF(name) #name

@@ -116,10 +116,15 @@ typedef struct {
     void (*pack_forward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
     void (*pack_backward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
     void (*pack_columns)(Matrix values, ptrdiff_t K, ptrdiff_t width, void* packed);
-    ptrdiff_t (*functions)(int which, const void* a, void* y, ptrdiff_t count);  // for tests
+    void (*functions)(bool tanh, const void* a, void* y, ptrdiff_t count);  // for tests
 } Kernels;
 
-enum { STEP_PARTS = 64, PACK_DEPTH = 256 };
+enum {
+    GROUP = 4,        // vectors of a group of packed columns: the four gates of a panel, or up to four panels
+    TILE_ROWS = 6,    // rows of a product whose sums stay in registers
+    DEPTH = 256,      // of k in a product that are summed before they are added to its result
+    STEP_PARTS = 64,  // in which a share of a step is told: layers may have different numbers of panels
+};
 
 static inline ptrdiff_t panels_of(ptrdiff_t width, ptrdiff_t lanes) { return (width + lanes - 1) / lanes; }
 

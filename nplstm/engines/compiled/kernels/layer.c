@@ -16,7 +16,6 @@ enum {
     BLOCK_ROWS = 64,                 // rows of input transformed at once, at least
     ROOM_BYTES = 1 << 18,            // of gates, which a core's own cache holds beside weights
     MEETING_WORK = 4 * 1000 * 1000,  // multiplications after which threads that slept may join
-    PANELS_APART = 4,                // panels of a share by cells are whole groups of the way back
     PIECES = 2,                      // of the sums, for each thread
 };
 
@@ -36,8 +35,7 @@ typedef struct {
 
 // `work`: multiplications of one sequence in one step of one lane
 static Cut cut_of(const Steps* steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads, bool projected) {
-    const ptrdiff_t rows = steps->offsets[steps->count], groups = (panels + PANELS_APART - 1) / PANELS_APART;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    const ptrdiff_t rows = steps->offsets[steps->count], groups = panels_of(panels, GROUP);
     if (threads < 2 || work * rows * lanes < WORTH_SHARING) return (Cut){ALONE, 1};
     if (threads <= lanes) return (Cut){BY_LANES, 1};
     int many = (int)least(threads / lanes, steps->batch / MANY),
@@ -69,15 +67,25 @@ static Share share_by_sequences(const Steps* steps, ptrdiff_t panels, int k, int
 }
 
 static Share share_by_cells(const Steps* steps, ptrdiff_t panels, int k, int n) {
-    const ptrdiff_t groups = (panels + PANELS_APART - 1) / PANELS_APART;
+    const ptrdiff_t groups = panels_of(panels, GROUP);
     return (Share){
-        0,
-        steps->batch,
-        least(panels, groups * k / n * PANELS_APART),
-        least(panels, groups * (k + 1) / n * PANELS_APART),
-        k,
-        n,
+        0, steps->batch, least(panels, groups * k / n * GROUP), least(panels, groups * (k + 1) / n * GROUP), k, n,
     };
+}
+
+// What a task has of a layer: some of the sequences or of the cells of some lanes.
+typedef struct {
+    Share share;
+    int first, count;  // lanes
+    int room;          // the first lane's work space among all
+} Part;
+
+static Part part_of(Cut cut, const Steps* steps, int lanes, ptrdiff_t panels, int task, int tasks) {
+    const Share whole = {0, steps->batch, 0, panels, 0, 1};
+    if (cut.way == ALONE) return (Part){whole, 0, lanes, 0};
+    if (cut.way == BY_CELLS) return (Part){share_by_cells(steps, panels, task, tasks), 0, lanes, 0};
+    const int lane = task / cut.shares, k = task % cut.shares;
+    return (Part){share_by_sequences(steps, panels, k, cut.shares), lane, 1, task};
 }
 
 // Nanoseconds that one thread takes for so many multiplications, at least.
@@ -97,18 +105,10 @@ typedef struct {
 
 static void forward_task(void* given, int task, int tasks, Meeting* meeting) {
     const ForwardJob* job = given;
-    const Share whole = {0, job->steps->batch, 0, job->panels, 0, 1};
-    if (job->cut.way == BY_CELLS || job->cut.way == ALONE) {
-        Share share = tasks > 1 ? share_by_cells(job->steps, job->panels, task, tasks) : whole;
-        job->kernels->forward(job->lanes, job->count, job->steps, job->first, job->last, job->block, &share,
-                              job->rooms, meeting);
-        return;
-    }
-    int lane = task / job->cut.shares, part = task % job->cut.shares;
-    Share share = share_by_sequences(job->steps, job->panels, part, job->cut.shares);
-    if (share.first < share.last)
-        job->kernels->forward(job->lanes + lane, 1, job->steps, job->first, job->last, job->block, &share,
-                              job->rooms + task, NULL);
+    const Part part = part_of(job->cut, job->steps, job->count, job->panels, task, tasks);
+    if (part.share.first < part.share.last)
+        job->kernels->forward(job->lanes + part.first, part.count, job->steps, job->first, job->last, job->block,
+                              &part.share, job->rooms + part.room, meeting);
 }
 
 static void run_forward_job(ForwardJob* job, int threads, ptrdiff_t work) {
@@ -172,16 +172,10 @@ typedef struct {
 
 static void backward_task(void* given, int task, int tasks, Meeting* meeting) {
     const BackwardJob* job = given;
-    if (job->cut.way == BY_CELLS || job->cut.way == ALONE) {
-        Share whole = {0, job->steps->batch, 0, job->panels, 0, 1};
-        Share share = tasks > 1 ? share_by_cells(job->steps, job->panels, task, tasks) : whole;
-        job->kernels->backward(job->lanes, job->count, job->steps, job->first, job->last, &share, meeting);
-        return;
-    }
-    int lane = task / job->cut.shares, part = task % job->cut.shares;
-    Share share = share_by_sequences(job->steps, job->panels, part, job->cut.shares);
-    if (share.first < share.last)
-        job->kernels->backward(job->lanes + lane, 1, job->steps, job->first, job->last, &share, NULL);
+    const Part part = part_of(job->cut, job->steps, job->count, job->panels, task, tasks);
+    if (part.share.first < part.share.last)
+        job->kernels->backward(job->lanes + part.first, part.count, job->steps, job->first, job->last, &part.share,
+                               meeting);
 }
 
 bool run_backward(const Kernels* kernels, const Backward* lanes, int count, const Steps* steps, ptrdiff_t first,
@@ -230,7 +224,8 @@ static void sums_task(void* given, int task, int tasks, Meeting* meeting) {
         const ptrdiff_t first = run_of(G, lanes, k, n), last = run_of(G, lanes, k + 1, n);
         if (first < last) job->kernels->sum_weights(sums, first, last, job->rooms + task * job->room);
     } else {
-        const ptrdiff_t first = run_of(sums->count, 6, k - n, n), last = run_of(sums->count, 6, k - n + 1, n);
+        const ptrdiff_t first = run_of(sums->count, TILE_ROWS, k - n, n),
+                        last = run_of(sums->count, TILE_ROWS, k - n + 1, n);
         if (first < last) job->kernels->sum_input(sums, first, last);
     }
 }
@@ -241,10 +236,8 @@ bool run_sums(const Kernels* kernels, const Sums* lanes, int count, int threads)
     ptrdiff_t rows = 0;
     for (int k = 0; k < count; ++k) rows += lanes[k].count;
     const ptrdiff_t work = rows * 4 * lanes->H * (2 * lanes->I + lanes->P);
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (work < WORTH_SHARING) threads = 1;
-    SumsJob job = {kernels, lanes, threads > 1 ? PIECES * threads : 1, PACK_DEPTH * wide * kernels->bits / 8,
-                   NULL};
+    SumsJob job = {kernels, lanes, threads > 1 ? PIECES * threads : 1, DEPTH * wide * kernels->bits / 8, NULL};
     const int tasks = 2 * job.pieces * count;
     job.rooms = new_room((size_t)(job.room * tasks));
     if (!job.rooms) return false;
@@ -277,38 +270,53 @@ void run_step(const Kernels* kernels, const Step* step, ptrdiff_t work, int thre
 
 // ------------------------------------------------------------------------------------------- a whole stack
 
+// Work space of a stack: offsets of the steps, c, an initial h of zeros, the output of two layers that take turns.
+typedef struct {
+    char* all;  // NULL: there is no memory
+    int64_t* offsets;
+    char *c, *h, *out[2];
+} StackRoom;
+
+static StackRoom stack_room(const Stack* stack, ptrdiff_t Hp, ptrdiff_t bytes) {
+    const ptrdiff_t states = stack->directions * stack->B, between = stack->T * states * stack->H * bytes;
+    const ptrdiff_t sizes[] = {
+        (stack->T + 1) * (ptrdiff_t)sizeof(int64_t),
+        states * Hp * bytes,
+        stack->B * stack->H * bytes,
+        stack->layers > 1 ? between : 0,
+        stack->layers > 2 ? between : 0,
+    };
+    ptrdiff_t starts[6] = {0};
+    for (int k = 0; k < 5; ++k) starts[k + 1] = starts[k] + panels_of(sizes[k], CACHE_LINE) * CACHE_LINE;
+    char* all = new_room((size_t)starts[5]);
+    if (!all) return (StackRoom){0};
+    StackRoom room = {all, (int64_t*)all, all + starts[1], all + starts[2], {all + starts[3], all + starts[4]}};
+    for (ptrdiff_t t = 0; t <= stack->T; ++t) room.offsets[t] = t * stack->B;
+    memset(room.h, 0, (size_t)sizes[2]);
+    return room;
+}
+
+static void copy_rows(char* to, ptrdiff_t to_row, const char* from, ptrdiff_t from_row, ptrdiff_t bytes,
+                      ptrdiff_t rows) {
+    for (ptrdiff_t r = 0; r < rows; ++r) memcpy(to + r * to_row, from + r * from_row, (size_t)bytes);
+}
+
 bool run_stack(const Kernels* kernels, const Stack* stack, int threads) {
     const ptrdiff_t D = stack->directions, T = stack->T, B = stack->B, H = stack->H, bytes = kernels->bits / 8;
-    const ptrdiff_t Hp = panels_of(H, kernels->lanes) * kernels->lanes, state = B * H * bytes;
-    // room for offsets, c, an initial h of zeros, and the output of two layers that take turns
-    const ptrdiff_t between = stack->layers > 1 ? T * B * D * H * bytes : 0;
-    const ptrdiff_t of_offsets = (T + 1) * (ptrdiff_t)sizeof(int64_t), of_c = D * B * Hp * bytes;
-    const ptrdiff_t line = CACHE_LINE - 1;
-    ptrdiff_t at_c = (of_offsets + line) & ~line, at_h = (at_c + of_c + line) & ~line,
-              at_first = (at_h + state + line) & ~line;
-    ptrdiff_t at_second = (at_first + between + line) & ~line;
-    char* room = new_room((size_t)(at_second + (stack->layers > 2 ? between : 0)));
-    if (!room) return false;
-    int64_t* offsets = (int64_t*)room;
-    for (ptrdiff_t t = 0; t <= T; ++t) offsets[t] = t * B;
-    memset(room + at_h, 0, (size_t)state);
-    const Steps steps = {offsets, T, B};
-    bool done = true;
+    const ptrdiff_t Hp = panels_of(H, kernels->lanes) * kernels->lanes, row = H * bytes, state = B * row;
+    const StackRoom room = stack_room(stack, Hp, bytes);
+    const Steps steps = {room.offsets, T, B};
+    bool done = room.all;
     const char* x = stack->x;
     ptrdiff_t width = stack->I;
     for (ptrdiff_t layer = 0; layer < stack->layers && done; ++layer) {
         Forward lanes[2];
-        char* out = layer + 1 == stack->layers ? (char*)stack->out : room + (layer % 2 ? at_second : at_first);
+        char* out = layer + 1 == stack->layers ? (char*)stack->out : room.out[layer % 2];
+        memset(room.c, 0, (size_t)(D * B * Hp * bytes));
         for (ptrdiff_t d = 0; d < D; ++d) {
             const ptrdiff_t k = layer * D + d;
-            char* c = room + at_c + d * B * Hp * bytes;
-            if (!stack->c_0) memset(c, 0, (size_t)(B * Hp * bytes));
-            if (stack->c_0)
-                for (ptrdiff_t b = 0; b < B; ++b) {
-                    memcpy(c + b * Hp * bytes, (const char*)stack->c_0 + k * state + b * H * bytes,
-                           (size_t)(H * bytes));
-                    memset(c + (b * Hp + H) * bytes, 0, (size_t)((Hp - H) * bytes));
-                }
+            char* c = room.c + d * B * Hp * bytes;
+            if (stack->c_0) copy_rows(c, Hp * bytes, (const char*)stack->c_0 + k * state, row, row, B);
             lanes[d] = (Forward){
                 .I = width,
                 .H = H,
@@ -318,22 +326,19 @@ bool run_stack(const Kernels* kernels, const Stack* stack, int threads) {
                 .weight_ih = stack->weights[3 * k],
                 .weight_hh = stack->weights[3 * k + 1],
                 .bias = stack->weights[3 * k + 2],
-                .h_0 = {stack->h_0 ? (char*)stack->h_0 + k * state : room + at_h, H},
+                .h_0 = {stack->h_0 ? (char*)stack->h_0 + k * state : room.h, H},
                 .c = c,
-                .out = {out + d * H * bytes, D * H},
+                .out = {out + d * row, D * H},
             };
         }
         done = run_forward(kernels, lanes, (int)D, &steps, threads);
-        for (ptrdiff_t d = 0; d < D && done; ++d)
-            for (ptrdiff_t b = 0; b < B; ++b) {
-                const ptrdiff_t k = layer * D + d, row = stack->reverse[d] ? b : (T - 1) * B + b;
-                memcpy((char*)stack->h_n + k * state + b * H * bytes, out + (row * D + d) * H * bytes,
-                       (size_t)(H * bytes));
-                memcpy((char*)stack->c_n + k * state + b * H * bytes, (char*)lanes[d].c + b * Hp * bytes,
-                       (size_t)(H * bytes));
-            }
+        for (ptrdiff_t d = 0; d < D && done; ++d) {
+            const ptrdiff_t k = layer * D + d, last = stack->reverse[d] ? 0 : (T - 1) * B;
+            copy_rows((char*)stack->h_n + k * state, row, out + (last * D + d) * row, D * row, row, B);
+            copy_rows((char*)stack->c_n + k * state, row, lanes[d].c, Hp * bytes, row, B);
+        }
         x = out, width = D * H;
     }
-    free(room);
+    free(room.all);
     return done;
 }

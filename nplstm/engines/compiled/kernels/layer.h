@@ -2,7 +2,7 @@
 #pragma once
 #include "kernels.h"
 
-// Each returns false if there was no memory; nothing is lost by trying again.
+// Each returns false if there was no memory; nothing is lost by trying again. `threads`: 1 to MOST_THREADS.
 
 // Lanes are the directions of one layer: of the same sizes, over the same steps.
 bool run_forward(const Kernels*, const Forward* lanes, int count, const Steps*, int threads);

@@ -85,6 +85,10 @@ typedef struct {
     const char* problem;  // of the first argument that does not fit
 } Taken;
 
+static void begin(Taken* taken) {
+    taken->count = 0, taken->offsets = NULL, taken->kernels = NULL, taken->problem = NULL;
+}
+
 static void give_back(Taken* taken) {
     while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
     free(taken->offsets);
@@ -180,7 +184,7 @@ static bool take_kernels(Taken* taken, PyObject* which, ptrdiff_t bits) {
 
 static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
     Py_buffer view;
-    taken->count = 0, taken->offsets = NULL, taken->kernels = NULL, taken->problem = NULL;
+    begin(taken);
     if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
     const char kind = kind_of(&view);
     PyBuffer_Release(&view);
@@ -212,11 +216,21 @@ static bool take_fields(Taken* taken, PyObject* tuple, ptrdiff_t count, PyObject
     return true;
 }
 
-// One or two lanes.
-static bool take_lanes(Taken* taken, PyObject* tuple, int* count) {
-    if (!PyTuple_Check(tuple)) return wrong(taken, "lanes that are no tuple");
-    *count = (int)PyTuple_Size(tuple);
-    return (*count == 1 || *count == 2) || wrong(taken, "neither one lane nor two");
+// One or two lanes, tuples whose element type is that of their array at `place`; 0: they are something else.
+static int take_lanes(Taken* taken, PyObject* which, PyObject* lanes, Py_ssize_t place) {
+    begin(taken);
+    const Py_ssize_t count = PyTuple_Check(lanes) ? PyTuple_Size(lanes) : 0;
+    if (count != 1 && count != 2) return wrong(taken, "neither one lane nor two");
+    PyObject* first = PyTuple_GetItem(lanes, 0);
+    if (!PyTuple_Check(first) || PyTuple_Size(first) <= place) return wrong(taken, "a lane that is no tuple");
+    return take_kernels_for(taken, which, PyTuple_GetItem(first, place)) ? (int)count : 0;
+}
+
+static bool take_threads(Taken* taken, PyObject* object, int* to) {
+    ptrdiff_t threads;
+    if (!take_number(taken, object, 1, PY_SSIZE_T_MAX, &threads)) return false;
+    *to = (int)least(threads, MOST_THREADS);
+    return true;
 }
 
 static bool check_count(Py_ssize_t given, Py_ssize_t wanted) {
@@ -283,13 +297,11 @@ static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t
     Taken taken;
     Forward lanes[2];
     Steps steps;
-    int n;
-    ptrdiff_t rows = -1, batch = -1, threads;
+    ptrdiff_t rows = -1, batch = -1;
+    int threads;
     if (!check_count(count, 4)) return NULL;
-    PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
-    if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
-    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
-    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    const int n = take_lanes(&taken, given[0], given[1], 0);
+    if (!n) return failed(&taken);
     for (int k = 0; k < n; ++k) {
         if (!take_forward(&taken, PyTuple_GetItem(given[1], k), lanes + k, &rows, &batch)) return failed(&taken);
         if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P ||
@@ -297,10 +309,10 @@ static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t
             return wrong(&taken, "lanes of different sizes"), failed(&taken);
     }
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
-    if (!take_number(&taken, given[3], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    if (!take_threads(&taken, given[3], &threads)) return failed(&taken);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_forward(taken.kernels, lanes, n, &steps, (int)least(threads, MOST_THREADS));
+    done = run_forward(taken.kernels, lanes, n, &steps, threads);
     Py_END_ALLOW_THREADS
     return ended(&taken, done);
 }
@@ -351,13 +363,11 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
     Taken taken;
     Backward lanes[2];
     Steps steps;
-    int n;
-    ptrdiff_t rows = -1, batch = -1, first, last, threads;
+    ptrdiff_t rows = -1, batch = -1, first, last;
+    int threads;
     if (!check_count(count, 6)) return NULL;
-    PyObject* lane = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
-    if (!lane || !PyTuple_Check(lane) || PyTuple_Size(lane) < 2) return PyErr_Format(PyExc_TypeError, "no lanes");
-    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(lane, 1))) return failed(&taken);
-    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    const int n = take_lanes(&taken, given[0], given[1], 1);
+    if (!n) return failed(&taken);
     ptrdiff_t room[2] = {-1, -1};
     for (int k = 0; k < n; ++k) {
         PyObject* tuple = PyTuple_GetItem(given[1], k);
@@ -368,7 +378,7 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
     if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
     if (!take_number(&taken, given[3], 0, steps.count, &first)) return failed(&taken);
     if (!take_number(&taken, given[4], first, steps.count, &last)) return failed(&taken);
-    if (!take_number(&taken, given[5], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    if (!take_threads(&taken, given[5], &threads)) return failed(&taken);
     for (int k = 0; k < n && first < last; ++k) {
         ptrdiff_t from = lanes[k].reverse ? steps.count - last : first,
                   to = lanes[k].reverse ? steps.count - first : last;
@@ -377,7 +387,7 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
     }
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_backward(taken.kernels, lanes, n, &steps, first, last, (int)least(threads, MOST_THREADS));
+    done = run_backward(taken.kernels, lanes, n, &steps, first, last, threads);
     Py_END_ALLOW_THREADS
     return ended(&taken, done);
 }
@@ -471,22 +481,19 @@ static PyObject* py_sums(PyObject* module, PyObject* const* given, Py_ssize_t co
     (void)module;
     Taken taken;
     Sums lanes[2];
-    int n;
-    ptrdiff_t threads;
+    int threads;
     if (!check_count(count, 3)) return NULL;
-    PyObject* first = PyTuple_Check(given[1]) && PyTuple_Size(given[1]) ? PyTuple_GetItem(given[1], 0) : NULL;
-    if (!first || !PyTuple_Check(first) || !PyTuple_Size(first)) return PyErr_Format(PyExc_TypeError, "no lanes");
-    if (!take_kernels_for(&taken, given[0], PyTuple_GetItem(first, 0))) return failed(&taken);
-    if (!take_lanes(&taken, given[1], &n)) return failed(&taken);
+    const int n = take_lanes(&taken, given[0], given[1], 0);
+    if (!n) return failed(&taken);
     for (int k = 0; k < n; ++k) {
         if (!take_sums(&taken, PyTuple_GetItem(given[1], k), lanes + k)) return failed(&taken);
         if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P)
             return wrong(&taken, "lanes of different sizes"), failed(&taken);
     }
-    if (!take_number(&taken, given[2], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    if (!take_threads(&taken, given[2], &threads)) return failed(&taken);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_sums(taken.kernels, lanes, n, (int)least(threads, MOST_THREADS));
+    done = run_sums(taken.kernels, lanes, n, threads);
     Py_END_ALLOW_THREADS
     return ended(&taken, done);
 }
@@ -541,14 +548,14 @@ static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t c
     const void* weights[MOST_BUFFERS];
     bool reverse[2];
     Stack stack = {.weights = weights, .reverse = reverse};
-    ptrdiff_t threads;
+    int threads;
     if (!check_count(count, 10)) return NULL;
     if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
     if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
-    if (!take_number(&taken, given[9], 1, PY_SSIZE_T_MAX, &threads)) return failed(&taken);
+    if (!take_threads(&taken, given[9], &threads)) return failed(&taken);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_stack(taken.kernels, &stack, (int)least(threads, MOST_THREADS));
+    done = run_stack(taken.kernels, &stack, threads);
     Py_END_ALLOW_THREADS
     return ended(&taken, done);
 }
@@ -626,9 +633,8 @@ static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_
     if (!check_count(count, 13)) return NULL;
     Steady* steady = calloc(1, sizeof *steady);
     if (!steady) return PyErr_NoMemory();
-    ptrdiff_t threads = 1;
     bool fits = take_kernels_for(&steady->taken, given[0], given[1]) && take_step(steady, given) &&
-                take_number(&steady->taken, given[10], 1, PY_SSIZE_T_MAX, &threads);
+                take_threads(&steady->taken, given[10], &steady->threads);
     PyObject* capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
     if (!capsule) {
         failed(&steady->taken);
@@ -636,7 +642,6 @@ static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_
         free(steady);
         return NULL;
     }
-    steady->threads = (int)least(threads, MOST_THREADS);
     return capsule;
 }
 

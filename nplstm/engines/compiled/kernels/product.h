@@ -10,11 +10,8 @@
 // the nearest cache while all rows use them, and a sum over very many k keeps its digits. The order of each sum
 // depends on K alone, not on how many rows there are.
 #pragma once
+#include "kernels.h"
 #include "vector.h"
-
-#define GROUP 4
-#define TILE_ROWS 6
-#define DEPTH 256
 
 typedef struct {
     const REAL* at;
@@ -62,23 +59,12 @@ INLINE void in_tiles(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t 
     while (rows > 0) {
         ptrdiff_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, n = (rows + tiles - 1) / tiles;
         switch (n) {
-        case 1:
-            tile(c, c_row, a, w, w_k, K, 1, vectors);
-            break;
-        case 2:
-            tile(c, c_row, a, w, w_k, K, 2, vectors);
-            break;
-        case 3:
-            tile(c, c_row, a, w, w_k, K, 3, vectors);
-            break;
-        case 4:
-            tile(c, c_row, a, w, w_k, K, 4, vectors);
-            break;
-        case 5:
-            tile(c, c_row, a, w, w_k, K, 5, vectors);
-            break;
-        default:
-            tile(c, c_row, a, w, w_k, K, 6, vectors);
+        case 1: tile(c, c_row, a, w, w_k, K, 1, vectors); break;
+        case 2: tile(c, c_row, a, w, w_k, K, 2, vectors); break;
+        case 3: tile(c, c_row, a, w, w_k, K, 3, vectors); break;
+        case 4: tile(c, c_row, a, w, w_k, K, 4, vectors); break;
+        case 5: tile(c, c_row, a, w, w_k, K, 5, vectors); break;
+        default: tile(c, c_row, a, w, w_k, K, 6, vectors);
         }
         rows -= n, c += n * c_row, a.at += n * a.row;
     }
@@ -87,7 +73,7 @@ INLINE void in_tiles(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t 
 // A group of `vectors` vectors, of which all are taken at once where the rows are few.
 INLINE void of_group(REAL* c, ptrdiff_t c_row, Rows a, const REAL* w, ptrdiff_t K, ptrdiff_t rows, int vectors) {
     for (ptrdiff_t first = 0; first < K; first += DEPTH) {
-        ptrdiff_t depth = K - first < DEPTH ? K - first : DEPTH;
+        const ptrdiff_t depth = least(DEPTH, K - first);
         Rows part = {a.at + first * a.k, a.row, a.k};
         const REAL* weights = w + first * vectors * LANES;
         if (TILE_VECTORS < GROUP && vectors == GROUP && rows <= 2) {

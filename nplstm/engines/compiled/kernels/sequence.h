@@ -18,7 +18,8 @@ typedef struct {
 } Place;
 
 // x W_ih^T + b of some rows of one share, written from `gates` on.
-static void gates_from_input(const Forward* lane, ptrdiff_t row, ptrdiff_t rows, REAL* gates, const Share* share) {
+static void gates_from_input(const Forward* lane, ptrdiff_t row, ptrdiff_t rows, REAL* gates, const Share* share,
+                             bool one_row) {
     const ptrdiff_t G = 4 * panels_of(lane->H, LANES) * LANES;
     const REAL* x = (const REAL*)lane->x.at + row * lane->x.row;
     for (ptrdiff_t p = share->first_panel; p < share->last_panel; ++p) {
@@ -27,7 +28,10 @@ static void gates_from_input(const Forward* lane, ptrdiff_t row, ptrdiff_t rows,
             UNROLLED for (int v = 0; v < GROUP; ++v)
                 store(to + r * G + v * LANES, load((const REAL*)lane->bias + (p * GROUP + v) * LANES));
         const REAL* weights = (const REAL*)lane->weight_ih + p * lane->I * GROUP * LANES;
-        add_product(to, G, x, lane->x.row, weights, lane->I, rows);
+        if (one_row)
+            add_product_of_one_row(to, x, weights, lane->I);
+        else
+            add_product(to, G, x, lane->x.row, weights, lane->I, rows);
     }
 }
 
@@ -50,13 +54,13 @@ static void block_from_input(const Forward* lane, const Steps* steps, ptrdiff_t 
         Run end = rows_of(steps, highest, lane->reverse);
         ptrdiff_t row = rows_of(steps, lowest, lane->reverse).first;
         REAL* gates = gates_of(lane, steps, lowest, first, last, share, room);
-        gates_from_input(lane, row, end.first + end.count - row, gates, share);
+        gates_from_input(lane, row, end.first + end.count - row, gates, share, false);
     } else
         for (ptrdiff_t s = first; s < last; ++s) {
             Run rows = share_of(rows_of(steps, s, lane->reverse), share);
             if (rows.count)
                 gates_from_input(lane, rows.first, rows.count, gates_of(lane, steps, s, first, last, share, room),
-                                 share);
+                                 share, false);
         }
 }
 
