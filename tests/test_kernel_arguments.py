@@ -43,6 +43,9 @@ class Arguments:
     def previous(self) -> list[Any]:
         return [filled(N, H), filled(B, H), OFFSETS, 1, T, False, filled(5, H)]
 
+    def steps(self) -> list[Any]:
+        return [OFFSETS, B]
+
     def outputs(self) -> list[Any]:
         return [filled(N, self.G), filled(N, self.Hp), H, filled(N, self.Hp)]
 
@@ -155,8 +158,16 @@ def changed(draw: Any, arguments: Any) -> Any:
         return arguments  # it has been changed before, and cannot be changed like this
 
 
+OFFSETS_AT = {"forward": 1, "backward": 1, "previous": 2}
+"""Where functions take the steps, which are made of offsets here."""
+
+
 def call(found: Any, name: str, arguments: Any) -> None:
-    result = getattr(found.module, name)(found.choice, *arguments)
+    at = OFFSETS_AT.get(name, len(arguments))
+    if len(arguments) > at and isinstance(arguments[at], (np.ndarray, memoryview)):
+        arguments = [*arguments[:at], found.module.steps(arguments[at], B), *arguments[at + 1 :]]
+    chosen = [] if name == "steps" else [found.choice]
+    result = getattr(found.module, name)(*chosen, *arguments)
     if name == "new_step":
         found.module.step(result)
 
@@ -235,7 +246,9 @@ def test_a_batch_that_costs_no_memory(kernels):
     rows, weights, c = as_strided(filled(1, 1), (n, 1), (0, 0)), filled(4 * lanes), filled(0, 0)
     lane = (rows, weights, weights, weights, rows, c, rows, False, None, None, 1, None, 0.0, None, None)
     with pytest.raises(ValueError, match="too large"):
-        call(kernels, "forward", ((lane,), np.array([0, n]), 1))
+        call(kernels, "forward", ((lane,), kernels.module.steps(OFFSETS, B), 1))
+    with pytest.raises(ValueError, match="out of range"):
+        kernels.module.steps(np.array([0, n]), n)
     empty = np.empty((0, -(-(1 << 64) // 68), 1), "float32")
     with pytest.raises(ValueError, match="too large"):
         call(kernels, "stack", (empty, None, None, *[empty] * 3, (), (False,), 1))

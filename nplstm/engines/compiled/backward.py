@@ -41,11 +41,12 @@ def compiled_backward(
     found, threads, steps = library(), get_num_threads(), tapes[0].steps
     rows = max(_BLOCK_ROWS, _BLOCK_BYTES // max(lane.row_bytes for lane in lanes))
     block = max(1, rows // max(1, steps.batch))
+    checked = found.module.steps(steps.offsets, steps.batch)
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
         parts = tuple(lane.steps(begin, end) for lane in lanes)
-        found.module.backward(found.choice, parts, steps.offsets, begin, end, threads)
-        found.module.sums(found.choice, tuple(lane.sums(begin, end) for lane in lanes), threads)
+        found.module.backward(found.choice, parts, checked, begin, end, threads)
+        found.module.sums(found.choice, tuple(lane.sums(checked, begin, end) for lane in lanes), threads)
         for lane in lanes:
             lane.add_up((end - begin) * steps.batch, last=begin == 0)
     return [lane.gradients() for lane in lanes]
@@ -124,15 +125,14 @@ class _WayBack:
             *(self._packed.weight_hr, grad_projected, self._grad_m),
         )
 
-    def sums(self, first: int, last: int) -> tuple[Any, ...]:
+    def sums(self, checked: Any, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``sums`` of the kernels takes for the rows of some steps."""
         tape, found, rows, sums = self._tape, library(), self._rows(first, last), self._of_block
         count = rows.stop - rows.start
 
         def before(name: str, values: Array, initial: Array) -> Array:
             into = self._room(name, count, values.shape[1])
-            steps = (tape.steps.offsets, first, last, tape.reverse)
-            found.module.previous(found.choice, values, initial, *steps, into)
+            found.module.previous(found.choice, values, initial, checked, first, last, tape.reverse, into)
             return into
 
         cells_before = None if sums.peephole is None else before("cells", tape.cells, tape.c_0)

@@ -35,7 +35,8 @@ def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
     found = library()
     given = [_operands(lane, steps, record=record) for lane in lanes]
     starts = [operands[5].copy() if record else operands[5] for operands in given]
-    found.module.forward(found.choice, tuple(given), steps.offsets, get_num_threads())
+    checked = found.module.steps(steps.offsets, steps.batch)
+    found.module.forward(found.choice, tuple(given), checked, get_num_threads())
     return [_result(lane, steps, operands, c_0) for lane, operands, c_0 in zip(lanes, given, starts, strict=True)]
 
 

@@ -80,19 +80,14 @@ static const ptrdiff_t MOST_ROWS = (ptrdiff_t)1 << 33;
 typedef struct {
     Py_buffer views[MOST_BUFFERS];
     int count;
-    int64_t* offsets;  // a copy: what was checked does not change
     const Kernels* kernels;
     const char* problem;  // of the first argument that does not fit
 } Taken;
 
-static void begin(Taken* taken) {
-    taken->count = 0, taken->offsets = NULL, taken->kernels = NULL, taken->problem = NULL;
-}
+static void begin(Taken* taken) { taken->count = 0, taken->kernels = NULL, taken->problem = NULL; }
 
 static void give_back(Taken* taken) {
     while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
-    free(taken->offsets);
-    taken->offsets = NULL;
 }
 
 static PyObject* failed(Taken* taken) {
@@ -191,23 +186,19 @@ static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
     return take_kernels(taken, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
 }
 
-static bool take_steps(Taken* taken, PyObject* object, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
-    const Py_buffer* view = take_buffer(taken, object, 1, false, 'q');
-    if (!view) return false;
-    if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8))
-        return wrong(taken, "offsets of another kind");
-    int64_t* offsets = taken->offsets = malloc((size_t)view->len);
-    if (!offsets) return PyErr_NoMemory(), false;
-    memcpy(offsets, view->buf, (size_t)view->len);
-    *to = (Steps){offsets, view->shape[0] - 1, batch};
-    if (offsets[0]) return wrong(taken, "offsets that do not begin at 0");
-    int64_t before = batch;
-    for (ptrdiff_t t = 0; t < to->count; ++t) {
-        int64_t count = offsets[t + 1] - offsets[t];
-        if (count < 0 || count > before) return wrong(taken, "offsets that do not decrease in size");
-        before = count;
-    }
-    return offsets[to->count] == rows || wrong(taken, "offsets of another number of rows");
+// Steps whose offsets have been checked, once for all calls of a pass; a copy, so that they do not change.
+typedef struct {
+    Steps steps;
+    int64_t offsets[];
+} CheckedSteps;
+
+static const char steps_name[] = "nplstm.steps";
+
+static bool take_steps(Taken* taken, PyObject* capsule, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
+    const CheckedSteps* checked = PyCapsule_GetPointer(capsule, steps_name);
+    if (!checked) return false;
+    *to = checked->steps;
+    return (to->batch == batch && to->offsets[to->count] == rows) || wrong(taken, "steps of another size");
 }
 
 static bool take_fields(Taken* taken, PyObject* tuple, ptrdiff_t count, PyObject** to) {
@@ -250,6 +241,50 @@ static ptrdiff_t padded(const Taken* taken, ptrdiff_t width) {
     return panels_of(width, taken->kernels->lanes) * taken->kernels->lanes;
 }
 
+// ------------------------------------------------------------------------------------------- steps
+
+static void free_steps(PyObject* capsule) { free(PyCapsule_GetPointer(capsule, steps_name)); }
+
+static bool check_steps(Taken* taken, const Steps* steps) {
+    int64_t before = steps->batch;
+    if (steps->offsets[0]) return wrong(taken, "offsets that do not begin at 0");
+    for (ptrdiff_t t = 0; t < steps->count; ++t) {
+        const int64_t count = steps->offsets[t + 1] - steps->offsets[t];
+        if (count < 0 || count > before) return wrong(taken, "offsets that do not decrease in size");
+        before = count;
+    }
+    return true;
+}
+
+PyDoc_STRVAR(steps_text,
+             "steps(offsets, batch)\n--\n\n"
+             "Return what other functions take for the steps of packed rows: `offsets` (T + 1,) of each "
+             "step's rows, of `batch` sequences.");
+
+static PyObject* py_steps(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    ptrdiff_t batch;
+    if (!check_count(count, 2)) return NULL;
+    begin(&taken);
+    const Py_buffer* view = take_buffer(&taken, given[0], 1, false, 'q');
+    if (!view || !take_number(&taken, given[1], 0, MOST_ROWS, &batch)) return failed(&taken);
+    if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8))
+        return wrong(&taken, "offsets of another kind"), failed(&taken);
+    CheckedSteps* checked = malloc(sizeof *checked + (size_t)view->len);
+    if (!checked) return ended(&taken, false);
+    checked->steps = (Steps){checked->offsets, view->shape[0] - 1, batch};
+    memcpy(checked->offsets, view->buf, (size_t)view->len);
+    PyObject* capsule = check_steps(&taken, &checked->steps) ? PyCapsule_New(checked, steps_name, free_steps)
+                                                             : NULL;
+    if (!capsule) {
+        free(checked);
+        return failed(&taken);
+    }
+    give_back(&taken);
+    return capsule;
+}
+
 // ------------------------------------------------------------------------------------------- forward
 
 // What makes a cell another one: peepholes (3, Hp) or None, and a bound or 0.
@@ -287,7 +322,7 @@ static bool take_forward(Taken* taken, PyObject* tuple, Forward* lane, ptrdiff_t
     return !taken->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(forward_text, "forward(set, lanes, offsets, threads)\n--\n\n"
+PyDoc_STRVAR(forward_text, "forward(set, lanes, steps, threads)\n--\n\n"
                            "Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, "
                            "reverse, gates, cells, H, "
                            "peephole, clip, weight_hr, projected.");
@@ -353,7 +388,7 @@ static bool take_backward(Taken* taken, PyObject* tuple, Backward* lane, ptrdiff
 }
 
 PyDoc_STRVAR(backward_text,
-             "backward(set, lanes, offsets, first, last, threads)\n--\n\n"
+             "backward(set, lanes, steps, first, last, threads)\n--\n\n"
              "Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, "
              "c_0, gates, cells, "
              "grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
@@ -393,7 +428,7 @@ static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_
 }
 
 PyDoc_STRVAR(previous_text,
-             "previous(set, values, initial, offsets, first, last, reverse, into)\n--\n\n"
+             "previous(set, values, initial, steps, first, last, reverse, into)\n--\n\n"
              "Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
 
 static PyObject* py_previous(PyObject* module, PyObject* const* given, Py_ssize_t count) {
@@ -741,6 +776,7 @@ static PyObject* py_pool_size(PyObject* module, PyObject* unused) {
 #define FAST(name, text) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, text}
 
 static PyMethodDef methods[] = {
+    FAST(steps, steps_text),
     FAST(forward, forward_text),
     FAST(backward, backward_text),
     FAST(previous, previous_text),
