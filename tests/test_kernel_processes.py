@@ -21,8 +21,10 @@ def expected(lstm, x):
         tape = lstm.record(x)
         return tape.output, tape.backward(tape.output).input
 
+engine = "compiled"
+
 def call(lstm, x):
-    with nplstm.use_engines("compiled"):
+    with nplstm.use_engines(engine):
         tape = lstm.record(x)
         return tape.output, tape.backward(tape.output).input
 
@@ -155,10 +157,12 @@ wait_for(child)
 }
 
 
+@pytest.mark.parametrize("engine", ["compiled", "numpy"])
 @pytest.mark.parametrize("moment", FORKS)
-def test_forks(moment):
+def test_forks(moment, engine):
     """The child is right, and so is the parent at the same time."""
-    code = """
+    code = f"engine = {engine!r}"
+    code += """
 import time
 work = [(lstm, x, expected(lstm, x)) for lstm, x in problems()]
 

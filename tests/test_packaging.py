@@ -177,7 +177,7 @@ def test_each_instruction_set_can_be_asked_for(package, kernels):
 def test_an_instruction_set_that_the_cpu_lacks(monkeypatch):
     """As on a machine with AVX2 and no AVX-512."""
     older = type("module", (), {"sets": staticmethod(lambda: (("avx2", 8), ("baseline", 4)))})
-    monkeypatch.setattr(library, "import_module", lambda name: older)
+    monkeypatch.setattr(library, "load", lambda package, module: (older,))
     monkeypatch.setattr(library, "find_spec", lambda name: type("spec", (), {"origin": sys.executable}))
     monkeypatch.setenv("NPLSTM_KERNELS", "avx512")
     assert library._found.__wrapped__() == (

@@ -12,6 +12,7 @@ from typing import Any
 
 from nplstm._typing import Array
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
+from nplstm.engines.loading import load
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
@@ -28,7 +29,10 @@ class NumpyEngine(Engine):
         """Refuse what is no standard LSTM on NumPy arrays."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
-        return f"it runs the standard LSTM, and there is {', '.join(request.variant)}" if request.variant else ""
+        if request.variant:
+            return f"it runs the standard LSTM, and there is {', '.join(request.variant)}"
+        load(__name__, "backward", "diagonal", "forward", "short", "stepper")
+        return ""
 
     def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes together."""

@@ -5,14 +5,11 @@ instruction set, ``packing`` puts weights in their order; ``forward``, ``backwar
 them.
 """
 
-import os
-from functools import cache
-from importlib import import_module
-from threading import RLock
 from typing import Any
 
 from nplstm._typing import Array
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
+from nplstm.engines.loading import load
 from nplstm.recurrence import Recurrence, State
 from nplstm.sequence import SequenceGradients
 from nplstm.steps import Steps
@@ -37,7 +34,7 @@ class CompiledEngine(Engine):
             others.insert(0, "peephole='full'")
         if others:
             return f"it runs the standard LSTM, {', '.join(_OPTIONS)}, and there is {', '.join(others)}"
-        _load()
+        load(__name__, "backward", "forward", "short", "stepper", "library")
         from nplstm.engines.compiled.library import problem
 
         return problem()
@@ -76,19 +73,3 @@ class CompiledEngine(Engine):
         from nplstm.engines.compiled.short import CompiledShortCall
 
         return CompiledShortCall(recurrences, directions)
-
-
-_loading = RLock()
-"""Held while a process forks: the child would wait for ever for an import that another thread had begun."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
-
-
-@cache
-def _load() -> None:
-    """Import all that calls need, and the library with it."""
-    with _loading:
-        for name in ("backward", "forward", "short", "stepper", "library"):
-            module = import_module(f"{__name__}.{name}")
-        module.problem()
-        import_module("nplstm.engines.cpus")

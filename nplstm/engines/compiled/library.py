@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from nplstm._shapes import check_choice
 from nplstm.engines.compiled.elf import damage
+from nplstm.engines.loading import load
 from nplstm.errors import BackendError
 
 __all__ = ["INSTRUCTION_SETS", "Library", "library", "problem"]
@@ -17,7 +17,7 @@ INSTRUCTION_SETS = ("avx512", "avx2", "neon", "baseline")
 """That the kernels are compiled for: the first three where the CPU's family has them, the last everywhere."""
 
 
-_MODULE = "nplstm.engines.compiled._kernels"
+_PACKAGE, _MODULE = "nplstm.engines.compiled", "_kernels"
 _COMPILE = (
     "pip install --force-reinstall --no-deps . in nplstm's source folder compiles them; "
     "it needs gcc or clang, and Python's headers"
@@ -48,13 +48,13 @@ def _found() -> Library | str:
         check_choice("NPLSTM_KERNELS", wanted, (*INSTRUCTION_SETS, "none"))
     if wanted == "none":
         return "NPLSTM_KERNELS=none leaves its kernels out"
-    spec = find_spec(_MODULE)
+    spec = find_spec(f"{_PACKAGE}.{_MODULE}")
     if spec is None or spec.origin is None:
         return f"{_why_none()}: {_COMPILE}"
     if reason := damage(spec.origin):
         return f"its library of kernels {spec.origin} {reason}: {_COMPILE}"
     try:
-        module: Any = import_module(_MODULE)
+        (module,) = load(_PACKAGE, _MODULE)
     except (ImportError, OSError) as error:
         return f"its library of kernels cannot be loaded ({error}): {_COMPILE}"
     sets: tuple[tuple[str, int], ...] = module.sets()
