@@ -238,7 +238,7 @@ def _one_direction(
 ) -> tuple[Array, Array, Array]:
     """Take one direction through the time loop: its output in the user's layout, and its final states (B, H)."""
     out = namespace(rows).empty((layout.steps.total, h_0.shape[1]), dtype=rows.dtype)
-    initial = State(layout.spread(h_0), layout.spread(c_0))
+    initial = State(layout.gather(h_0), layout.gather(c_0))
     final, _ = sequence_forward(rows, initial, recurrence, layout.steps, out=out, reverse=reverse)
     running = layout.steps.size(0) if len(layout.steps) else 0
     for state in (final.h, final.c):

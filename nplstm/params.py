@@ -1,4 +1,4 @@
-"""Parameters and gradients as named arrays, and how parameters start.
+"""Parameters and gradients as named arrays.
 
 An array in a ``Parameters`` is never changed in place: it is replaced by item assignment. So a state dict is
 a snapshot that costs nothing, a tape keeps the weights of its own forward pass however the layer is trained

@@ -67,8 +67,8 @@ class ContextReader:
             return Context(layout.backend.xp.broadcast_to(kept, (layout.steps.batch, *array.shape)), False)
         if len(array) != layout.batch:
             raise ShapeError(f"{argument}: expected B={layout.batch} sequences, got {len(array)} in {array.shape}")
-        spread = layout.spread(array)
-        return Context(spread.copy() if keep and spread is array else spread, False)
+        gathered = layout.gather(array)
+        return Context(gathered.copy() if keep and gathered is array else gathered, False)
 
     def gradients(self, grads: Mapping[str, Array], layout: Layout) -> dict[str, Any]:
         """Bring gradients back to the form in which each array was given."""
@@ -78,7 +78,7 @@ class ContextReader:
             if form == "step":
                 results[name] = layout.unpack(grad)
             else:
-                results[name] = grad.sum(axis=0) if form == "shared" else layout.gather(grad)
+                results[name] = grad.sum(axis=0) if form == "shared" else layout.scatter_add(grad)
         return results
 
 

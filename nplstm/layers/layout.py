@@ -6,7 +6,7 @@ sequences without gaps, longest first. A sequence with resets is several of them
 from its initial state.
 
 Each way in has its transpose, by which gradients travel: ``pack`` and ``unpack`` for what is given per step,
-``spread`` and ``gather`` for what is given per sequence, ``final`` and ``final_gradient`` for final states.
+``gather`` and ``scatter_add`` for what is given per sequence, ``final`` and ``final_gradient`` for final states.
 """
 
 from abc import ABC, abstractmethod
@@ -94,29 +94,29 @@ class Layout(ABC):
         """Return rows as ``fill`` left them in the user's layout."""
         return self.unpack(rows)
 
-    def spread(self, values: Array) -> Array:
+    def gather(self, values: Array) -> Array:
         """Bring what is given per sequence, (B, ...), into the loop's order."""
         return values if self._order is None else values[self._order]
 
-    def gather(self, values: Array) -> Array:
-        """Bring gradients of ``spread``'s result back to (B, ...)."""
+    def scatter_add(self, values: Array) -> Array:
+        """Bring gradients of ``gather``'s result back to (B, ...)."""
         return values if self._inverse is None else values[self._inverse]
 
     def initial(self, state: Array, *, reverse: bool) -> Array:
         """Bring the initial states (B, ...) of a direction into the loop's order."""
-        return self.spread(state)
+        return self.gather(state)
 
     def initial_gradient(self, grad: Array, *, reverse: bool) -> Array:
         """Bring gradients of ``initial``'s result back to (B, ...)."""
-        return self.gather(grad)
+        return self.scatter_add(grad)
 
     def final(self, state: Array, *, reverse: bool) -> Array:
         """Return the user's final states (B, ...), given the loop's, of a direction."""
-        return self.gather(state)
+        return self.scatter_add(state)
 
     def final_gradient(self, grad: Array, *, reverse: bool) -> Array:
         """Bring gradients of the user's final states into the loop's order."""
-        return self.spread(grad)
+        return self.gather(grad)
 
 
 class PackedLayout(Layout):

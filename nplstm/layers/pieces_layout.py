@@ -31,11 +31,11 @@ class PiecesLayout(PaddedLayout):
         self._ends = [backend.asarray(pieces.last), backend.asarray(pieces.first)]  # forward, reverse
         self._fresh = [backend.asarray(fresh) for fresh in pieces.fresh]  # forward, reverse
 
-    def spread(self, values: Array) -> Array:
+    def gather(self, values: Array) -> Array:
         """Give each piece what its sequence was given."""
         return values[self._owners]
 
-    def gather(self, values: Array) -> Array:
+    def scatter_add(self, values: Array) -> Array:
         """Sum over the pieces of each sequence."""
         xp = self.backend.xp
         sums = xp.zeros((self.batch, *values.shape[1:]), dtype=values.dtype)
@@ -44,15 +44,15 @@ class PiecesLayout(PaddedLayout):
 
     def initial(self, state: Array, *, reverse: bool) -> Array:
         """Give each piece its sequence's initial state, or zeros."""
-        spread = self.spread(state)
-        spread[self._fresh[reverse]] = 0.0
-        return spread
+        own = self.gather(state)
+        own[self._fresh[reverse]] = 0.0
+        return own
 
     def initial_gradient(self, grad: Array, *, reverse: bool) -> Array:
         """Sum over the pieces that started from the initial state."""
         grad = grad.copy()
         grad[self._fresh[reverse]] = 0.0
-        return self.gather(grad)
+        return self.scatter_add(grad)
 
     def final(self, state: Array, *, reverse: bool) -> Array:
         """Take the state of the piece in which a direction ends."""
@@ -60,9 +60,9 @@ class PiecesLayout(PaddedLayout):
 
     def final_gradient(self, grad: Array, *, reverse: bool) -> Array:
         """Give it to that piece alone."""
-        spread = self.backend.xp.zeros((self.steps.batch, *grad.shape[1:]), dtype=grad.dtype)
-        spread[self._ends[reverse]] = grad
-        return spread
+        own = self.backend.xp.zeros((self.steps.batch, *grad.shape[1:]), dtype=grad.dtype)
+        own[self._ends[reverse]] = grad
+        return own
 
 
 class FilledLayout(PiecesLayout):
