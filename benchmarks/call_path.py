@@ -64,7 +64,9 @@ def written(tree: Path) -> dict[str, int]:
         edges |= {(room, room_of(other, "nplstm")) for other in imports_of(path, modules)}
     edges = {(a, b) for a, b in edges if a != b and "nplstm" not in (a, b)}
     floors = 0
-    sorter: TopologicalSorter[str] = TopologicalSorter({room: {b for a, b in edges if a == room} for room in rooms})
+    sorter: TopologicalSorter[str] = TopologicalSorter(
+        {room: {b for a, b in edges if a == room} for room in rooms}
+    )
     sorter.prepare()  # raises where rooms import each other in a circle
     while sorter.is_active():
         floors += 1

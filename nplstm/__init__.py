@@ -9,7 +9,16 @@
 
 from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
 from nplstm._version import __version__ as __version__
-from nplstm.cells.spec import CellSpec
+from nplstm.batch.packing import (
+    PackedSequence,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+)
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.ops.activations import Activation
+from nplstm.core.params import JoinedParameters, Parameters
 from nplstm.engines import EngineChoice, get_num_threads, set_num_threads, use_engines, use_precision
 from nplstm.errors import (
     ArgumentError,
@@ -28,15 +37,6 @@ from nplstm.errors import (
 from nplstm.gradcheck import gradcheck
 from nplstm.io import load, read_tensors, save
 from nplstm.layers import LSTM, LSTMCell, Stream
-from nplstm.ops.activations import Activation
-from nplstm.packing import (
-    PackedSequence,
-    pack_padded_sequence,
-    pack_sequence,
-    pad_packed_sequence,
-    pad_sequence,
-)
-from nplstm.params import JoinedParameters, Parameters
 from nplstm.training import (
     SGD,
     Adam,

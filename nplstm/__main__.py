@@ -1,6 +1,6 @@
 """``python -m nplstm`` is the command ``nplstm``."""
 
-from nplstm.cli import main
+from nplstm.commands.cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -11,8 +11,8 @@ from typing import Any
 from nplstm._shapes import check_number, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of
+from nplstm.core.params import as_generator
 from nplstm.errors import DTypeError, GradcheckError, ShapeError
-from nplstm.params import as_generator
 
 _SCAN = 2000  # up to so many elements are compared one by one to find the worst
 

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nplstm._shapes import Axis, check_shape, check_size, given
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
-from nplstm.cells.spec import CellSpec
+from nplstm.batch.layout import PaddedLayout
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.packed import check_lengths
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import sequence_forward
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.io import from_layout
 from nplstm.io.onnx.attributes import read_attributes, without_forget_gate
-from nplstm.layers.layout import PaddedLayout
-from nplstm.params import LSTMParams
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import sequence_forward
-from nplstm.steps import check_lengths
 
 if TYPE_CHECKING:
     from nplstm.io.onnx.export import export
@@ -104,7 +104,7 @@ def lstm(
     P : Array, shape (D, 3H), optional
         Peepholes, in the order i, o, f. Without it there are none.
     activations : 3 D names, optional
-        f, g and h of each direction, out of the table in ``nplstm.ops.activations``; case does not matter. By
+        f, g and h of each direction, out of the table in ``nplstm.core.ops.activations``; case does not matter. By
         default Sigmoid, Tanh, Tanh.
     activation_alpha, activation_beta : numbers, optional
         Given out in the order of ``activations`` to the functions that have such a constant, over all directions;

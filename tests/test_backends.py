@@ -236,7 +236,7 @@ def test_the_library_runs_with_every_optional_package_blocked():
         "tape = lstm.record(np.ones((4, 2, 3), np.float32))\n"
         "grads = tape.backward(np.ones_like(tape.output))\n"
         "nplstm.Adam(lstm.parameters).step(grads.parameters)\n"
-        "import nplstm.language_model, nplstm.plotting, nplstm.io, nplstm.cli\n"
+        "import nplstm.commands.language_model, nplstm.plotting, nplstm.io, nplstm.commands.cli\n"
     )
     result = run_python(code)
     assert result.returncode == 0, result.stderr

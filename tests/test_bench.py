@@ -34,8 +34,8 @@ from benchmarks.rivals.check import WrongResultError, check
 from benchmarks.rivals.prepared import Prepared, Unavailable, choose, rate_of
 from benchmarks.rivals.report import write_report
 from benchmarks.rivals.worker import REFERENCE, Worker, WorkerError
-from nplstm import bench
-from nplstm.cli import main
+from nplstm.commands import bench
+from nplstm.commands.cli import main
 from nplstm.engines.compiled import CompiledEngine
 
 # nplstm bench

@@ -8,10 +8,10 @@ import pytest
 from helpers import assert_close
 
 import nplstm
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.forward import compiled_forward
-from nplstm.recurrence import Recurrence, State
-from nplstm.steps import Steps
 
 RTOL = {"float32": 5e-6, "float64": 1e-13}  # sums of some hundred numbers, in another order
 THREADS = (1, 2, 3, 5)

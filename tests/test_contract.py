@@ -35,7 +35,7 @@ def test_signatures_are_torchs():
 
 
 def test_what_is_printed_is_what_the_signature_says():
-    from nplstm.layers.structure import USUAL
+    from nplstm.layers.options import USUAL
 
     signature = inspect.signature(nplstm.LSTM).parameters
     special = {"input_size", "hidden_size", "recurrent_size", "backend", "dtype", "rng"}

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from conftest import needs_kernels
 
-from nplstm.cli import main
-from nplstm.doctor import advice, blas, command, examination, gpu, machine, rates, trial
-from nplstm.doctor.advice import advise
-from nplstm.doctor.blas import Blas
-from nplstm.doctor.examination import Engine, Examination
-from nplstm.doctor.gpu import Gpu
-from nplstm.doctor.machine import Processor, Versions, instruction_sets
-from nplstm.doctor.rates import Product, Rates
-from nplstm.doctor.report import write_report
-from nplstm.doctor.trial import KernelTrial, worth_trying
+from nplstm.commands.cli import main
+from nplstm.commands.doctor import advice, blas, command, examination, gpu, machine, rates, trial
+from nplstm.commands.doctor.advice import advise
+from nplstm.commands.doctor.blas import Blas
+from nplstm.commands.doctor.examination import Engine, Examination
+from nplstm.commands.doctor.gpu import Gpu
+from nplstm.commands.doctor.machine import Processor, Versions, instruction_sets
+from nplstm.commands.doctor.rates import Product, Rates
+from nplstm.commands.doctor.report import write_report
+from nplstm.commands.doctor.trial import KernelTrial, worth_trying
 from nplstm.engines import cpus
 from nplstm.engines.compiled.library import library
 from nplstm.engines.cpus import Cpus, find_quota
@@ -140,7 +140,7 @@ def test_help_lists_the_command(capsys):
 
 
 def test_other_commands_do_not_load_it():
-    code = "import sys, nplstm.cli; print([name for name in sys.modules if 'doctor' in name])"
+    code = "import sys, nplstm.commands.cli; print([name for name in sys.modules if 'doctor' in name])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -150,7 +150,7 @@ def test_other_commands_do_not_load_it():
 
 def ask_blas(**variables):
     """Return what is found in an interpreter with these variables."""
-    code = "import json; from dataclasses import asdict; from nplstm.doctor.blas import *; "
+    code = "import json; from dataclasses import asdict; from nplstm.commands.doctor.blas import *; "
     code += "print(json.dumps(asdict(find_blas())))"
     environment = os.environ | variables
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -458,7 +458,7 @@ def test_kernels_are_named():
 @pytest.mark.parametrize("chosen", ["baseline", "none"])
 def test_kernels_of_the_environment_are_named(chosen):
     needs_kernels()
-    code = "from nplstm.doctor import examination as e; print(e._engines()[0])"
+    code = "from nplstm.commands.doctor import examination as e; print(e._engines()[0])"
     environment = os.environ | {"NPLSTM_KERNELS": chosen}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
     expected = "NPLSTM_KERNELS=none leaves its kernels out" if chosen == "none" else "kernels='baseline'"

@@ -17,8 +17,8 @@ from variants import Variant
 
 import nplstm
 from nplstm.backends import get_backend
-from nplstm.engines import _ENGINES
 from nplstm.engines._numpy import diagonal
+from nplstm.engines.choose import _ENGINES
 
 FAST = [name for name, engine in _ENGINES.items() if name != "plain" and engine.serves("numpy")]
 NUMPY = get_backend("numpy")

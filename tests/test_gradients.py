@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nplstm
-from nplstm.ops import gates
+from nplstm.core.ops import gates
 
 OPTIONS = st.fixed_dictionaries(
     {
@@ -136,7 +136,7 @@ def leave_out_forget_path(grad_gates, values, out):
 
 @pytest.mark.usefixtures("plain_engine")
 def test_the_check_sees_a_slip_in_the_cell(monkeypatch, be):
-    monkeypatch.setattr("nplstm.cells.lstm.gates_backward", leave_out_forget_path)
+    monkeypatch.setattr("nplstm.core.cell.gates_backward", leave_out_forget_path)
     options = dict(num_layers=1, bias=True, batch_first=False, bidirectional=False, projected=False, dropout=0.0)
     with pytest.raises(nplstm.GradcheckError, match="worst at"):
         check_lstm(options, "padded", "full", (4, 3, 2, 3), 0, be)

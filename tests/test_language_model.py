@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 import nplstm
-from nplstm.cli import main
-from nplstm.io import open_file, read_tensors, write_tensors
-from nplstm.language_model import (
+from nplstm.commands.cli import main
+from nplstm.commands.language_model import (
     Corpus,
     LanguageModel,
     Settings,
@@ -28,7 +27,8 @@ from nplstm.language_model import (
     read_text,
     unigram_bits,
 )
-from nplstm.language_model.text import PYDOC, streams
+from nplstm.commands.language_model.text import PYDOC, streams
+from nplstm.io import open_file, read_tensors, write_tensors
 
 TEXT = "The quick brown fox jumps over the lazy dog; süß, 字!\n" * 60
 SMALL = ["--embedding-size", "4", "--hidden-size", "8", "--batch-size", "3", "--window", "16"]
@@ -278,7 +278,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(text, tmp_path):
     run("train", text, "--out", out, "--steps", 10, *SMALL)
     before = {path.name: digest(path) for path in out.iterdir()}
     code = (
-        "import resource, signal, sys; from nplstm.cli import main\n"
+        "import resource, signal, sys; from nplstm.commands.cli import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "sys.exit(main(sys.argv[1:]))"
@@ -326,7 +326,7 @@ def test_a_closed_pipe_is_no_error(text, tmp_path):
 def test_the_gradient_check_fails_on_a_wrong_gradient(text, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     run("train", text, "--out", out, "--steps", 4, *SMALL)
-    monkeypatch.setattr("nplstm.cells.lstm.tanh_backward", lambda grad, y: grad)
+    monkeypatch.setattr("nplstm.core.cell.tanh_backward", lambda grad, y: grad)
     assert run("gradcheck", out, text) == 1
     assert "worst at" in capsys.readouterr().err
 
@@ -492,7 +492,7 @@ def test_a_missing_package_is_named_before_time_is_spent(missing, text, tmp_path
         return import_module(name)
 
     monkeypatch.setattr("nplstm.io._optional.import_module", blocked)
-    monkeypatch.setattr("nplstm.language_model.commands.import_module", blocked)
+    monkeypatch.setattr("nplstm.commands.language_model.commands.import_module", blocked)
     monkeypatch.setattr(Trainer, "update", lambda trainer: pytest.fail("training has begun"))
     assert run("train", text, "--out", tmp_path / "run", *SMALL) == 2
     printed = capsys.readouterr().err
@@ -607,7 +607,7 @@ def test_measuring_needs_two_characters():
 
 def test_temperature_sharpens_and_flattens():
     """Frequencies of a million draws against the softmax, at three temperatures."""
-    from nplstm.language_model.model import _draw
+    from nplstm.commands.language_model.model import _draw
 
     scores, rng = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0)
     for temperature in (0.5, 1.0, 2.0):
@@ -651,7 +651,9 @@ def test_each_pass_over_the_text_starts_from_a_zero_state(monkeypatch):
 def test_an_infinite_gradient_stops_training_and_changes_nothing(monkeypatch):
     trainer = small_trainer()
     before = dict(trainer.model.parameters)
-    monkeypatch.setattr("nplstm.language_model.trainer.clip_grad_norm", lambda grads, norm: (grads, float("inf")))
+    monkeypatch.setattr(
+        "nplstm.commands.language_model.trainer.clip_grad_norm", lambda grads, norm: (grads, float("inf"))
+    )
     with pytest.raises(nplstm.DivergenceError, match=r"at update 1 the loss is .* the gradient's norm inf"):
         trainer.update()
     assert all(np.array_equal(trainer.model.parameters[name], array) for name, array in before.items())

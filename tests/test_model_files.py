@@ -12,9 +12,9 @@ import pytest
 from cases import CELLS
 
 import nplstm
-from nplstm.cli import main
+from nplstm.commands.cli import main
+from nplstm.commands.model_files import sequences
 from nplstm.io import open_file, read_tensors, write_tensors
-from nplstm.model_files import sequences
 
 I, H = 3, 5
 
@@ -333,7 +333,7 @@ def test_an_input_larger_than_memory(folder):
     np.lib.format.open_memmap("x.npy", mode="w+", dtype=np.float32, shape=(150_000, 4, 128))
     code = """
 import resource, sys
-from nplstm.cli import main
+from nplstm.commands.cli import main
 import nplstm
 nplstm.set_num_threads(1)
 resource.setrlimit(resource.RLIMIT_DATA, (200 * 2**20,) * 2)
@@ -393,7 +393,9 @@ def test_initial_states_that_do_not_fit_are_named(folder, name, capsys):
 def test_what_cannot_be_written_is_named_before_the_work(folder, capsys, monkeypatch):
     make()
     np.save("x.npy", draw(3, 2, I))
-    monkeypatch.setattr("nplstm.model_files.run.run_in_pieces", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr(
+        "nplstm.commands.model_files.run.run_in_pieces", lambda *_, **__: pytest.fail("the work has begun")
+    )
     for states, message in (
         ("s.h5", "ends in .h5, which is Keras's"),
         ("s.onnx", "ONNX files hold layers"),
@@ -416,7 +418,7 @@ def test_a_full_disk_is_an_error(folder):
     (folder / "y.npy").write_bytes(b"old")
     code = """
 import resource, signal, sys
-from nplstm.cli import main
+from nplstm.commands.cli import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 sys.exit(main(["run", "m.npz", "--input", "x.npy", "--output", "y.npy"]))

@@ -10,7 +10,7 @@ from cases import CASES, RTOL, H, I, P
 from helpers import assert_close, compare, part, run_case
 
 import nplstm
-from nplstm.ops import gates
+from nplstm.core.ops import gates
 
 CELLS = [(d, bias, batched) for d in ("float64", "float32") for bias in (True, False) for batched in (True, False)]
 
@@ -85,7 +85,7 @@ def test_the_comparison_sees_a_wrong_gate(case, golden, monkeypatch):
         activated[..., :1] *= 1 + 1e-9
         return activated
 
-    monkeypatch.setattr("nplstm.cells.lstm.gates_forward", gates_with_a_slip)
+    monkeypatch.setattr("nplstm.core.cell.gates_forward", gates_with_a_slip)
     reference = golden("lstm", str(case))
     with pytest.raises(AssertionError, match="differs by"):
         compare(run_case(case, reference, "numpy"), reference, RTOL[case.dtype])

@@ -94,10 +94,10 @@ def test_two_halves_are_the_whole(cut, be):
 
 def test_the_padding_property_sees_a_leak(be, monkeypatch):
     """Break the code: run over the padding as if every sequence had full length."""
-    from nplstm.layers import find_layout
+    from nplstm.batch import choose_layout
 
     monkeypatch.setattr(
-        find_layout, "check_lengths", lambda lengths, *, steps, batch, minimum: np.full(batch, steps)
+        choose_layout, "check_lengths", lambda lengths, *, steps, batch, minimum: np.full(batch, steps)
     )
     with pytest.raises(AssertionError):
         test_what_lies_in_the_padding_changes_nothing.hypothesis.inner_test([2, 5], 0.0, be)
@@ -240,7 +240,7 @@ def test_blocks_of_input_make_no_difference(be, monkeypatch):
     x, cotangent = random(be, T, 4, I), random(be, T, 4, 2 * P)
     results = []
     for rows in (1, 3, 5, 1000):
-        monkeypatch.setattr("nplstm.sequence.BLOCK_ROWS", rows)
+        monkeypatch.setattr("nplstm.core.time_loop.BLOCK_ROWS", rows)
         tape = lstm.record(x, lengths=[7, 0, 3, 5])
         results.append((tape.output, tape.backward(cotangent).parameters["weight_ih_l0_reverse"]))
     for output, grad in results[:-1]:
@@ -356,7 +356,7 @@ def test_dropout_of_everything_cuts_the_layers_apart(be):
 
 
 def test_dropout_keeps_the_mean(be):
-    from nplstm.ops.dropout import dropout_mask
+    from nplstm.core.ops.dropout import dropout_mask
 
     mask = be.to_numpy(dropout_mask(be, np.random.default_rng(0), (400, 500), np.dtype("float64"), 0.25))
     assert set(np.unique(mask)) == {0.0, 1 / 0.75}

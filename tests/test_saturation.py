@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import nplstm
+from nplstm.core.ops import gates
 from nplstm.engines._numpy import cell as numpy_cell
-from nplstm.ops import gates
 
 ENGINES = ("compiled", "numpy", "plain")
 """Those whose sigmoid keeps its digits."""

@@ -13,8 +13,8 @@ from variants import Variant
 
 import nplstm
 from nplstm import Activation
+from nplstm.core.ops.activations import _FUNCTIONS as FUNCTIONS
 from nplstm.io import open_file, read_tensors, write_tensors
-from nplstm.ops.activations import _FUNCTIONS as FUNCTIONS
 
 SAVED = [name for name, row in LAYERS.items() if row.transform != "state"]
 

@@ -44,9 +44,9 @@ def test_gradients_of_one_step_and_of_other_sizes(cell, be):
 def test_the_check_sees_a_slip_in_each_part(monkeypatch):
     """Break one backward at a time, by a thousandth; on NumPy alone: a check that fails looks at each element."""
     be = get_backend("numpy")
-    from nplstm import recurrence
-    from nplstm.cells import composed
-    from nplstm.layers import output, pieces_layout, stack
+    from nplstm.batch import segment_layout
+    from nplstm.core import cell_variants, step
+    from nplstm.layers import output, stack
 
     def spoilt(function, factor=1.001):
         def wrong(*args, **kwargs):
@@ -56,14 +56,14 @@ def test_the_check_sees_a_slip_in_each_part(monkeypatch):
         return wrong
 
     slips = [
-        (composed, "peephole_backward", "peephole diagonal", "plain"),
-        (composed, "peephole_weight_backward", "peephole full", "plain"),
-        (composed, "layer_norm_backward", "layer norm output", "plain"),
-        (recurrence, "layer_norm_backward", "layer norm state", "plain"),
-        (composed, "clip_backward", "clip", "plain"),
-        (recurrence, "dropout_backward", "recurrent dropout", "plain"),
-        (recurrence, "zoneout_backward", "zoneout c", "plain"),
-        (recurrence, "zoneout_backward", "zoneout h", "projection"),
+        (cell_variants, "peephole_backward", "peephole diagonal", "plain"),
+        (cell_variants, "peephole_weight_backward", "peephole full", "plain"),
+        (cell_variants, "layer_norm_backward", "layer norm output", "plain"),
+        (step, "layer_norm_backward", "layer norm state", "plain"),
+        (cell_variants, "clip_backward", "clip", "plain"),
+        (step, "dropout_backward", "recurrent dropout", "plain"),
+        (step, "zoneout_backward", "zoneout c", "plain"),
+        (step, "zoneout_backward", "zoneout h", "projection"),
         (output, "merge_backward", "standard", "product"),
         (stack, "dropout_backward", "standard", "two layers"),
     ]
@@ -75,9 +75,9 @@ def test_the_check_sees_a_slip_in_each_part(monkeypatch):
             with nplstm.use_engines("plain"), pytest.raises(nplstm.GradcheckError):
                 check_gradients(cell, layer, be)
     for owner, name, layer in (
-        (pieces_layout.PiecesLayout, "final_gradient", "reset"),
-        (pieces_layout.PiecesLayout, "initial_gradient", "reset to initial"),
-        (pieces_layout.FilledLayout, "fill_gradient", "mask"),
+        (segment_layout.PiecesLayout, "final_gradient", "reset"),
+        (segment_layout.PiecesLayout, "initial_gradient", "reset to initial"),
+        (segment_layout.FilledLayout, "fill_gradient", "mask"),
         (nplstm.Projection, "backward", "transform"),
         (nplstm.AttentionReadout, "backward", "attention"),
         (nplstm.ContextConcatenation, "backward", "context by step"),
@@ -262,7 +262,7 @@ def test_the_equations(cell, layer, training):
 
 
 def test_the_composed_cell_with_every_part_off_is_the_standard_cell_to_the_bit(be, monkeypatch):
-    from nplstm.cells.spec import CellSpec
+    from nplstm.core.cell_spec import CellSpec
 
     found = []
     for composed in (False, True):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nplstm.doctor.machine import find_processor
+from nplstm.commands.doctor.machine import find_processor
 from nplstm.engines.cpus import find_cpus
 
 __all__ = ["InstructionSet", "describe", "find_sets", "instruction_sets", "not_as_asked", "parse_verbose"]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import nplstm
-from nplstm.doctor.machine import find_processor
+from nplstm.commands.doctor.machine import find_processor
 
 from .cases import Case
 from .prepared import Prepared, Unavailable, versions_of

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends._cuda import Cuda
-from nplstm.cells.spec import CellSpec
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients
-from nplstm.steps import Steps
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceGradients
 
 __all__ = ["Engine", "Lane", "Request", "ShortCall", "Stepper"]
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.bound_transform import zero_context_gradients
+from nplstm.core.packed import Steps
+from nplstm.core.params import LSTMParams, Sums
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, Stepper
 from nplstm.engines.precision import allowed_precision, use_precision
-from nplstm.params import LSTMParams, Sums
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients
-from nplstm.steps import Steps
-from nplstm.transforms.bound import zero_context_gradients
 
 __all__ = ["CheckpointTape", "Checkpointed"]
 

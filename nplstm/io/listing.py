@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import NplstmError
 from nplstm.io.model_file import FoundLayer, printable
-from nplstm.layers.structure import USUAL
+from nplstm.layers.options import USUAL
 
 __all__ = ["list_layers", "summary"]
 

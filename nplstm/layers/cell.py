@@ -5,16 +5,16 @@ from typing import Any, NamedTuple
 from nplstm._shapes import check_flag, check_pair, check_shape, check_size, given
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import Backend, check_arrays
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.masks import draw_noise, expected_noise, needed_generator
+from nplstm.core.module import Module
+from nplstm.core.packed import Steps
+from nplstm.core.params import Parameters
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceTape, sequence_backward, sequence_forward
 from nplstm.errors import ArgumentError, ShapeError
+from nplstm.layers.options import parameter_starts
 from nplstm.layers.spec import check_spec, gate_misfit
-from nplstm.layers.structure import parameter_starts
-from nplstm.module import Module
-from nplstm.noise import draw_noise, expected_noise, needed_generator
-from nplstm.params import Parameters
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceTape, sequence_backward, sequence_forward
-from nplstm.steps import Steps
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from nplstm._typing import Arrays
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.layers.cell import LSTMCell
 from nplstm.layers.lstm import LSTM
-from nplstm.layers.structure import USUAL
+from nplstm.layers.options import USUAL
 from nplstm.transforms import transform_from_dict, transform_to_dict
 
 __all__ = ["config_of", "layer_of"]

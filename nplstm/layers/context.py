@@ -5,10 +5,10 @@ from typing import Any, cast
 
 from nplstm._shapes import Axis
 from nplstm._typing import Array
+from nplstm.batch.layout import Layout
+from nplstm.batch.packing import PackedSequence
+from nplstm.core.bound_transform import Context
 from nplstm.errors import ArgumentError, ShapeError
-from nplstm.layers.layout import Layout
-from nplstm.packing import PackedSequence
-from nplstm.transforms.bound import Context
 
 __all__ = ["ContextReader"]
 

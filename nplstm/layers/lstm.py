@@ -5,12 +5,12 @@ from typing import Any
 
 from nplstm._shapes import check_flag, check_number, check_size
 from nplstm._typing import DTypeLike
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.hidden_transform import check_transform
+from nplstm.layers.forward import Layer
+from nplstm.layers.options import USUAL, build_structure, check_combinations
 from nplstm.layers.recurrent import Recurrent
-from nplstm.layers.run import Layer
 from nplstm.layers.spec import check_spec, gate_misfit
-from nplstm.layers.structure import USUAL, build_structure, check_combinations
-from nplstm.transforms.protocol import check_transform
 
 __all__ = ["LSTM"]
 

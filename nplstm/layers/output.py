@@ -9,11 +9,11 @@ from typing import Any, cast
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.batch.layout import Layout
+from nplstm.batch.packing import PackedSequence
 from nplstm.errors import ArgumentError
-from nplstm.layers.layout import Layout
 from nplstm.layers.merge import merge_backward, merge_forward
-from nplstm.layers.structure import Structure
-from nplstm.packing import PackedSequence
+from nplstm.layers.options import Structure
 
 __all__ = ["Output"]
 

@@ -4,16 +4,16 @@ from abc import abstractmethod
 from typing import Any
 
 from nplstm._shapes import check_flag, check_size
+from nplstm.batch.choose_layout import Said
+from nplstm.core.hidden_transform import has_backward
+from nplstm.core.masks import needed_generator
+from nplstm.core.module import Module
 from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
-from nplstm.layers.find_layout import Said
-from nplstm.layers.run import Layer, request_of, run
+from nplstm.layers.forward import Layer, request_of, run
 from nplstm.layers.short import run_short
 from nplstm.layers.stream import Stream, check_streams
 from nplstm.layers.tape import LSTMTape
-from nplstm.module import Module
-from nplstm.noise import needed_generator
-from nplstm.transforms.protocol import has_backward
 
 __all__ = ["Recurrent"]
 

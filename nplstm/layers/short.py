@@ -5,7 +5,7 @@ from typing import Any, cast
 from nplstm._typing import Array
 from nplstm.engines import allowed_engines
 from nplstm.engines.base import ShortCall
-from nplstm.layers.run import Layer, engine_of, recurrence_of
+from nplstm.layers.forward import Layer, engine_of, recurrence_of
 
 __all__ = ["run_short"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import ArgumentError
 
 __all__ = ["check_spec", "gate_misfit"]

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.ops.dropout import dropout_backward, dropout_forward
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines import Engine, Lane
-from nplstm.ops.dropout import dropout_backward, dropout_forward
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients
-from nplstm.steps import Steps
 
 __all__ = ["StackGradients", "StackOutput", "StackTape", "Wiring", "stack_backward", "stack_forward"]
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, DType
+from nplstm.batch.layout import Layout
 from nplstm.errors import ArgumentError
-from nplstm.layers.layout import Layout
-from nplstm.layers.structure import Structure
+from nplstm.layers.options import Structure
 
 __all__ = ["is_vector", "join_state", "read_state", "state_arrays"]
 

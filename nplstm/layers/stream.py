@@ -5,10 +5,10 @@ from typing import Any, cast
 from nplstm._shapes import check_shape, check_triple
 from nplstm._typing import Array
 from nplstm.backends import check_arrays
+from nplstm.batch.layout import PaddedLayout
 from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
-from nplstm.layers.layout import PaddedLayout
-from nplstm.layers.run import Layer, recurrence_of, request_of
+from nplstm.layers.forward import Layer, recurrence_of, request_of
 from nplstm.layers.states import join_state, read_state, state_arrays
 
 __all__ = ["Stream"]

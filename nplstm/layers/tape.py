@@ -6,15 +6,15 @@ from typing import Any, NamedTuple, cast
 from nplstm._shapes import check_triple
 from nplstm._typing import Array
 from nplstm.backends import check_arrays
+from nplstm.batch.layout import Layout
+from nplstm.batch.packing import PackedSequence
+from nplstm.core.params import Parameters
+from nplstm.core.step import Recurrence, State
 from nplstm.layers.context import ContextReader
-from nplstm.layers.layout import Layout
+from nplstm.layers.options import Structure
 from nplstm.layers.output import Output
 from nplstm.layers.stack import StackGradients, StackOutput, StackTape, stack_backward
 from nplstm.layers.states import join_state, read_state, state_arrays
-from nplstm.layers.structure import Structure
-from nplstm.packing import PackedSequence
-from nplstm.params import Parameters
-from nplstm.recurrence import Recurrence, State
 
 __all__ = ["GivenStates", "LSTMGradients", "LSTMTape", "Pass"]
 

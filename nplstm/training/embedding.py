@@ -5,9 +5,9 @@ from typing import Any
 from nplstm._shapes import check_shape, check_size
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import backend_of, check_arrays
+from nplstm.core.module import Module
+from nplstm.core.params import Parameters, as_generator
 from nplstm.errors import ArgumentError, BackendError, DTypeError
-from nplstm.module import Module
-from nplstm.params import Parameters, as_generator
 from nplstm.training.linear import LayerGradients
 
 __all__ = ["Embedding", "EmbeddingTape"]

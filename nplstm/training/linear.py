@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 from nplstm._shapes import check_flag, check_shape, check_size
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import backend_of, check_arrays
+from nplstm.core.initialisers import Start
+from nplstm.core.module import Module
+from nplstm.core.ops.linear import linear_backward, linear_forward
+from nplstm.core.params import Parameters
 from nplstm.errors import ShapeError
-from nplstm.initialisers import Start
-from nplstm.module import Module
-from nplstm.ops.linear import linear_backward, linear_forward
-from nplstm.params import Parameters
 
 __all__ = ["LayerGradients", "Linear", "LinearTape"]
 

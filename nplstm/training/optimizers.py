@@ -10,8 +10,8 @@ from collections.abc import MutableMapping
 from nplstm._shapes import check_flag, check_mapping, check_number, check_pair
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, namespace, transfer
+from nplstm.core.params import host_integer
 from nplstm.errors import ArgumentError, DTypeError, StateDictError
-from nplstm.params import host_integer
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from nplstm.core.hidden_transform import HiddenTransform, TransformGradients
 from nplstm.errors import ArgumentError
 from nplstm.transforms.attention import AttentionReadout
 from nplstm.transforms.concatenation import ContextConcatenation
 from nplstm.transforms.projection import Projection
-from nplstm.transforms.protocol import HiddenTransform, TransformGradients
 
 __all__ = [
     "AttentionReadout",

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, NamedTuple
 from nplstm._shapes import check_number, check_shape
 from nplstm._typing import Array, Arrays
 from nplstm.backends import namespace
+from nplstm.core.hidden_transform import HiddenTransform, TransformGradients
 from nplstm.errors import ShapeError
-from nplstm.transforms.protocol import HiddenTransform, TransformGradients
 
 __all__ = ["AttentionReadout"]
 

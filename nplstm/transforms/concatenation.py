@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from nplstm._shapes import check_shape, check_size
 from nplstm._typing import Array, Arrays
 from nplstm.backends import namespace
-from nplstm.transforms.protocol import HiddenTransform, TransformGradients
+from nplstm.core.hidden_transform import HiddenTransform, TransformGradients
 
 __all__ = ["ContextConcatenation"]
 

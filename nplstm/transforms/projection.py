@@ -4,8 +4,8 @@ from typing import Any
 
 from nplstm._shapes import check_size
 from nplstm._typing import Array, Arrays
-from nplstm.ops.linear import linear_backward, linear_forward
-from nplstm.transforms.protocol import HiddenTransform, TransformGradients
+from nplstm.core.hidden_transform import HiddenTransform, TransformGradients
+from nplstm.core.ops.linear import linear_backward, linear_forward
 
 __all__ = ["Projection"]
 

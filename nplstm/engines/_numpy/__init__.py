@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
 from nplstm.engines.loading import load
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients
-from nplstm.steps import Steps
 
 __all__ = ["NumpyEngine"]
 

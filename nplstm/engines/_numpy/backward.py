@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.cell import exact_sigmoids
 from nplstm.engines._numpy.forward import NumpyTape, planes_of, segments
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
-from nplstm.params import LSTMParams
-from nplstm.recurrence import State
-from nplstm.sequence import SequenceGradients
 
 __all__ = ["numpy_backward"]
 

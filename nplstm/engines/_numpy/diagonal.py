@@ -15,13 +15,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.forward import FromInput, NumpyTape, Weights
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
 from nplstm.engines.base import Lane
-from nplstm.recurrence import Recurrence, State
-from nplstm.steps import Steps
 
 __all__ = ["diagonal_forward", "worth_a_diagonal"]
 

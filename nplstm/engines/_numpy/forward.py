@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.turn import Turn
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
 from nplstm.engines.base import Lane
-from nplstm.recurrence import Recurrence, State
-from nplstm.steps import Steps
 
 __all__ = [
     "FromInput",

@@ -5,14 +5,14 @@ from itertools import repeat
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.cell import Cell
 from nplstm.engines._numpy.diagonal import worth_a_diagonal
 from nplstm.engines._numpy.forward import FromInput, Weights, block_rows, run_steps
 from nplstm.engines._numpy.weights import count_weights
 from nplstm.engines.base import ShortCall
 from nplstm.engines.blas import limited_blas
-from nplstm.recurrence import Recurrence
-from nplstm.steps import Steps
 
 __all__ = ["NumpyShortCall"]
 

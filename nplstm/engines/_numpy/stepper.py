@@ -3,11 +3,11 @@
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.cell import Cell, exact_sigmoids
 from nplstm.engines._numpy.weights import count_weights, joint_planes, joint_rows
 from nplstm.engines.base import Stepper
 from nplstm.engines.blas import limited_blas
-from nplstm.recurrence import Recurrence
 
 __all__ = ["NumpyStepper"]
 

@@ -1,7 +1,7 @@
 """Sequences turned around: what runs in reverse is read and written in the order of processing."""
 
 from nplstm._typing import Array
-from nplstm.steps import Steps
+from nplstm.core.packed import Steps
 
 __all__ = ["Turn"]
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.memory import aligned_copy
-from nplstm.params import LSTMParams
-from nplstm.recurrence import Recurrence
 
 __all__ = [
     "back_hh",

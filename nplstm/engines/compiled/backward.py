@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
 from nplstm.engines.compiled.library import library
@@ -17,9 +20,6 @@ from nplstm.engines.compiled.packing import (
     padded_zeros,
 )
 from nplstm.engines.threads import get_num_threads
-from nplstm.params import LSTMParams
-from nplstm.recurrence import State
-from nplstm.sequence import SequenceGradients
 
 __all__ = ["compiled_backward"]
 

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells, padded_width
 from nplstm.engines.threads import get_num_threads
-from nplstm.recurrence import Recurrence, State
-from nplstm.steps import Steps
 
 __all__ = ["CompiledTape", "aligned_rows", "compiled_forward"]
 

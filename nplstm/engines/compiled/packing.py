@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
 from nplstm.engines.compiled.library import library
-from nplstm.params import LSTMParams
-from nplstm.recurrence import Recurrence
 
 __all__ = [
     "Packed",

@@ -3,11 +3,11 @@
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.step import Recurrence
 from nplstm.engines.base import ShortCall
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import pack
 from nplstm.engines.threads import get_num_threads
-from nplstm.recurrence import Recurrence
 
 __all__ = ["CompiledShortCall"]
 

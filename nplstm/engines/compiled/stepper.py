@@ -6,12 +6,12 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import pack
 from nplstm.engines.threads import get_num_threads
-from nplstm.recurrence import Recurrence
 
 __all__ = ["CompiledStepper"]
 

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, Stepper
 from nplstm.engines.precision import allowed_precision
-from nplstm.recurrence import Recurrence, State
-from nplstm.sequence import SequenceGradients
-from nplstm.steps import Steps
 
 __all__ = ["FusedEngine", "PersistentEngine"]
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, CudaBackend
-from nplstm.params import LSTMParams
-from nplstm.recurrence import Recurrence
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import Recurrence
 
 __all__ = ["Weights", "address", "cuda_of", "dense_rows", "row_stride", "rows_address"]
 

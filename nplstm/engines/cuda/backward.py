@@ -4,12 +4,12 @@ from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
 from nplstm.backends import backend_of, namespace
+from nplstm.core.params import LSTMParams
+from nplstm.core.step import State
+from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.cuda.addresses import dense_rows
 from nplstm.engines.cuda.board import check_launches
 from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, multiply, spans
-from nplstm.params import LSTMParams
-from nplstm.recurrence import State
-from nplstm.sequence import SequenceGradients
 
 __all__ = ["BackwardLane", "BackwardSteps", "cuda_backward"]
 

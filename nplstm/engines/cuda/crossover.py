@@ -2,12 +2,12 @@
 
 from nplstm._typing import Array
 from nplstm.backends._cuda import Device
+from nplstm.core.packed import Steps
 from nplstm.engines.base import Request
 from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.engines.cuda.lanes import CudaTape
 from nplstm.engines.cuda.persistent import unfit
 from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, arithmetic_of, find_plan
-from nplstm.steps import Steps
 
 __all__ = ["describe", "fused_step", "refusal", "worth_a_chain", "worth_a_launch_back"]
 

@@ -3,11 +3,11 @@
 from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
+from nplstm.core.packed import Steps
+from nplstm.core.step import State
 from nplstm.engines.base import Lane
 from nplstm.engines.cuda.board import check_launches
 from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, kept_type, multiply, spans
-from nplstm.recurrence import State
-from nplstm.steps import Steps
 
 __all__ = ["ForwardLane", "ForwardSteps", "cuda_forward"]
 

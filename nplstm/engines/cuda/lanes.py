@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.packed import Steps
+from nplstm.core.step import Recurrence, State
 from nplstm.engines.cuda.addresses import cuda_of
-from nplstm.recurrence import Recurrence, State
-from nplstm.steps import Steps
 
 __all__ = ["CudaTape", "Running", "Span", "empty", "kept_type", "multiply", "spans"]
 

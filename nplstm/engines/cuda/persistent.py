@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, Device, Kernel
+from nplstm.core.packed import Steps
 from nplstm.engines.cuda.addresses import Weights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD, FORWARD, made
 from nplstm.engines.cuda.backward import BackwardLane
@@ -16,7 +17,6 @@ from nplstm.engines.cuda.lanes import Span
 from nplstm.engines.cuda.plan import THREADS, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.engines.cuda.source import persistent
 from nplstm.errors import DeviceError
-from nplstm.steps import Steps
 
 __all__ = ["PATIENCE", "persistent_backward_steps", "persistent_forward_steps"]
 

@@ -5,13 +5,13 @@ from functools import partial
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.step import Recurrence
 from nplstm.engines.base import Stepper
 from nplstm.engines.cuda.addresses import Weights, address, cuda_of
 from nplstm.engines.cuda.arguments import STREAM_STEP, made
 from nplstm.engines.cuda.lanes import kept_type
 from nplstm.engines.cuda.source import stream
 from nplstm.errors import BackendError
-from nplstm.recurrence import Recurrence
 
 __all__ = ["CudaStepper"]
 

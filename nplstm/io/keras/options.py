@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, cast
 
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import NplstmError
 from nplstm.io.keras.models import Entry, cells_of, class_of, config_of, directions_of, is_fused, stacked
 from nplstm.io.model_file import describe

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, cast
 from nplstm._shapes import check_choice, check_number
 from nplstm._typing import Array, Arrays
 from nplstm.backends import namespace
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.ops.activations import Activation, as_activation
 from nplstm.errors import ArgumentError
-from nplstm.ops.activations import Activation, as_activation
 
 __all__ = ["NodeAttributes", "read_attributes", "without_forget_gate"]
 

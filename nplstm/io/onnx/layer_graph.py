@@ -7,7 +7,7 @@ in ours is built here of ONNX's other operators: stacks, independent columns, re
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.lstm_node import add_lstm_node
 from nplstm.layers import LSTM, LSTMCell
-from nplstm.layers.structure import Structure, build_structure
+from nplstm.layers.options import Structure, build_structure
 
 __all__ = ["add_cell", "add_lstm"]
 

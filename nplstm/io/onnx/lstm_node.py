@@ -7,7 +7,7 @@ import numpy as np
 
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, namespace
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.io.layouts import to_layout
 from nplstm.io.onnx.graph_builder import GraphBuilder

@@ -8,7 +8,7 @@ import numpy as np
 
 from nplstm._shapes import Axis, check_shape, check_size
 from nplstm._typing import Array
-from nplstm.cells.spec import CellSpec
+from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.layouts.layer import LAYER_LAYOUTS, convert, torch_layout
 from nplstm.io.model_file import Budget, FoundLayer, printable

@@ -192,7 +192,7 @@ typedef struct {
     int64_t offsets[];
 } CheckedSteps;
 
-static const char steps_name[] = "nplstm.steps";
+static const char steps_name[] = "nplstm.core.packed";
 
 static bool take_steps(Taken* taken, PyObject* capsule, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
     const CheckedSteps* checked = PyCapsule_GetPointer(capsule, steps_name);

@@ -1,1 +1,0 @@
-"""One step of an LSTM, forward and backward. Start with ``lstm.py``."""

@@ -1,0 +1,108 @@
+"""One step of the standard LSTM, and its derivative: the file to read first.
+
+Notation: B sequences side by side, H cells. ``a`` holds the four gates' pre-activations, side by side in
+the order i, f, g, o; where they come from (input, recurrent state, biases) is the caller's business::
+
+    a_t = x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh              (B, 4H)
+
+    i_t = sigmoid(a_i)          input gate: how much of g_t is written
+    f_t = sigmoid(a_f)          forget gate: how much of c_{t-1} is kept
+    g_t = tanh(a_g)             candidate
+    o_t = sigmoid(a_o)          output gate: how much of the cell is shown
+    c_t = f_t * c_{t-1} + i_t * g_t
+    h_t = o_t * tanh(c_t)
+
+The equations are those of Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000), as
+``torch.nn.LSTM`` states them. The derivation of the backward step is in ``docs/backward.md``.
+"""
+
+from typing import NamedTuple
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.core.ops.gates import gates_backward, gates_forward, split_gates, tanh_backward
+from nplstm.core.params import Sums
+
+
+class CellTape(NamedTuple):
+    """What the backward step needs: 6 numbers per cell, and nothing that it could compute cheaply."""
+
+    gates: Array  # (B, 4H)  i, f, g, o
+    c_prev: Array  # (B, H)   c_{t-1}
+    tanh_c: Array  # (B, H)   tanh(c_t)
+
+
+def lstm_cell_forward(a: Array, c_prev: Array) -> tuple[Array, Array, CellTape]:
+    """Take one step.
+
+    Parameters
+    ----------
+    a : Array, shape (B, 4H)
+        Pre-activations. Overwritten with the gates, which the tape keeps.
+    c_prev : Array, shape (B, H)
+        Cell state before the step; not modified.
+
+    Returns
+    -------
+    h : Array, shape (B, H)
+    c : Array, shape (B, H)
+    tape : CellTape
+        For ``lstm_cell_backward``.
+    """
+    gates = gates_forward(a)
+    i, f, g, o = split_gates(gates)
+    c = f * c_prev
+    c += i * g
+    tanh_c = namespace(c).tanh(c)
+    h = o * tanh_c
+    return h, c, CellTape(gates, c_prev, tanh_c)
+
+
+def lstm_cell_backward(grad_h: Array, grad_c: Array, tape: CellTape, out: Array) -> Array:
+    """Take one step back.
+
+    Parameters
+    ----------
+    grad_h : Array, shape (B, H)
+        d loss / d h_t, through all that reads h_t.
+    grad_c : Array, shape (B, H)
+        d loss / d c_t, through all but h_t: from step t + 1, or from the end of the sequence.
+    tape : CellTape
+        From the matching forward step; not modified.
+    out : Array, shape (B, 4H)
+        Receives d loss / d a_t.
+
+    Returns
+    -------
+    Array, shape (B, H)
+        d loss / d c_{t-1}.
+    """
+    i, f, g, o = split_gates(tape.gates)
+    grad_c = grad_c + tanh_backward(grad_h * o, tape.tanh_c)
+    grad_gates = (grad_c * g, grad_c * tape.c_prev, grad_c * i, grad_h * tape.tanh_c)
+    gates_backward(grad_gates, tape.gates, out)
+    return grad_c * f
+
+
+def lstm_cell_output(tape: CellTape) -> Array:
+    """Recompute ``h_t = o_t * tanh(c_t)``: cheaper than keeping it where the caller did not."""
+    return split_gates(tape.gates)[3] * tape.tanh_c
+
+
+class StandardCell:
+    """The functions above in the form in which the time loop calls a cell; see ``composed.py`` for the other."""
+
+    def forward(self, a: Array, c_prev: Array) -> tuple[Array, Array, CellTape]:
+        """As ``lstm_cell_forward``."""
+        return lstm_cell_forward(a, c_prev)
+
+    def backward(self, grad_h: Array, grad_c: Array, tape: CellTape, out: Array, sums: Sums) -> Array:
+        """As ``lstm_cell_backward``; the cell has no parameters of its own to add to ``sums``."""
+        return lstm_cell_backward(grad_h, grad_c, tape, out)
+
+    def output(self, tape: CellTape) -> Array:
+        """As ``lstm_cell_output``."""
+        return lstm_cell_output(tape)
+
+    def collect(self, grad_a: Array, tapes: list[CellTape], sums: Sums) -> None:
+        """Nothing was put off."""

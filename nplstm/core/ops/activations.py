@@ -1,0 +1,218 @@
+"""The activation functions that ONNX lists for its recurrent operators, each with its derivative.
+
+====================  ================================  ======================
+name                  y                                 defaults
+====================  ================================  ======================
+``Sigmoid``           1 / (1 + exp(-a))
+``Tanh``              tanh(a)
+``Relu``              max(a, 0)
+``Affine``            alpha a + beta                    alpha 1, beta 0
+``LeakyRelu``         a if a >= 0 else alpha a          alpha 0.01
+``ThresholdedRelu``   a if a >= alpha else 0            alpha 1
+``ScaledTanh``        alpha tanh(beta a)                alpha 1, beta 1
+``HardSigmoid``       min(max(alpha a + beta, 0), 1)    alpha 0.2, beta 0.5
+``Elu``               a if a >= 0 else alpha (e^a - 1)  alpha 1
+``Softsign``          a / (1 + abs(a))
+``Softplus``          log(1 + e^a)
+====================  ================================  ======================
+
+ONNX gives ``ScaledTanh`` no defaults: 1 and 1 are ours.
+
+Where a function has a corner, its derivative there is the one from the side that is flat, or less steep; for
+``LeakyRelu`` and ``Elu``, whose corner belongs to a >= 0, it is 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nplstm._shapes import check_number
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.core.ops.gates import sigmoid_backward, sigmoid_forward, tanh_backward
+from nplstm.errors import ArgumentError
+
+__all__ = ["Activation", "as_activation"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One of ONNX's activation functions, with its constants.
+
+    Parameters
+    ----------
+    name : str
+        From the table above; case and underscores do not matter ("hard_sigmoid", "HardSigmoid").
+    alpha, beta : float, optional
+        For the functions that have them; by default the value in the table.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such function, or a constant is given that it does not have.
+
+    Examples
+    --------
+    >>> import nplstm
+    >>> nplstm.Activation("leaky_relu", alpha=0.2)
+    Activation('LeakyRelu', alpha=0.2)
+    """
+
+    name: str
+    alpha: float | None = None
+    beta: float | None = None
+
+    def __post_init__(self) -> None:
+        name = _BY_KEY.get(self.name.lower().replace("_", "")) if isinstance(self.name, str) else None
+        if name is None:
+            raise ArgumentError(f"activation: expected one of {', '.join(_FUNCTIONS)}, got {self.name!r}")
+        object.__setattr__(self, "name", name)
+        for constant in ("alpha", "beta"):
+            default, value = getattr(_FUNCTIONS[name], constant), getattr(self, constant)
+            if value is not None and default is None:
+                raise ArgumentError(f"{constant}: the activation {name} has none, got {value!r}")
+            if value is not None:
+                value = check_number(f"{constant} of {name}", value, finite=True)
+            object.__setattr__(self, constant, default if value is None else value)
+
+    def __repr__(self) -> str:
+        constants = [f", {k}={v!r}" for k in ("alpha", "beta") if (v := getattr(self, k)) is not None]
+        return f"Activation({self.name!r}{''.join(constants)})"
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether ``backward`` needs the input; the sigmoid's and tanh's derivatives follow from the output."""
+        return self.name not in {"Sigmoid", "Tanh"}
+
+    def forward(self, a: Array, out: Array) -> Array:
+        """Write y into ``out``, and return it; ``out`` may be ``a`` unless ``backward`` will read that."""
+        if self.name == "Sigmoid":
+            return sigmoid_forward(a, out)
+        if self.name == "Tanh":
+            return namespace(a).tanh(a, out=out)
+        out[...] = _FUNCTIONS[self.name].forward(namespace(a), a, self)
+        return out
+
+    def backward(self, grad_y: Array, a: Array | None, y: Array) -> Array:
+        """Return d loss / d a; ``a`` may be None unless ``reads_input``."""
+        if self.name == "Sigmoid":
+            return sigmoid_backward(grad_y, y)
+        if self.name == "Tanh":
+            return tanh_backward(grad_y, y)
+        return grad_y * _FUNCTIONS[self.name].slope(namespace(y), a, self)
+
+
+def as_activation(argument: str, value: Any) -> Activation:
+    """Return an Activation from one, from a name, or from a (name, alpha) or (name, alpha, beta)."""
+    if isinstance(value, Activation):
+        return value
+    try:
+        return Activation(value) if isinstance(value, str) else Activation(*value)
+    except (TypeError, ArgumentError) as error:
+        raise ArgumentError(
+            f"{argument}: {error}"
+            if isinstance(error, ArgumentError)
+            else f"{argument}: expected an activation or its name, got {value!r}"
+        ) from error
+
+
+class _Function(NamedTuple):
+    forward: Callable[[Any, Any, Any], Any]  # (xp, a, constants) -> y
+    slope: Callable[[Any, Any, Any], Any]  # (xp, a, constants) -> dy/da
+    alpha: float | None = None  # its default; None where the function has no such constant
+    beta: float | None = None
+
+
+def _in_activation(xp: Any, a: Any, k: Activation) -> Any:
+    raise AssertionError("forward and backward of this one stand in Activation")
+
+
+def _relu(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.maximum(a, 0.0)
+
+
+def _relu_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return a > 0
+
+
+def _affine(xp: Any, a: Any, k: Activation) -> Any:
+    return k.alpha * a + k.beta
+
+
+def _affine_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return k.alpha
+
+
+def _leaky_relu(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.where(a >= 0, a, k.alpha * a)
+
+
+def _leaky_relu_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return (a >= 0) + k.alpha * (a < 0).astype(a.dtype)
+
+
+def _thresholded_relu(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.where(a >= k.alpha, a, 0.0)
+
+
+def _thresholded_relu_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return a > k.alpha
+
+
+def _scaled_tanh(xp: Any, a: Any, k: Activation) -> Any:
+    return k.alpha * xp.tanh(k.beta * a)
+
+
+def _scaled_tanh_slope(xp: Any, a: Any, k: Activation) -> Any:
+    tanh = xp.tanh(k.beta * a)
+    return k.alpha * (k.beta * (1 - tanh * tanh))
+
+
+def _hard_sigmoid(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.clip(k.alpha * a + k.beta, 0.0, 1.0)
+
+
+def _hard_sigmoid_slope(xp: Any, a: Any, k: Activation) -> Any:
+    line = k.alpha * a + k.beta
+    return k.alpha * ((line > 0) & (line < 1)).astype(a.dtype)
+
+
+def _elu(xp: Any, a: Any, k: Activation) -> Any:
+    # the exponential is taken of what is negative alone: it cannot overflow
+    return xp.where(a >= 0, a, k.alpha * xp.expm1(xp.minimum(a, 0.0)))
+
+
+def _elu_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.where(a >= 0, 1.0, k.alpha * xp.exp(xp.minimum(a, 0.0)))
+
+
+def _softsign(xp: Any, a: Any, k: Activation) -> Any:
+    return a / (1 + xp.abs(a))
+
+
+def _softsign_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return 1 / (1 + xp.abs(a)) ** 2
+
+
+def _softplus(xp: Any, a: Any, k: Activation) -> Any:
+    return xp.maximum(a, 0.0) + xp.log1p(xp.exp(-xp.abs(a)))
+
+
+def _softplus_slope(xp: Any, a: Any, k: Activation) -> Any:
+    return sigmoid_forward(a, xp.empty_like(a))
+
+
+_FUNCTIONS = {
+    "Relu": _Function(_relu, _relu_slope),
+    "Tanh": _Function(_in_activation, _in_activation),
+    "Sigmoid": _Function(_in_activation, _in_activation),
+    "Affine": _Function(_affine, _affine_slope, alpha=1.0, beta=0.0),
+    "LeakyRelu": _Function(_leaky_relu, _leaky_relu_slope, alpha=0.01),
+    "ThresholdedRelu": _Function(_thresholded_relu, _thresholded_relu_slope, alpha=1.0),
+    "ScaledTanh": _Function(_scaled_tanh, _scaled_tanh_slope, alpha=1.0, beta=1.0),
+    "HardSigmoid": _Function(_hard_sigmoid, _hard_sigmoid_slope, alpha=0.2, beta=0.5),
+    "Elu": _Function(_elu, _elu_slope, alpha=1.0),
+    "Softsign": _Function(_softsign, _softsign_slope),
+    "Softplus": _Function(_softplus, _softplus_slope),
+}
+_BY_KEY = {name.lower(): name for name in _FUNCTIONS}

@@ -1,0 +1,247 @@
+"""One step of one layer in one direction, from h_{t-1} and c_{t-1} to h_t and c_t: what the time loop repeats.
+
+::
+
+    r   = transform(h_{t-1})          where there is a hidden transform
+    a   = a_x + norm(W_hh (m * r))    a_x: the input's share, taken for a block of steps at once
+    h,c = cell(a, c_{t-1})            the standard cell, or the composed one
+    h   = W_hr h                      with a projection
+    h,c = zoneout(h, c)
+
+All but the third line falls away where its option is off. ``CellSpec`` has the equations in full.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from nplstm._typing import Array
+from nplstm.backends import namespace
+from nplstm.core.bound_transform import BoundTransform, Context
+from nplstm.core.cell import StandardCell
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.cell_variants import ComposedCell
+from nplstm.core.masks import NO_NOISE, Noise
+from nplstm.core.ops.dropout import dropout_backward, dropout_forward
+from nplstm.core.ops.layer_norm import LayerNormTape, layer_norm_backward, layer_norm_forward
+from nplstm.core.ops.linear import linear_forward
+from nplstm.core.ops.zoneout import zoneout_backward, zoneout_forward
+from nplstm.core.params import LSTMParams, Sums
+
+__all__ = ["Backward", "Recurrence", "State", "StepTape"]
+
+
+T = TypeVar("T")
+
+
+class State(NamedTuple):
+    """The state between two steps, of n of the sequences; or its gradient."""
+
+    h: Array  # (n, P)
+    c: Array  # (n, H)
+    s: Array | None = None  # (n, S)  the hidden transform's own
+
+
+class StepTape(NamedTuple):
+    """What the backward step needs; None for what the options have no need of."""
+
+    cell: Any  # CellTape or ComposedTape
+    norm: LayerNormTape | None  # of the recurrent product
+    transform: Any
+
+
+class Backward(NamedTuple):
+    """Where the steps of one backward pass leave what is put together at its end."""
+
+    grad_a: Array  # (N, K)  of the pre-activations
+    grad_product: Array  # (N, K)  of W_hh r; grad_a itself without layer norm
+    grad_projected: Array | None  # (N, P)  of W_hr h
+    grad_r_0: Array | None  # (B, R)
+    width: int  # P, of h
+    grad_context: dict[str, Array]  # of what the hidden transform read, each like the context
+    sums: Sums
+
+
+class Recurrence:
+    """The step with its parameters, its options and the noise of one pass. Its use does not change it.
+
+    Parameters
+    ----------
+    params : LSTMParams
+    spec : CellSpec
+    noise : Noise
+    transform : BoundTransform, optional
+    r_0 : Array, shape (B, R), optional
+        The recurrent input of each sequence's first step, in the place of what h_0 would give.
+    """
+
+    def __init__(
+        self,
+        params: LSTMParams,
+        spec: CellSpec,
+        noise: Noise = NO_NOISE,
+        transform: BoundTransform | None = None,
+        r_0: Array | None = None,
+    ) -> None:
+        self.params = params
+        self.spec = spec
+        self.noise = noise
+        self.transform = transform
+        self.r_0 = r_0
+        self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
+        self._prepared: dict[tuple[Any, ...], tuple[tuple[Recurrence, ...], Any]] = {}
+        self._weight_hh = params.weight_hh if noise.weight is None else params.weight_hh * noise.weight
+        self._weight_hh_t = self._weight_hh.T
+
+    @cached_property
+    def _bias(self) -> Array | None:
+        return self.params.bias  # added up where it is needed: on a GPU that is a launch
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """P and H."""
+        weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
+        H = weight_hh.shape[0] // self.spec.gates
+        return (H if weight_hr is None else weight_hr.shape[0]), H
+
+    def prepared(self, make: Callable[..., T], *beside: "Recurrence") -> T:
+        """Return what an engine makes of the parameters, and of those of others beside them; made once."""
+        key = (make, *map(id, beside))
+        if key not in self._prepared:  # the others are kept, too: so nothing else can have their id
+            self._prepared[key] = (beside, make(self.params, *(other.params for other in beside)))
+        return self._prepared[key][1]
+
+    def of_rows(self, rows: slice) -> "Recurrence":
+        """Return the step for some rows of packed data alone."""
+        if not self.noise.by_row and self.transform is None:
+            return self
+        part = copy(self)
+        part.noise = self.noise.of_rows(rows)
+        part.transform = None if self.transform is None else self.transform.of_rows(rows)
+        return part
+
+    @property
+    def context(self) -> dict[str, Context]:
+        """What the hidden transform reads, by name."""
+        return {} if self.transform is None else self.transform.context
+
+    def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
+        """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""
+        if self.params.gain_ih is None:
+            return linear_forward(x, self.params.weight_ih, self._bias), None
+        product = linear_forward(x, self.params.weight_ih)
+        a, tape = layer_norm_forward(product, self.params.gain_ih, self.spec.layer_norm_eps)
+        if self._bias is not None:
+            a += self._bias
+        return a, tape
+
+    def forward(
+        self, a: Array, state: State, rows: slice, began: int, keep: Array | None
+    ) -> tuple[State, StepTape]:
+        """Take one step.
+
+        Parameters
+        ----------
+        a : Array, shape (n, K)
+            The input's share; overwritten.
+        state : State
+            Before the step.
+        rows : slice
+            Where the step's n rows stand in packed data.
+        began : int
+            The sequences from here on take their first step.
+        keep : Array, shape (n, R), optional
+            Receives what W_hh read.
+        """
+        params, noise = self.params, self.noise
+        r, s, transform_tape = self._read_hidden(state, rows, began)
+        if noise.recurrent is not None:
+            r = dropout_forward(r, noise.recurrent_rows(rows))
+        if keep is not None:
+            keep[...] = r
+        product, norm = r @ self._weight_hh_t, None
+        if params.gain_hh is not None:
+            product, norm = layer_norm_forward(product, params.gain_hh, self.spec.layer_norm_eps)
+        a += product
+        h, c, cell = self.cell.forward(a, state.c)
+        if params.weight_hr is not None:
+            h = linear_forward(h, params.weight_hr)
+        if noise.keep_h is not None:
+            h = zoneout_forward(state.h, h, noise.rows(noise.keep_h, rows))
+        if noise.keep_c is not None:
+            c = zoneout_forward(state.c, c, noise.rows(noise.keep_c, rows))
+        return State(h, c, s), StepTape(cell, norm, transform_tape)
+
+    def backward(self, grad: State, tape: StepTape, rows: slice, began: int, buffers: Backward) -> State:
+        """Take one step back: from the gradient of the state after the step to that of the state before it."""
+        params, noise = self.params, self.noise
+        grad_h, grad_c = grad.h, grad.c
+        kept_h = kept_c = None
+        if noise.keep_h is not None:
+            kept_h, grad_h = zoneout_backward(grad_h, noise.rows(noise.keep_h, rows))
+        if noise.keep_c is not None:
+            kept_c, grad_c = zoneout_backward(grad_c, noise.rows(noise.keep_c, rows))
+        if params.weight_hr is not None and buffers.grad_projected is not None:
+            buffers.grad_projected[rows] = grad_h
+            grad_h = grad_h @ params.weight_hr
+        grad_a = buffers.grad_a[rows]
+        grad_c_prev = self.cell.backward(grad_h, grad_c, tape.cell, grad_a, buffers.sums)
+        grad_product = grad_a
+        if params.gain_hh is not None and tape.norm is not None:
+            grad_product, grad_gain = layer_norm_backward(grad_a, params.gain_hh, tape.norm)
+            buffers.grad_product[rows] = grad_product
+            buffers.sums.add("gain_hh", grad_gain)
+        grad_r = grad_product @ self._weight_hh
+        if noise.recurrent is not None:
+            grad_r = dropout_backward(grad_r, noise.recurrent_rows(rows))
+        grad_h_prev, grad_s_prev = self._read_hidden_backward(grad_r, grad.s, tape.transform, rows, began, buffers)
+        if kept_h is not None:
+            grad_h_prev = grad_h_prev + kept_h
+        if kept_c is not None:
+            grad_c_prev = grad_c_prev + kept_c
+        return State(grad_h_prev, grad_c_prev, grad_s_prev)
+
+    def _read_hidden(self, state: State, rows: slice, began: int) -> tuple[Array, Array | None, Any]:
+        """Return r_{t-1}, and the transform's next state and tape."""
+        if self.transform is None and self.r_0 is None:
+            return state.h, None, None
+        n = len(state.h)
+        if self.transform is None and self.r_0 is not None:  # every step is a first step
+            return self.r_0[:n], None, None
+        if self.r_0 is None or began >= n:
+            first, r_0 = n, None
+        else:  # r_0 stands in for the transform where a sequence begins
+            first, r_0 = began, self.r_0[began:n]
+        if first == 0 and r_0 is not None:
+            return r_0, state.s, None
+        assert self.transform is not None
+        s = None if state.s is None else state.s[:first]
+        r, new_s, tape = self.transform.forward(state.h[:first], s, rows)
+        if r_0 is not None:
+            xp = namespace(r)
+            r = xp.concatenate([r, r_0])
+            new_s = None if new_s is None or state.s is None else xp.concatenate([new_s, state.s[first:]])
+        return r, new_s, tape
+
+    def _read_hidden_backward(
+        self, grad_r: Array, grad_s: Array | None, tape: Any, rows: slice, began: int, buffers: Backward
+    ) -> tuple[Array, Array | None]:
+        """Return the gradients of h_{t-1} and of the transform's state before the step."""
+        if self.transform is None and self.r_0 is None:
+            return grad_r, None
+        n, P = len(grad_r), buffers.width
+        first = n
+        if buffers.grad_r_0 is not None and began < n:
+            first = began
+            buffers.grad_r_0[first:n] = grad_r[first:]
+        grad_h = namespace(grad_r).zeros((n, P), dtype=grad_r.dtype)
+        if self.transform is None or first == 0:
+            return grad_h, grad_s
+        own = None if grad_s is None else grad_s[:first]
+        grads = self.transform.backward(grad_r[:first], own, tape, rows, buffers.sums, buffers.grad_context, P)
+        grad_h[:first] = grads.h
+        if grad_s is not None and grads.state is not None:
+            grad_s = grad_s.copy()
+            grad_s[:first] = grads.state
+        return grad_h, grad_s
