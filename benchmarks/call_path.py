@@ -1,4 +1,4 @@
-"""How far it is from a call to its product: folders and imports of the package, frames, Python calls, microseconds.
+"""How far it is from a call to its product: folders, imports, frames, Python calls, microseconds.
 
 python benchmarks/call_path.py                        this source tree
 python benchmarks/call_path.py --beside ../before     another one too, measured in turn with this one
@@ -26,7 +26,7 @@ ENGINES = ("compiled", "numpy")
 ROUNDS = 5
 
 
-# --- the package as it is written -----------------------------------------------------------------------------------
+# The package as it is written.
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -80,7 +80,7 @@ def written(tree: Path) -> dict[str, int]:
     }
 
 
-# --- a call as it runs ----------------------------------------------------------------------------------------------
+# A call as it runs.
 
 
 def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
@@ -179,7 +179,7 @@ PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-# --- both trees, in turn --------------------------------------------------------------------------------------------
+# All trees, in turn.
 
 
 def probe(tree: Path, name: str, engine: str) -> dict[str, float]:

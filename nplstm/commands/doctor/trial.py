@@ -2,8 +2,8 @@
 
 OpenBLAS chooses kernels by a list of the processors that it knows. Of a newer one with AVX-512 it may run the AVX2
 kernels, at up to half the speed. OPENBLAS_CORETYPE overrides its choice, if it is set when the library is loaded:
-so each run is an interpreter of its own, with the variable and without in turns. ``python -m nplstm.commands.doctor.trial``
-is one run.
+so each run is an interpreter of its own, with the variable and without in turns.
+``python -m nplstm.commands.doctor.trial`` is one run.
 """
 
 import json
