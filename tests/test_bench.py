@@ -73,7 +73,7 @@ def test_bench_prints_json(command):
 
 
 def test_bench_says_which_engine_is_missing(command, monkeypatch):
-    monkeypatch.setattr(CompiledEngine, "refusal", lambda self, request: "there is no Numba")
+    monkeypatch.setattr(CompiledEngine, "unsupported_reason", lambda self, request: "there is no Numba")
     assert "not compiled: there is no Numba" in command()
     found = json.loads(command("--json"))
     assert list(found["missing"]) == ["compiled"]

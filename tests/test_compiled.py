@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_close
 
 import nplstm
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.engines.base import Lane
 from nplstm.engines.compiled.forward import compiled_forward
@@ -251,7 +251,7 @@ def test_rows_of_a_wider_array(backwards, kernels):
     recurrence = Recurrence(lstm.parameters.grouped("_l0"), lstm.cell)
     zeros = State(np.zeros((B, H)), np.zeros((B, H)))
     lane = Lane(wide, zeros, recurrence, out[::step, 2 : 2 + H], reverse=False)
-    compiled_forward([lane], Steps.equal(T, B), record=False)
+    compiled_forward([lane], PackedSteps.equal(T, B), record=False)
     with nplstm.use_engines("compiled"):
         assert np.array_equal(lane.out.reshape(T, B, H), lstm(x)[0])
     assert (out[:, :2] == 7).all()

@@ -35,13 +35,13 @@ def test_signatures_are_torchs():
 
 
 def test_what_is_printed_is_what_the_signature_says():
-    from nplstm.layers.options import USUAL
+    from nplstm.layers.options import DEFAULTS
 
     signature = inspect.signature(nplstm.LSTM).parameters
     special = {"input_size", "hidden_size", "recurrent_size", "backend", "dtype", "rng"}
-    assert set(signature) == special | set(USUAL)
-    defaults = {name: signature[name].default for name in USUAL}
-    assert defaults == USUAL | {"cell": None}  # None stands for the standard cell
+    assert set(signature) == special | set(DEFAULTS)
+    defaults = {name: signature[name].default for name in DEFAULTS}
+    assert defaults == DEFAULTS | {"cell": None}  # None stands for the standard cell
 
 
 def modules():

@@ -20,7 +20,7 @@ from nplstm.backends import get_backend
 from nplstm.engines._numpy import diagonal
 from nplstm.engines.choose import _ENGINES
 
-FAST = [name for name, engine in _ENGINES.items() if name != "plain" and engine.serves("numpy")]
+FAST = [name for name, engine in _ENGINES.items() if name != "plain" and engine.supports_backend("numpy")]
 NUMPY = get_backend("numpy")
 RTOL = {"float64": 1e-13, "float32": 5e-6}  # sums of some hundred float32 numbers, in another order
 
@@ -28,7 +28,7 @@ RTOL = {"float64": 1e-13, "float32": 5e-6}  # sums of some hundred float32 numbe
 @pytest.fixture(scope="session")
 def engine(request):
     """The engine of that name, where it can run here."""
-    reason = _ENGINES[request.param].refusal(nplstm.engines.Request("numpy", nplstm.CellSpec()))
+    reason = _ENGINES[request.param].unsupported_reason(nplstm.engines.Request("numpy", nplstm.CellSpec()))
     if reason:
         require("kernels", reason)
     return request.param

@@ -337,7 +337,7 @@ def test_gates_stay_where_they_are_under_dropout_of_the_input(be):
     """The mask of the input is one for all steps of a sequence, and another for each sequence and direction."""
     lstm = build(be, bidirectional=True, cell=nplstm.CellSpec(input_dropout=0.5, recurrent_dropout=0.5))
     tape = lstm.record(draw(be, T, B, I), rng=np.random.default_rng(0))
-    ahead, back = (sequence.recurrence.noise for sequence in tape._tape.sequences[0])
+    ahead, back = (sequence.recurrence.masks for sequence in tape._tape.sequences[0])
     for mask in (ahead.input, ahead.recurrent):
         assert mask.shape[0] == B
         assert set(np.unique(be.to_numpy(mask))) == {0.0, 2.0}

@@ -75,8 +75,8 @@ def test_the_check_sees_a_slip_in_each_part(monkeypatch):
             with nplstm.use_engines("plain"), pytest.raises(nplstm.GradcheckError):
                 check_gradients(cell, layer, be)
     for owner, name, layer in (
-        (segment_layout.PiecesLayout, "final_gradient", "reset"),
-        (segment_layout.PiecesLayout, "initial_gradient", "reset to initial"),
+        (segment_layout.SegmentLayout, "final_gradient", "reset"),
+        (segment_layout.SegmentLayout, "initial_gradient", "reset to initial"),
         (segment_layout.FilledLayout, "fill_gradient", "mask"),
         (nplstm.Projection, "backward", "transform"),
         (nplstm.AttentionReadout, "backward", "attention"),
@@ -112,7 +112,7 @@ def test_a_call_is_a_recording_without_noise(cell, layer, be):
 @pytest.mark.other_backends
 @pytest.mark.parametrize(("cell", "layer"), PAIRS)
 def test_every_backend_computes_the_same(cell, layer, be):
-    """On the backend under test and on NumPy: values and gradients of everything, noise included."""
+    """On the backend under test and on NumPy: values and gradients of everything, masks included."""
     found = []
     for backend in (be, get_backend("numpy")):
         variant = Variant(cell, layer, backend)
@@ -214,8 +214,8 @@ def test_what_is_left_out_changes_nothing(cell, layer, be):
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
 
 
-def reference_masks(noise, params, b, T, steps):
-    """One sequence's masks, (T, width) each, out of a tape's noise of a full batch."""
+def reference_masks(masks, params, b, T, steps):
+    """One sequence's masks, (T, width) each, out of a tape's masks of a full batch."""
     rows = [steps.rows(t).start + b for t in range(T)]
 
     def of_sequence(values, width, by_step=False):
@@ -229,11 +229,11 @@ def reference_masks(noise, params, b, T, steps):
         return values[rows]
 
     return {
-        "input": of_sequence(noise.input, params.weight_ih.shape[1]),
-        "recurrent": of_sequence(noise.recurrent, params.weight_hh.shape[1], noise.recurrent_by_step),
-        "weight": np.ones_like(params.weight_hh) if noise.weight is None else noise.weight,
-        "keep_h": kept(noise.keep_h),
-        "keep_c": kept(noise.keep_c),
+        "input": of_sequence(masks.input, params.weight_ih.shape[1]),
+        "recurrent": of_sequence(masks.recurrent, params.weight_hh.shape[1], masks.recurrent_by_step),
+        "weight": np.ones_like(params.weight_hh) if masks.weight is None else masks.weight,
+        "keep_h": kept(masks.keep_h),
+        "keep_c": kept(masks.keep_c),
     }
 
 
@@ -249,9 +249,9 @@ def test_the_equations(cell, layer, training):
     point = variant.place()
     tape = variant.call(point, training=training)
     sequence = tape._tape.sequences[0][0]
-    noise, params = sequence.recurrence.noise, sequence.recurrence.params
+    masks, params = sequence.recurrence.masks, sequence.recurrence.params
     for b in range(3):
-        masks = reference_masks(noise, params, b, T, sequence.steps)
+        masks = reference_masks(masks, params, b, T, sequence.steps)
         named = params.named()
         output, h, c = run_sequence(
             variant.lstm.cell, point["input"][:, b], point["h_0"][0, b], point["c_0"][0, b], named, masks

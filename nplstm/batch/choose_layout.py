@@ -6,15 +6,15 @@ from nplstm._shapes import check_choice
 from nplstm.backends import Backend
 from nplstm.batch.layout import Layout, PackedLayout, PaddedLayout
 from nplstm.batch.packing import PackedSequence
-from nplstm.batch.segment_layout import FilledLayout, PiecesLayout
-from nplstm.batch.segments import find_pieces
+from nplstm.batch.segment_layout import FilledLayout, SegmentLayout
+from nplstm.batch.segments import find_segments
 from nplstm.core.packed import check_lengths
 from nplstm.errors import ArgumentError, ShapeError
 
-__all__ = ["Said", "find_layout"]
+__all__ = ["CallOptions", "choose_layout"]
 
 
-class Said(NamedTuple):
+class CallOptions(NamedTuple):
     """What a call says about its batch; see ``LSTM.__call__``."""
 
     lengths: Any = None
@@ -35,7 +35,7 @@ class Said(NamedTuple):
         check_choice("reset_to", self.reset_to, ("zero", "initial"))
 
 
-def find_layout(x: Any, said: Said, *, input_size: int, batch_first: bool, backend: Backend) -> Layout:
+def choose_layout(x: Any, said: CallOptions, *, input_size: int, batch_first: bool, backend: Backend) -> Layout:
     """Read the layout off an input, its type and its axes, and off what the call says about it."""
     said.check()
     lengths, mask, reset = said.lengths, said.mask, said.reset
@@ -61,8 +61,8 @@ def find_layout(x: Any, said: Said, *, input_size: int, batch_first: bool, backe
         return PaddedLayout.of_lengths(backend, T, B, numbers, **form)
     if mask is not None and lengths is not None:
         raise ArgumentError("mask: lengths= says already which steps there are; pass one of the two")
-    pieces = find_pieces(
+    segments = find_segments(
         T, B, numbers, mask, reset, zero=said.reset_to == "zero", swap=batch_first, batched=batched
     )
-    kind = FilledLayout if mask is not None and said.masked_output == "repeat" else PiecesLayout
-    return kind(backend, T, B, pieces, **form)
+    kind = FilledLayout if mask is not None and said.masked_output == "repeat" else SegmentLayout
+    return kind(backend, T, B, segments, **form)

@@ -2,7 +2,7 @@
 
 A user's batch may be time-major or batch-first, have no batch axis, be padded with ``lengths``, have gaps
 (``mask``) or new beginnings (``reset``), or come as a ``PackedSequence``. The loop sees none of it: it sees
-sequences without gaps, longest first. A sequence with resets is several of them, its pieces, which all start
+sequences without gaps, longest first. A sequence with resets is several of them, its segments, which all start
 from its initial state.
 
 Each way in has its transpose, by which gradients travel: ``pack`` and ``unpack`` for what is given per step,
@@ -16,7 +16,7 @@ from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, HostIndices
 from nplstm.backends import Backend
 from nplstm.batch.packing import PackedSequence
-from nplstm.core.packed import Steps, inverse_permutation, padded_places, sort_by_length, turned_places
+from nplstm.core.packed import PackedSteps, inverse_permutation, padded_places, reversed_places, sort_by_length
 from nplstm.errors import BackendError, ShapeError
 
 __all__ = ["Layout", "PackedLayout", "PaddedLayout"]
@@ -29,7 +29,7 @@ class Layout(ABC):
     ----------
     backend : Backend
         Of the batch.
-    steps : Steps
+    steps : PackedSteps
         What the time loop sees.
     batch : int
         B, the number of the user's sequences.
@@ -43,7 +43,7 @@ class Layout(ABC):
     """Whether the output has values at steps that are masked out."""
 
     def __init__(
-        self, backend: Backend, steps: Steps, batch: int, order: HostIndices | None, *, batched: bool
+        self, backend: Backend, steps: PackedSteps, batch: int, order: HostIndices | None, *, batched: bool
     ) -> None:
         self.backend = backend
         self.steps = steps
@@ -72,7 +72,7 @@ class Layout(ABC):
 
     @abstractmethod
     def flip(self, values: Any) -> Any:
-        """Turn each sequence of an output around in time; twice is once."""
+        """Reverse each sequence of an output in time; twice is once."""
 
     @abstractmethod
     def data_of(self, argument: str, values: Any) -> Any:
@@ -148,8 +148,8 @@ class PackedLayout(Layout):
         return PackedSequence(rows, self._like.batch_sizes, self._like.sorted_indices)
 
     def flip(self, values: PackedSequence) -> PackedSequence:
-        """Turn each sequence around."""
-        return self.unpack(values.data[self.backend.asarray(self.steps.turned_rows())])
+        """Reverse each sequence."""
+        return self.unpack(values.data[self.backend.asarray(self.steps.reversed_rows())])
 
     def data_of(self, argument: str, values: Any) -> Any:
         """Look into the PackedSequence."""
@@ -169,7 +169,7 @@ class PaddedLayout(Layout):
         self,
         backend: Backend,
         shape: tuple[int, int],
-        steps: Steps,
+        steps: PackedSteps,
         places: tuple[Array, Array] | None,
         *,
         order: HostIndices | None = None,
@@ -190,14 +190,14 @@ class PaddedLayout(Layout):
     ) -> Self:
         """Lay out (T, B) steps of sequences of these lengths, which are checked; None for all T."""
         if lengths is None:
-            return cls(backend, (T, B), Steps.equal(T, B), None, batch_first=batch_first, batched=batched)
+            return cls(backend, (T, B), PackedSteps.equal(T, B), None, batch_first=batch_first, batched=batched)
         by_length = sort_by_length(lengths)
         order = None if (by_length[1:] > by_length[:-1]).all() else by_length
         numbers = lengths[by_length]
         return cls(
             backend,
             (T, B),
-            Steps.from_sorted_lengths(numbers),
+            PackedSteps.from_sorted_lengths(numbers),
             padded_places(numbers, order, backend),
             order=order,
             lengths=lengths,
@@ -241,10 +241,10 @@ class PaddedLayout(Layout):
         return values.swapaxes(0, 1) if self._swap else values
 
     def flip(self, values: Array) -> Array:
-        """Turn each sequence around; with lengths, its own steps, so that the padding stays at the end."""
+        """Reverse each sequence; with lengths, its own steps, so that the padding stays at the end."""
         if self._lengths is None:
             return values[:, ::-1] if self._swap else values[::-1]
-        t, b = turned_places(self._T, self._lengths)
+        t, b = reversed_places(self._T, self._lengths)
         time_major = values.swapaxes(0, 1) if self._swap else values
         return self._user_layout(time_major[self.backend.asarray(t), self.backend.asarray(b)])
 

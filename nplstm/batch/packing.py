@@ -12,7 +12,7 @@ from nplstm._shapes import check_flag, check_size, describe_axes
 from nplstm._typing import Array, DType, HostIndices
 from nplstm.backends import backend_of, check_arrays
 from nplstm.core.packed import (
-    Steps,
+    PackedSteps,
     check_lengths,
     host_integers,
     inverse_permutation,
@@ -106,9 +106,9 @@ class PackedSequence(_PackedFields):
         return cls(*iterable)
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> PackedSteps:
         """The layout, as the time loop reads it."""
-        return Steps(int(self.batch_sizes[0]), self.batch_sizes)
+        return PackedSteps(int(self.batch_sizes[0]), self.batch_sizes)
 
 
 def pack_padded_sequence(
@@ -164,7 +164,7 @@ def pack_padded_sequence(
         order = sort_by_length(numbers)
         numbers = numbers[order]
     data = padded[padded_places(numbers, order, backend)]
-    return PackedSequence(data, Steps.from_sorted_lengths(numbers).batch_sizes, order)
+    return PackedSequence(data, PackedSteps.from_sorted_lengths(numbers).batch_sizes, order)
 
 
 def pad_packed_sequence(

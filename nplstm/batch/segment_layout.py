@@ -1,4 +1,4 @@
-"""Layouts of batches with gaps and resets, whose sequences are cut into pieces; see ``nplstm.batch.segments``."""
+"""Layouts of batches with gaps and resets, whose sequences are cut into segments; see ``segments``."""
 
 from typing import Any
 
@@ -6,66 +6,66 @@ from nplstm._shapes import Axis
 from nplstm._typing import Array
 from nplstm.backends import Backend
 from nplstm.batch.layout import PaddedLayout
-from nplstm.batch.segments import Pieces
+from nplstm.batch.segments import Segments
 
-__all__ = ["FilledLayout", "PiecesLayout"]
+__all__ = ["FilledLayout", "SegmentLayout"]
 
 
-class PiecesLayout(PaddedLayout):
-    """A padded array with gaps or resets: each sequence is cut into pieces, from which the gaps are taken out."""
+class SegmentLayout(PaddedLayout):
+    """A padded array with gaps or resets: each sequence is cut into segments without the gaps."""
 
     def __init__(
-        self, backend: Backend, T: int, B: int, pieces: Pieces, *, batch_first: bool, batched: bool
+        self, backend: Backend, T: int, B: int, segments: Segments, *, batch_first: bool, batched: bool
     ) -> None:
         super().__init__(
             backend,
             (T, B),
-            pieces.steps,
-            (backend.asarray(pieces.times), backend.asarray(pieces.owners_of_rows)),
-            lengths=pieces.extents,
+            segments.steps,
+            (backend.asarray(segments.times), backend.asarray(segments.owners_of_rows)),
+            lengths=segments.extents,
             batch_first=batch_first,
             batched=batched,
         )
-        self._pieces = pieces
-        self._owners = backend.asarray(pieces.owners)
-        self._ends = [backend.asarray(pieces.last), backend.asarray(pieces.first)]  # forward, reverse
-        self._fresh = [backend.asarray(fresh) for fresh in pieces.fresh]  # forward, reverse
+        self._segments = segments
+        self._owners = backend.asarray(segments.owners)
+        self._ends = [backend.asarray(segments.last), backend.asarray(segments.first)]  # forward, reverse
+        self._fresh = [backend.asarray(fresh) for fresh in segments.fresh]  # forward, reverse
 
     def gather(self, values: Array) -> Array:
-        """Give each piece what its sequence was given."""
+        """Give each segment what its sequence was given."""
         return values[self._owners]
 
     def scatter_add(self, values: Array) -> Array:
-        """Sum over the pieces of each sequence."""
+        """Sum over the segments of each sequence."""
         xp = self.backend.xp
         sums = xp.zeros((self.batch, *values.shape[1:]), dtype=values.dtype)
         xp.add.at(sums, self._owners, values)
         return sums
 
     def initial(self, state: Array, *, reverse: bool) -> Array:
-        """Give each piece its sequence's initial state, or zeros."""
+        """Give each segment its sequence's initial state, or zeros."""
         own = self.gather(state)
         own[self._fresh[reverse]] = 0.0
         return own
 
     def initial_gradient(self, grad: Array, *, reverse: bool) -> Array:
-        """Sum over the pieces that started from the initial state."""
+        """Sum over the segments that started from the initial state."""
         grad = grad.copy()
         grad[self._fresh[reverse]] = 0.0
         return self.scatter_add(grad)
 
     def final(self, state: Array, *, reverse: bool) -> Array:
-        """Take the state of the piece in which a direction ends."""
+        """Take the state of the segment in which a direction ends."""
         return state[self._ends[reverse]]
 
     def final_gradient(self, grad: Array, *, reverse: bool) -> Array:
-        """Give it to that piece alone."""
+        """Give it to that segment alone."""
         own = self.backend.xp.zeros((self.steps.batch, *grad.shape[1:]), dtype=grad.dtype)
         own[self._ends[reverse]] = grad
         return own
 
 
-class FilledLayout(PiecesLayout):
+class FilledLayout(SegmentLayout):
     """The same, where the output has values at masked steps, too: those before, in the order of processing."""
 
     fills = True
@@ -73,19 +73,19 @@ class FilledLayout(PiecesLayout):
     def fill(self, rows: Array, initial: Array, *, reverse: bool) -> Array:
         """Return (T * B, w): at masked steps the output before, in the order of processing, or the initial state.
 
-        ``rows`` (N, w) is the output of a direction, ``initial`` (pieces, w) its initial h.
+        ``rows`` (N, w) is the output of a direction, ``initial`` (segments, w) its initial h.
         """
         return self.backend.xp.concatenate([rows, initial])[self._sources(reverse)]
 
     def fill_gradient(self, grad: Array, *, reverse: bool) -> tuple[Array, Array | None]:
-        """Bring (T * B, w) back to the rows (N, w) and the initial h (pieces, w)."""
+        """Bring (T * B, w) back to the rows (N, w) and the initial h (segments, w)."""
         xp, N = self.backend.xp, self.steps.total
         sums = xp.zeros((N + self.steps.batch, grad.shape[1]), dtype=grad.dtype)
         xp.add.at(sums, self._sources(reverse), grad)
         return sums[:N], sums[N:]
 
     def _sources(self, reverse: bool) -> Array:
-        return self.backend.asarray(self._pieces.sources(reverse=reverse).reshape(-1))
+        return self.backend.asarray(self._segments.sources(reverse=reverse).reshape(-1))
 
     def pack_filled(self, argument: str, values: Any, axes: list[Axis]) -> Array:
         """Check values at all steps, masked ones too, and return them as (T * B, w)."""

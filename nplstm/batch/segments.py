@@ -1,6 +1,6 @@
-"""Sequences with gaps and new beginnings, cut into pieces that have neither.
+"""Sequences with gaps and new beginnings, cut into segments that have neither.
 
-A mask's gaps are taken out: the state is carried over them. A reset begins a new piece. So the time loop,
+A mask's gaps are taken out: the state is carried over them. A reset begins a new segment. So the time loop,
 which knows only sequences without gaps, computes both, and no step is computed for nothing.
 
 Index arithmetic is done on the host, with NumPy.
@@ -12,26 +12,26 @@ import numpy as np
 
 from nplstm._shapes import Axis, check_shape
 from nplstm._typing import HostIndices
-from nplstm.core.packed import Steps, host_array, sort_by_length
+from nplstm.core.packed import PackedSteps, host_array, sort_by_length
 from nplstm.errors import DTypeError
 
-__all__ = ["Pieces", "find_pieces"]
+__all__ = ["Segments", "find_segments"]
 
 
-class Pieces:
-    """Where the pieces of a batch are. Not to be changed.
+class Segments:
+    """Where the segments of a batch are. Not to be changed.
 
     Attributes
     ----------
-    steps : Steps
-        Of the M pieces, longest first.
+    steps : PackedSteps
+        Of the M segments, longest first.
     owners : HostIndices, shape (M,)
-        Each piece's sequence.
+        Each segment's sequence.
     fresh : pair of HostIndices
-        For each direction, forward and reverse, which pieces start from zero and not from their sequence's
+        For each direction, forward and reverse, which segments start from zero and not from their sequence's
         initial state.
     first, last : HostIndices, shape (B,)
-        Each sequence's first and last piece.
+        Each sequence's first and last segment.
     times, owners_of_rows : HostIndices, shape (N,)
         Each packed row's step and sequence.
     extents : HostIndices, shape (B,), or None
@@ -41,58 +41,60 @@ class Pieces:
     def __init__(
         self, valid: Any, number: HostIndices, fresh_start: Any, extents: HostIndices | None, *, zero: bool
     ) -> None:
-        """Cut (T, B) steps, of which ``valid`` says which there are and ``number`` to which piece they belong."""
+        """Cut (T, B) steps, ``valid`` says which there are, ``number`` to which segment they belong."""
         B: int = valid.shape[1]
-        counts: HostIndices = number.max(axis=0, initial=0) + 1  # pieces of each sequence
-        start = np.concatenate([[0], np.cumsum(counts)])  # the number of a sequence's first piece among all
+        counts: HostIndices = number.max(axis=0, initial=0) + 1  # segments of each sequence
+        start = np.concatenate([[0], np.cumsum(counts)])  # the number of a sequence's first segment among all
         owners: HostIndices = np.repeat(np.arange(B), counts)
-        piece = start[:-1] + number  # (T, B)
+        segment = start[:-1] + number  # (T, B)
         t, b = np.nonzero(valid)
-        lengths = np.bincount(piece[t, b], minlength=len(owners))
+        lengths = np.bincount(segment[t, b], minlength=len(owners))
         order = sort_by_length(lengths)
-        rank = np.argsort(order)  # where a piece stands among the sorted ones
-        self.steps = Steps.from_sorted_lengths(lengths[order])
+        rank = np.argsort(order)  # where a segment stands among the sorted ones
+        self.steps = PackedSteps.from_sorted_lengths(lengths[order])
         self.owners = owners[order]
         self.first, self.last = rank[start[:-1]], rank[start[1:] - 1]
-        # the initial state is for the piece that a direction comes to first; a reset before step 0 takes it away
+        # the initial state is for the segment that a direction comes to first; a reset before step 0 takes it away
         # from the forward one, and the reverse one has passed it by then
         ahead, back = np.full(len(owners), zero), np.full(len(owners), zero)
         ahead[self.first] = fresh_start & zero
         back[self.last] = False
         self.fresh = np.flatnonzero(ahead), np.flatnonzero(back)
         self.extents = extents
-        by_piece = np.lexsort((t, piece[t, b]))
+        by_piece = np.lexsort((t, segment[t, b]))
         t, b = t[by_piece], b[by_piece]
-        within = np.arange(len(t)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # a row's step in its piece
-        packed = np.lexsort((rank[piece[t, b]], within))
+        within = np.arange(len(t)) - np.repeat(
+            np.cumsum(lengths) - lengths, lengths
+        )  # a row's step in its segment
+        packed = np.lexsort((rank[segment[t, b]], within))
         self.times, self.owners_of_rows = t[packed], b[packed]
-        self._piece = rank[piece]  # (T, B)
+        self._segment = rank[segment]  # (T, B)
         self._valid = valid
 
     def sources(self, *, reverse: bool) -> HostIndices:
-        """Return (T, B): the row that a step's output is read from, or N + the piece whose initial h it is.
+        """Return (T, B): the row that a step's output is read from, or N + the segment whose initial h it is.
 
-        At a step that is masked out, that is the row of the step before, in the order of processing, in its piece.
+        At a step that is masked out, that is the row of its segment's step before, in the order of processing.
         """
         T, B = self._valid.shape
         N = len(self.times)
         rows = np.full((T, B), -1, dtype=np.int64)
         rows[self.times, self.owners_of_rows] = np.arange(N)
-        sources = N + self._piece
+        sources = N + self._segment
         order = range(T - 1, -1, -1) if reverse else range(T)
         before: int | None = None
         for step in order:
             if before is not None:
-                same = self._piece[step] == self._piece[before]
+                same = self._segment[step] == self._segment[before]
                 sources[step] = np.where(same, sources[before], sources[step])
             sources[step] = np.where(rows[step] >= 0, rows[step], sources[step])
             before = step
         return sources
 
 
-def find_pieces(
+def find_segments(
     T: int, B: int, lengths: HostIndices | None, mask: Any, reset: Any, *, zero: bool, swap: bool, batched: bool
-) -> Pieces:
+) -> Segments:
     """Check ``mask`` and ``reset``, laid out like the input without its last axis, and cut the batch."""
     t = np.arange(T)[:, None]
     valid = np.ones((T, B), dtype=bool) if lengths is None else t < lengths
@@ -104,8 +106,8 @@ def find_pieces(
         if lengths is not None:
             starts &= t < lengths  # what lies past an end is not read
     fresh_start = starts[0].copy()
-    starts[0] = False  # the first step begins a piece anyway
-    return Pieces(valid, np.cumsum(starts, axis=0), fresh_start, lengths, zero=zero)
+    starts[0] = False  # the first step begins a segment anyway
+    return Segments(valid, np.cumsum(starts, axis=0), fresh_start, lengths, zero=zero)
 
 
 def _flags(argument: str, values: Any, T: int, B: int, *, swap: bool, batched: bool) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nplstm import __version__
 from nplstm._shapes import check_number
-from nplstm.engines import engine_refusals, use_engines
+from nplstm.engines import unsupported_reasons, use_engines
 from nplstm.engines.threads import get_num_threads
 from nplstm.layers import LSTM
 
@@ -69,7 +69,7 @@ def bench(seconds: float, cases: Sequence[tuple[str, int, int, int]] = _CASES) -
     """
     rows, missing = [Row(*case) for case in cases], dict[str, str]()
     # one engine after the other: BLAS threads wait busily for a while, and would take a core from the next engine
-    for name, refusal in engine_refusals().items():
+    for name, refusal in unsupported_reasons().items():
         if refusal:
             missing[name] = refusal
             continue

@@ -13,10 +13,10 @@ from nplstm.backends import Backend
 from nplstm.core.params import as_generator
 from nplstm.errors import StateDictError
 
-__all__ = ["INITIALISERS", "Start", "draw_parameters"]
+__all__ = ["INITIALISERS", "ParameterSpec", "draw_parameters"]
 
 
-class Start(NamedTuple):
+class ParameterSpec(NamedTuple):
     """How one parameter starts."""
 
     kind: str  # the initialiser's name
@@ -55,7 +55,9 @@ INITIALISERS: dict[str, Callable[["np.random.Generator", tuple[int, ...], float]
 }
 
 
-def draw_parameters(starts: Mapping[str, Start], *, backend: Backend, dtype: DType, rng: Any) -> dict[str, Array]:
+def draw_parameters(
+    starts: Mapping[str, ParameterSpec], *, backend: Backend, dtype: DType, rng: Any
+) -> dict[str, Array]:
     """Draw each array, in order; or take it where ``rng`` is a mapping that has it, such as a file's."""
     if isinstance(rng, Mapping):
         return _take(starts, cast("Arrays", rng), backend=backend, dtype=dtype)
@@ -63,7 +65,9 @@ def draw_parameters(starts: Mapping[str, Start], *, backend: Backend, dtype: DTy
     return {name: backend.asarray(start.draw(generator).astype(dtype)) for name, start in starts.items()}
 
 
-def _take(starts: Mapping[str, Start], arrays: Arrays, *, backend: Backend, dtype: DType) -> dict[str, Array]:
+def _take(
+    starts: Mapping[str, ParameterSpec], arrays: Arrays, *, backend: Backend, dtype: DType
+) -> dict[str, Array]:
     """Take NumPy arrays for parameters, before any memory is asked for by what is said of their sizes."""
     expected = {name: start.shape for name, start in starts.items()}
     found = {name: array.shape for name, array in arrays.items()}

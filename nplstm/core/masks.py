@@ -7,14 +7,14 @@ from nplstm._typing import Array, DType
 from nplstm.backends import Backend
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.ops.dropout import dropout_mask
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams
 from nplstm.errors import ArgumentError
 
-__all__ = ["NO_NOISE", "Noise", "draw_noise", "expected_noise", "needed_generator"]
+__all__ = ["NO_MASKS", "Masks", "draw_masks", "inference_masks", "needed_generator"]
 
 
-class Noise(NamedTuple):
+class Masks(NamedTuple):
     """Dropout masks, None where nothing is dropped; and what zoneout keeps: masks, or in inference a number."""
 
     input: Array | None = None  # (B, I)
@@ -34,7 +34,7 @@ class Noise(NamedTuple):
         """Whether anything was drawn for each step."""
         return self.recurrent_by_step or not all(isinstance(k, float | None) for k in (self.keep_h, self.keep_c))
 
-    def of_rows(self, rows: slice) -> "Noise":
+    def of_rows(self, rows: slice) -> "Masks":
         """Return what some steps have of it."""
         recurrent = self.recurrent
         if recurrent is not None and self.recurrent_by_step:
@@ -47,7 +47,7 @@ class Noise(NamedTuple):
         return keep if isinstance(keep, float | int) else keep[rows]
 
 
-NO_NOISE = Noise()
+NO_MASKS = Masks()
 
 
 def needed_generator(draws: Mapping[str, float], rng: Any) -> Any:
@@ -62,14 +62,21 @@ def needed_generator(draws: Mapping[str, float], rng: Any) -> Any:
     return rng
 
 
-def expected_noise(spec: CellSpec) -> Noise:
-    """Return what stands for the noise in inference."""
-    return Noise(keep_h=spec.zoneout_h or None, keep_c=spec.zoneout_c or None)
+def inference_masks(spec: CellSpec) -> Masks:
+    """Return what stands for the masks in inference."""
+    return Masks(keep_h=spec.zoneout_h or None, keep_c=spec.zoneout_c or None)
 
 
-def draw_noise(
-    spec: CellSpec, rng: Any, params: LSTMParams, steps: Steps, hidden_size: int, *, backend: Backend, dtype: DType
-) -> Noise:
+def draw_masks(
+    spec: CellSpec,
+    rng: Any,
+    params: LSTMParams,
+    steps: PackedSteps,
+    hidden_size: int,
+    *,
+    backend: Backend,
+    dtype: DType,
+) -> Masks:
     """Draw what the spec asks for, in the order of its options."""
     R, P = params.weight_hh.shape[1], hidden_size if params.weight_hr is None else params.weight_hr.shape[0]
     B, N = steps.batch, steps.total
@@ -81,7 +88,7 @@ def draw_noise(
         return (backend.random(rng, shape, dtype) < z).astype(dtype) if z > 0 else None
 
     by_step = spec.recurrent_dropout_mask == "step"
-    return Noise(
+    return Masks(
         input=dropout((B, params.weight_ih.shape[1]), spec.input_dropout),
         recurrent=dropout((N if by_step else B, R), spec.recurrent_dropout),
         recurrent_by_step=by_step,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend, is_dtype, transfer
-from nplstm.core.initialisers import Start, draw_parameters
+from nplstm.core.initialisers import ParameterSpec, draw_parameters
 from nplstm.core.params import Parameters
 from nplstm.errors import BackendError, NplstmError, StateDictError
 
@@ -42,7 +42,7 @@ class Module:
         """Element type of the parameters, and of all that goes in and out."""
         return self._dtype
 
-    def _draw_parameters(self, starts: dict[str, Start], rng: Any) -> None:
+    def _draw_parameters(self, starts: dict[str, ParameterSpec], rng: Any) -> None:
         """Replace all parameters by draws, in the order of ``starts``."""
         arrays = draw_parameters(starts, backend=self._backend, dtype=self._dtype, rng=rng)
         self._parameters.replace_all(arrays, copy=False)

@@ -20,21 +20,21 @@ from nplstm.backends import Backend
 from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
 __all__ = [
-    "Steps",
+    "PackedSteps",
     "check_lengths",
     "host_array",
     "host_integers",
     "inverse_permutation",
     "padded_places",
+    "reversed_places",
     "sort_by_length",
-    "turned_places",
 ]
 
 
-S = TypeVar("S", bound="Steps")
+S = TypeVar("S", bound="PackedSteps")
 
 
-class Steps:
+class PackedSteps:
     """Where each step's rows are in packed data. Not to be changed.
 
     Attributes
@@ -109,7 +109,7 @@ class Steps:
         if start < len(order):
             yield order[start:]
 
-    def turned_rows(self) -> HostIndices:
+    def reversed_rows(self) -> HostIndices:
         """For each row, the row that takes its place when every sequence is turned around; (N,)."""
         j = self.sequences
         t = np.repeat(np.arange(len(self)), self.batch_sizes)
@@ -172,7 +172,7 @@ def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backen
     return backend.asarray(t), backend.asarray(j if order is None else order[j])
 
 
-def turned_places(T: int, lengths: HostIndices) -> tuple[HostIndices, HostIndices]:
+def reversed_places(T: int, lengths: HostIndices) -> tuple[HostIndices, HostIndices]:
     """Step and sequence of what comes to each place of a padded batch when every sequence is turned around."""
     t = np.arange(T)[:, None]
     return np.where(t < lengths, lengths - 1 - t, t), np.arange(len(lengths))

@@ -22,7 +22,7 @@ from nplstm.core.bound_transform import BoundTransform, Context
 from nplstm.core.cell import StandardCell
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.cell_variants import ComposedCell
-from nplstm.core.masks import NO_NOISE, Noise
+from nplstm.core.masks import NO_MASKS, Masks
 from nplstm.core.ops.dropout import dropout_backward, dropout_forward
 from nplstm.core.ops.layer_norm import LayerNormTape, layer_norm_backward, layer_norm_forward
 from nplstm.core.ops.linear import linear_forward
@@ -64,13 +64,13 @@ class Backward(NamedTuple):
 
 
 class Recurrence:
-    """The step with its parameters, its options and the noise of one pass. Its use does not change it.
+    """The step with its parameters, its options and the masks of one pass. Its use does not change it.
 
     Parameters
     ----------
     params : LSTMParams
     spec : CellSpec
-    noise : Noise
+    masks : Masks
     transform : BoundTransform, optional
     r_0 : Array, shape (B, R), optional
         The recurrent input of each sequence's first step, in the place of what h_0 would give.
@@ -80,18 +80,18 @@ class Recurrence:
         self,
         params: LSTMParams,
         spec: CellSpec,
-        noise: Noise = NO_NOISE,
+        masks: Masks = NO_MASKS,
         transform: BoundTransform | None = None,
         r_0: Array | None = None,
     ) -> None:
         self.params = params
         self.spec = spec
-        self.noise = noise
+        self.masks = masks
         self.transform = transform
         self.r_0 = r_0
         self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
         self._prepared: dict[tuple[Any, ...], tuple[tuple[Recurrence, ...], Any]] = {}
-        self._weight_hh = params.weight_hh if noise.weight is None else params.weight_hh * noise.weight
+        self._weight_hh = params.weight_hh if masks.weight is None else params.weight_hh * masks.weight
         self._weight_hh_t = self._weight_hh.T
 
     @cached_property
@@ -114,10 +114,10 @@ class Recurrence:
 
     def of_rows(self, rows: slice) -> "Recurrence":
         """Return the step for some rows of packed data alone."""
-        if not self.noise.by_row and self.transform is None:
+        if not self.masks.by_row and self.transform is None:
             return self
         part = copy(self)
-        part.noise = self.noise.of_rows(rows)
+        part.masks = self.masks.of_rows(rows)
         part.transform = None if self.transform is None else self.transform.of_rows(rows)
         return part
 
@@ -154,10 +154,10 @@ class Recurrence:
         keep : Array, shape (n, R), optional
             Receives what W_hh read.
         """
-        params, noise = self.params, self.noise
+        params, masks = self.params, self.masks
         r, s, transform_tape = self._read_hidden(state, rows, began)
-        if noise.recurrent is not None:
-            r = dropout_forward(r, noise.recurrent_rows(rows))
+        if masks.recurrent is not None:
+            r = dropout_forward(r, masks.recurrent_rows(rows))
         if keep is not None:
             keep[...] = r
         product, norm = r @ self._weight_hh_t, None
@@ -167,21 +167,21 @@ class Recurrence:
         h, c, cell = self.cell.forward(a, state.c)
         if params.weight_hr is not None:
             h = linear_forward(h, params.weight_hr)
-        if noise.keep_h is not None:
-            h = zoneout_forward(state.h, h, noise.rows(noise.keep_h, rows))
-        if noise.keep_c is not None:
-            c = zoneout_forward(state.c, c, noise.rows(noise.keep_c, rows))
+        if masks.keep_h is not None:
+            h = zoneout_forward(state.h, h, masks.rows(masks.keep_h, rows))
+        if masks.keep_c is not None:
+            c = zoneout_forward(state.c, c, masks.rows(masks.keep_c, rows))
         return State(h, c, s), StepTape(cell, norm, transform_tape)
 
     def backward(self, grad: State, tape: StepTape, rows: slice, began: int, buffers: Backward) -> State:
         """Take one step back: from the gradient of the state after the step to that of the state before it."""
-        params, noise = self.params, self.noise
+        params, masks = self.params, self.masks
         grad_h, grad_c = grad.h, grad.c
         kept_h = kept_c = None
-        if noise.keep_h is not None:
-            kept_h, grad_h = zoneout_backward(grad_h, noise.rows(noise.keep_h, rows))
-        if noise.keep_c is not None:
-            kept_c, grad_c = zoneout_backward(grad_c, noise.rows(noise.keep_c, rows))
+        if masks.keep_h is not None:
+            kept_h, grad_h = zoneout_backward(grad_h, masks.rows(masks.keep_h, rows))
+        if masks.keep_c is not None:
+            kept_c, grad_c = zoneout_backward(grad_c, masks.rows(masks.keep_c, rows))
         if params.weight_hr is not None and buffers.grad_projected is not None:
             buffers.grad_projected[rows] = grad_h
             grad_h = grad_h @ params.weight_hr
@@ -193,8 +193,8 @@ class Recurrence:
             buffers.grad_product[rows] = grad_product
             buffers.sums.add("gain_hh", grad_gain)
         grad_r = grad_product @ self._weight_hh
-        if noise.recurrent is not None:
-            grad_r = dropout_backward(grad_r, noise.recurrent_rows(rows))
+        if masks.recurrent is not None:
+            grad_r = dropout_backward(grad_r, masks.recurrent_rows(rows))
         grad_h_prev, grad_s_prev = self._read_hidden_backward(grad_r, grad.s, tape.transform, rows, began, buffers)
         if kept_h is not None:
             grad_h_prev = grad_h_prev + kept_h

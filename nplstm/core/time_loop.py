@@ -17,7 +17,7 @@ from nplstm.core.bound_transform import zero_context_gradients
 from nplstm.core.ops.dropout import dropout_backward, dropout_forward
 from nplstm.core.ops.layer_norm import LayerNormTape, layer_norm_backward
 from nplstm.core.ops.linear import linear_backward
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams, Sums
 from nplstm.core.step import Backward, Recurrence, State, StepTape
 
@@ -35,7 +35,7 @@ class SequenceTape(NamedTuple):
     """What backpropagation through time needs of one forward pass."""
 
     recurrence: Recurrence  # with the parameters as they were in the forward pass
-    steps: Steps
+    steps: PackedSteps
     reverse: bool
     x: Array  # (N, I)  after dropout
     recurrent: Array  # (N, R)  what W_hh read
@@ -57,7 +57,7 @@ def sequence_forward(
     x: Array,
     initial: State,
     recurrence: Recurrence,
-    steps: Steps,
+    steps: PackedSteps,
     *,
     out: Array,
     reverse: bool = False,
@@ -73,7 +73,7 @@ def sequence_forward(
         Longest sequence first; not modified.
     recurrence : Recurrence
         The step: parameters and options.
-    steps : Steps
+    steps : PackedSteps
         The layout of ``x``.
     out : Array, shape (N, P)
         Receives h_t of every step; may be a slice of a wider array.
@@ -91,8 +91,8 @@ def sequence_forward(
     xp = namespace(x)
     tapes: list[StepTape] = []
     norms: list[LayerNormTape] = []
-    if recurrence.noise.input is not None:
-        x = dropout_forward(x, _by_row(recurrence.noise.input, steps))
+    if recurrence.masks.input is not None:
+        x = dropout_forward(x, _by_row(recurrence.masks.input, steps))
     R = recurrence.params.weight_hh.shape[1]
     recurrent = xp.empty((steps.total, R), dtype=x.dtype) if record else None
     final = _copied(initial)
@@ -182,7 +182,7 @@ def _buffers(tape: SequenceTape, width: int) -> Backward:
 def _collect(tape: SequenceTape, buffers: Backward) -> tuple[Array, LSTMParams]:
     """Take the products over all rows that the loop put off; return d loss / d x and those of the parameters."""
     recurrence, sums, grad_a = tape.recurrence, buffers.sums, buffers.grad_a
-    params, noise = recurrence.params, recurrence.noise
+    params, masks = recurrence.params, recurrence.masks
     xp = namespace(grad_a)
     recurrence.cell.collect(grad_a, [step.cell for step in tape.tapes], sums)
     grad_product = grad_a
@@ -201,16 +201,16 @@ def _collect(tape: SequenceTape, buffers: Backward) -> tuple[Array, LSTMParams]:
     from_input = linear_backward(grad_product, tape.x, params.weight_ih, bias=False)
     sums.add("weight_ih", from_input.weight)
     grad_weight = buffers.grad_product.T @ tape.recurrent
-    sums.add("weight_hh", grad_weight if noise.weight is None else dropout_backward(grad_weight, noise.weight))
+    sums.add("weight_hh", grad_weight if masks.weight is None else dropout_backward(grad_weight, masks.weight))
     if buffers.grad_projected is not None:
         sums.add("weight_hr", buffers.grad_projected.T @ _cell_outputs(tape))
     grad_x = from_input.x
-    if noise.input is not None:
-        grad_x = dropout_backward(grad_x, _by_row(noise.input, tape.steps))
+    if masks.input is not None:
+        grad_x = dropout_backward(grad_x, _by_row(masks.input, tape.steps))
     return grad_x, sums.gradients(params)
 
 
-def _by_row(values: Array, steps: Steps) -> Array:
+def _by_row(values: Array, steps: PackedSteps) -> Array:
     """Return each row's sequence's values, (N, ...) from (B, ...)."""
     return values[backend_of(values).asarray(steps.sequences)]
 

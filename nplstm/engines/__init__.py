@@ -4,9 +4,9 @@ from nplstm.engines.base import Engine, Lane, Request
 from nplstm.engines.choose import (
     EngineChoice,
     allowed_engines,
-    engine_refusals,
     explain_engine,
     find_engine,
+    unsupported_reasons,
     use_engines,
 )
 from nplstm.engines.precision import allowed_precision, use_precision
@@ -19,11 +19,11 @@ __all__ = [
     "Request",
     "allowed_engines",
     "allowed_precision",
-    "engine_refusals",
     "explain_engine",
     "find_engine",
     "get_num_threads",
     "set_num_threads",
+    "unsupported_reasons",
     "use_engines",
     "use_precision",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends._cuda import Cuda
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
 
@@ -110,12 +110,12 @@ class Engine(ABC):
     verified: bool = True
     """Whether it has run on the hardware that it is for: if not, it runs what it is asked for by name alone."""
 
-    def serves(self, backend: str) -> bool:
+    def supports_backend(self, backend: str) -> bool:
         """Tell whether it is for arrays of that backend at all."""
         return backend == "numpy"
 
     @abstractmethod
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Say why this engine does not run the request; empty if it does."""
 
     def notes(self, request: Request) -> list[str]:
@@ -123,14 +123,14 @@ class Engine(ABC):
         return []
 
     @abstractmethod
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
 
-    def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
+    def runs_together(self, x: Array, widths: list[int], steps: PackedSteps) -> bool:
         """Tell whether ``forward_stack`` is faster for layers of these widths than one after the other."""
         return False
 
-    def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward_stack(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run layers of which each reads the output of the one below: its ``x`` is that array."""
         return [self.forward([lane], steps, record=record)[0] for lane in lanes]
 

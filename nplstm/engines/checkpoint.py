@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.bound_transform import zero_context_gradients
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams, Sums
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
@@ -28,7 +28,7 @@ class CheckpointTape(NamedTuple):
     x: Array  # (N, I)
     recurrence: Recurrence
     reverse: bool
-    steps: Steps
+    steps: PackedSteps
     starts: list[State]  # before each span
     precision: str  # that was allowed when it was recorded
 
@@ -37,7 +37,7 @@ class _Span(NamedTuple):
     """Some steps: where their rows are, and what a loop over them alone sees."""
 
     rows: slice
-    steps: Steps
+    steps: PackedSteps
 
 
 class Checkpointed(Engine):
@@ -55,15 +55,15 @@ class Checkpointed(Engine):
         self._engine = engine
         self._every = every
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """As the engine itself."""
-        return self._engine.refusal(request)
+        return self._engine.unsupported_reason(request)
 
     def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
         """As the engine itself: steps keep nothing."""
         return self._engine.stepper(recurrences, batch, residual)
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run span after span without recording, and keep the states between them."""
         if not record:
             return self._engine.forward(lanes, steps, record=False)
@@ -108,14 +108,14 @@ class Checkpointed(Engine):
             results += [total.gradients() for total in sums]
         return results
 
-    def _span(self, steps: Steps, first: int, *, reverse: bool) -> _Span:
+    def _span(self, steps: PackedSteps, first: int, *, reverse: bool) -> _Span:
         """Return the span that begins with the ``first`` step to be processed."""
         last = min(first + self._every, len(steps))
         sizes = steps.batch_sizes[::-1][first:last][::-1] if reverse else steps.batch_sizes[first:last]
-        return _Span(steps.span(first, last, reverse=reverse), Steps(steps.batch, sizes))
+        return _Span(steps.span(first, last, reverse=reverse), PackedSteps(steps.batch, sizes))
 
 
-def _together(lanes: list[T], steps: Steps) -> list[list[T]]:
+def _together(lanes: list[T], steps: PackedSteps) -> list[list[T]]:
     """Return which lanes run side by side: those whose spans have the same numbers of sequences."""
     return [[lane] for lane in lanes] if steps.ragged else [lanes]
 

@@ -20,7 +20,14 @@ from nplstm.engines.cuda import FusedEngine, PersistentEngine
 from nplstm.engines.reference import PlainEngine
 from nplstm.errors import ArgumentError
 
-__all__ = ["EngineChoice", "allowed_engines", "engine_refusals", "explain_engine", "find_engine", "use_engines"]
+__all__ = [
+    "EngineChoice",
+    "allowed_engines",
+    "explain_engine",
+    "find_engine",
+    "unsupported_reasons",
+    "use_engines",
+]
 
 _ENGINES: dict[str, Engine] = {
     engine.name: engine
@@ -112,14 +119,18 @@ def allowed_engines() -> tuple[str, ...]:
 
 def _named_engines(backend: str) -> tuple[str, ...]:
     """Return those that were asked for by name; of the environment's, those for arrays of this backend."""
-    of_program = tuple(name for name in _from_environment() if _ENGINES[name].serves(backend))
+    of_program = tuple(name for name in _from_environment() if _ENGINES[name].supports_backend(backend))
     return _allowed.get() or of_program
 
 
-def engine_refusals() -> dict[str, str]:
+def unsupported_reasons() -> dict[str, str]:
     """Return by name of each engine for NumPy why it would not run a standard LSTM here; empty where it would."""
     standard = Request("numpy", CellSpec())
-    return {name: engine.refusal(standard) for name, engine in _ENGINES.items() if engine.serves("numpy")}
+    return {
+        name: engine.unsupported_reason(standard)
+        for name, engine in _ENGINES.items()
+        if engine.supports_backend("numpy")
+    }
 
 
 def find_engine(request: Request) -> Engine:
@@ -133,18 +144,18 @@ def explain_engine(request: Request) -> tuple[Engine, EngineChoice]:
     engine, asked = _find(request, refused)
     for name in [name for name, reason in refused.items() if reason == _UNVERIFIED]:
         hint = f"it {_UNVERIFIED}: nplstm.use_engines('persistent', 'fused', 'plain') takes it"
-        refused[name] = _ENGINES[name].refusal(asked) or hint
+        refused[name] = _ENGINES[name].unsupported_reason(asked) or hint
     return engine, EngineChoice(engine.name, refused, tuple(engine.notes(asked)))
 
 
 def _find(request: Request, refused: dict[str, str]) -> tuple[Engine, Request]:
     """Return the engine and what it was asked; write down why others do not run it."""
     named = _named_engines(request.backend)
-    names = named or tuple(name for name, engine in _ENGINES.items() if engine.serves(request.backend))
+    names = named or tuple(name for name, engine in _ENGINES.items() if engine.supports_backend(request.backend))
     for place, name in enumerate(names):
         engine, asked = _ENGINES[name], request._replace(others=names[place + 1 :])
         # what may not be taken is not asked: it would ask the device
-        reason = _UNVERIFIED if not named and not engine.verified else engine.refusal(asked)
+        reason = _UNVERIFIED if not named and not engine.verified else engine.unsupported_reason(asked)
         if not reason:
             return engine, asked
         refused[name] = reason

@@ -4,7 +4,7 @@ from typing import Any
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients, SequenceTape, sequence_backward, sequence_forward
 from nplstm.engines.base import Engine, Lane, Request, Stepper
@@ -17,15 +17,15 @@ class PlainEngine(Engine):
 
     name = "plain"
 
-    def serves(self, backend: str) -> bool:
+    def supports_backend(self, backend: str) -> bool:
         """Serve all."""
         return True
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Refuse nothing."""
         return ""
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in turn."""
         return [
             sequence_forward(

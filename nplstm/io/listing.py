@@ -6,7 +6,7 @@ from typing import Any
 from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import NplstmError
 from nplstm.io.model_file import FoundLayer, printable
-from nplstm.layers.options import USUAL
+from nplstm.layers.options import DEFAULTS
 
 __all__ = ["list_layers", "summary"]
 
@@ -33,7 +33,7 @@ def summary(layer: FoundLayer) -> str:
         options.pop("recurrent_size", None)  # of a cell, which always has it
     sizes = [printable(str(options.pop(name))) for name in ("input_size", "hidden_size") if name in options]
     options["cell"] = _cell(options.get("cell", {}))
-    rest = [f"{printable(name)}={value!r}" for name, value in options.items() if USUAL.get(name, ...) != value]
+    rest = [f"{printable(name)}={value!r}" for name, value in options.items() if DEFAULTS.get(name, ...) != value]
     problem = f"; {printable(layer.problem)}" if layer.problem else ""
     return f"{kind}({', '.join(sizes + rest)}), {layer.dtype}{problem}"
 

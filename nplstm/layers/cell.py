@@ -6,14 +6,14 @@ from nplstm._shapes import check_flag, check_pair, check_shape, check_size, give
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import Backend, check_arrays
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.masks import draw_noise, expected_noise, needed_generator
+from nplstm.core.masks import draw_masks, inference_masks, needed_generator
 from nplstm.core.module import Module
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.params import Parameters
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceTape, sequence_backward, sequence_forward
 from nplstm.errors import ArgumentError, ShapeError
-from nplstm.layers.options import parameter_starts
+from nplstm.layers.options import parameter_specs
 from nplstm.layers.spec import check_spec, gate_misfit
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
@@ -109,7 +109,7 @@ class LSTMCell(Module):
     def reset_parameters(self, rng: Any = None) -> None:
         """Draw all parameters anew, as ``cell`` says, with a seed or a NumPy generator."""
         H, R = self.hidden_size, self.recurrent_size
-        self._draw_parameters(parameter_starts(self.cell, "", self.input_size, H, R, bias=self.bias), rng)
+        self._draw_parameters(parameter_specs(self.cell, "", self.input_size, H, R, bias=self.bias), rng)
 
     def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
         return gate_misfit(self.cell, name, expected, got) or super()._misfit(name, expected, got)
@@ -185,16 +185,16 @@ class LSTMCell(Module):
         check_shape("input", input.shape, [*batch, ("I", self.input_size)])
         rows = input if input.ndim == 2 else input[None]
         B, H, R = len(rows), self.hidden_size, self.recurrent_size
-        steps, params = Steps.equal(1, B), self._parameters.grouped("")
+        steps, params = PackedSteps.equal(1, B), self._parameters.grouped("")
         h = _full_state(self._backend, "h", h_0, (B, R), input, "H" if R == H else "R")
         c = _full_state(self._backend, "c", c_0, (B, H), input)
-        noise = expected_noise(self.cell)
+        masks = inference_masks(self.cell)
         if rng is not None:
-            noise = draw_noise(self.cell, rng, params, steps, H, backend=self._backend, dtype=self._dtype)
+            masks = draw_masks(self.cell, rng, params, steps, H, backend=self._backend, dtype=self._dtype)
         out = self._backend.xp.empty((B, H), dtype=self._dtype)
         r_0 = h if R != H else None
         initial = State(self._backend.xp.zeros((B, H), dtype=self._dtype) if R != H else h, c)
-        recurrence = Recurrence(params, self.cell, noise, None, r_0)
+        recurrence = Recurrence(params, self.cell, masks, None, r_0)
         return sequence_forward(
             rows.copy() if record else rows, initial, recurrence, steps, out=out, record=record
         )

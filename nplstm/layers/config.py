@@ -8,13 +8,13 @@ from nplstm.core.cell_spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.layers.cell import LSTMCell
 from nplstm.layers.lstm import LSTM
-from nplstm.layers.options import USUAL
+from nplstm.layers.options import DEFAULTS
 from nplstm.transforms import transform_from_dict, transform_to_dict
 
 __all__ = ["config_of", "layer_of"]
 
 _OPTIONS = {
-    "LSTM": ["input_size", "hidden_size", "recurrent_size", *USUAL],
+    "LSTM": ["input_size", "hidden_size", "recurrent_size", *DEFAULTS],
     "LSTMCell": ["input_size", "hidden_size", "recurrent_size", "bias", "cell"],
 }
 

@@ -7,12 +7,12 @@ from nplstm._shapes import check_triple
 from nplstm._typing import Array, DType
 from nplstm.backends import Backend, check_arrays
 from nplstm.backends._cuda import CudaBackend
-from nplstm.batch.choose_layout import Said, find_layout
+from nplstm.batch.choose_layout import CallOptions, choose_layout
 from nplstm.batch.layout import Layout
 from nplstm.batch.packing import PackedSequence
 from nplstm.core.bound_transform import BoundTransform, Context
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.masks import draw_noise, expected_noise
+from nplstm.core.masks import draw_masks, inference_masks
 from nplstm.core.ops.dropout import dropout_mask
 from nplstm.core.params import Parameters
 from nplstm.core.step import Recurrence, State
@@ -87,14 +87,14 @@ def run(
     definition: Layer,
     input: Any,
     hx: Any,
-    said: Said,
+    said: CallOptions,
     context: Any,
     *,
     rng: Any,
     record: bool,
     every: int | None = None,
 ) -> Pass:
-    """Bring the input into the packed layout and run the stack, with noise if there is a generator."""
+    """Bring the input into the packed layout and run the stack, with masks if there is a generator."""
     structure = definition.structure
     given = check_triple("hx", ("h_0", "c_0", "s_0"), hx, structure.state_size > 0)
     reader = ContextReader(definition.transform, context)
@@ -103,7 +103,7 @@ def run(
     for argument, value in zip(("h_0", "c_0", "s_0"), given, strict=True):
         arrays |= state_arrays(argument, value, structure)
     check_arrays("the LSTM", definition.backend, definition.dtype, **arrays, **reader.arrays())
-    layout = find_layout(
+    layout = choose_layout(
         input,
         said,
         input_size=structure.input_size,
@@ -208,11 +208,11 @@ def _in_order(parts: list[list[Array]], structure: Structure, layout: Layout) ->
 
 
 def recurrence_of(definition: Layer, layer: int, d: int) -> Recurrence:
-    """Return the step of one layer and direction without noise and transform; made once for its parameters."""
+    """Return the step of one layer and direction without masks and transform; made once for its parameters."""
     suffix, cell = definition.structure.suffix(layer, d), definition.cell
     parameters = definition.parameters
     return parameters.derived(
-        "recurrence" + suffix, lambda: Recurrence(parameters.grouped(suffix), cell, expected_noise(cell))
+        "recurrence" + suffix, lambda: Recurrence(parameters.grouped(suffix), cell, inference_masks(cell))
     )
 
 
@@ -225,23 +225,23 @@ def _recurrence(
     contexts: dict[str, Context],
     r_0: Array | None,
 ) -> Recurrence:
-    """Make the step of one layer and direction: with its parameters, noise and transform."""
+    """Make the step of one layer and direction: with its parameters, masks and transform."""
     structure = definition.structure
     suffix = structure.suffix(layer, d)
     params = definition.parameters.grouped(suffix)
     if rng is None and definition.transform is None and r_0 is None:
         return recurrence_of(definition, layer, d)
-    noise = expected_noise(definition.cell)
+    masks = inference_masks(definition.cell)
     if rng is not None:
         H = structure.hidden_sizes[layer]
-        noise = draw_noise(
+        masks = draw_masks(
             definition.cell, rng, params, layout.steps, H, backend=definition.backend, dtype=definition.dtype
         )
     transform = None
     if definition.transform is not None:
         R = structure.recurrent_sizes[layer]
         transform = BoundTransform(definition.transform, params.transform or {}, contexts, R)
-    return Recurrence(params, definition.cell, noise, transform, r_0)
+    return Recurrence(params, definition.cell, masks, transform, r_0)
 
 
 def _masks(definition: Layer, rng: Any, rows: int) -> list[list[Array | None]]:

@@ -8,7 +8,7 @@ from nplstm._typing import DTypeLike
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.hidden_transform import check_transform
 from nplstm.layers.forward import Layer
-from nplstm.layers.options import USUAL, build_structure, check_combinations
+from nplstm.layers.options import DEFAULTS, build_structure, check_combinations
 from nplstm.layers.recurrent import Recurrent
 from nplstm.layers.spec import check_spec, gate_misfit
 
@@ -187,7 +187,7 @@ class LSTM(Recurrent):
         return Layer(self._structure, self._parameters, *options, self._backend, self._dtype)
 
     def __repr__(self) -> str:
-        given = [f", {name}={getattr(self, name)!r}" for name in USUAL if getattr(self, name) != USUAL[name]]
+        given = [f", {name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]
         if self.recurrent_given is not None:
             given.append(f", recurrent_size={self.recurrent_given}")
         return f"LSTM({self.input_size}, {self.hidden_size}{''.join(given)}{self._placement()})"

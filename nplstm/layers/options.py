@@ -5,14 +5,14 @@ from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import Axis, check_choice, check_flag, check_size
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.initialisers import Start
+from nplstm.core.initialisers import ParameterSpec
 from nplstm.errors import ArgumentError
 from nplstm.layers.merge import MERGES
 from nplstm.layers.stack import Wiring
 
-__all__ = ["USUAL", "Structure", "build_structure", "check_combinations", "parameter_starts"]
+__all__ = ["DEFAULTS", "Structure", "build_structure", "check_combinations", "parameter_specs"]
 
-USUAL: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "num_layers": 1,
     "bias": True,
     "batch_first": False,
@@ -103,9 +103,11 @@ class Structure(NamedTuple):
         name, size = self.h_axis(self.layers - 1)
         return ("D*" + name, self.directions * (size or 0)) if self.merge == "concat" else (name, size)
 
-    def starts(self, layer: int, d: int, spec: CellSpec, transform: Any, *, bias: bool) -> dict[str, Start]:
+    def starts(
+        self, layer: int, d: int, spec: CellSpec, transform: Any, *, bias: bool
+    ) -> dict[str, ParameterSpec]:
         """Return the parameters of a layer and direction: shapes, and how they start."""
-        return parameter_starts(
+        return parameter_specs(
             spec,
             self.suffix(layer, d),
             self.layer_input(layer),
@@ -117,29 +119,38 @@ class Structure(NamedTuple):
         )
 
 
-def parameter_starts(
+def parameter_specs(
     spec: CellSpec, suffix: str, I: int, H: int, R: int, *, bias: bool, proj_size: int = 0, transform: Any = None
-) -> dict[str, Start]:
+) -> dict[str, ParameterSpec]:
     """Return the parameters of one layer in one direction, in the order in which they are drawn."""
     K, seen, bound = spec.gates * H, spec.peepholes * H, H**-0.5
-    starts = {"weight_ih": Start(spec.init_ih, (K, I), bound), "weight_hh": Start(spec.init_hh, (K, R), bound)}
+    starts = {
+        "weight_ih": ParameterSpec(spec.init_ih, (K, I), bound),
+        "weight_hh": ParameterSpec(spec.init_hh, (K, R), bound),
+    }
     if bias:
-        start = Start("uniform", (K,), bound) if spec.init_bias == "uniform" else Start("constant", (K,), 0.0)
+        start = (
+            ParameterSpec("uniform", (K,), bound)
+            if spec.init_bias == "uniform"
+            else ParameterSpec("constant", (K,), 0.0)
+        )
         # the two biases add up
         starts["bias_ih"] = start._replace(forget=spec.forget_bias)
         starts["bias_hh"] = start._replace(forget=None if spec.forget_bias is None else 0.0)
     if proj_size:
-        starts["weight_hr"] = Start("uniform", (proj_size, H), bound)
+        starts["weight_hr"] = ParameterSpec("uniform", (proj_size, H), bound)
     if spec.peephole:
-        starts["weight_ch"] = Start("uniform", (seen,) if spec.peephole == "diagonal" else (seen, H), bound)
+        starts["weight_ch"] = ParameterSpec(
+            "uniform", (seen,) if spec.peephole == "diagonal" else (seen, H), bound
+        )
     if spec.layer_norm:
-        starts |= {name: Start("constant", (K,), 1.0) for name in ("gain_ih", "gain_hh")}
-        starts["gain_c"] = Start("constant", (H,), 1.0)
+        starts |= {name: ParameterSpec("constant", (K,), 1.0) for name in ("gain_ih", "gain_hh")}
+        starts["gain_c"] = ParameterSpec("constant", (H,), 1.0)
         if bias:
-            starts["bias_c"] = Start("constant", (H,), 0.0)
+            starts["bias_c"] = ParameterSpec("constant", (H,), 0.0)
     if transform is not None and hasattr(transform, "parameter_shapes"):
         for name, shape in _parameter_shapes(transform, proj_size or H, R).items():
-            starts["transform_" + name] = Start("uniform", shape, bound)
+            starts["transform_" + name] = ParameterSpec("uniform", shape, bound)
     return {name + suffix: start for name, start in starts.items()}
 
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 from nplstm._shapes import check_flag, check_size
-from nplstm.batch.choose_layout import Said
+from nplstm.batch.choose_layout import CallOptions
 from nplstm.core.hidden_transform import has_backward
 from nplstm.core.masks import needed_generator
 from nplstm.core.module import Module
@@ -91,7 +91,7 @@ class Recurrent(Module):
             If a kernel on a GPU has no room to run, or one before it gave up.
         """
         definition = self._layer()
-        said = Said(lengths, mask, masked_output, reset, reset_to)
+        said = CallOptions(lengths, mask, masked_output, reset, reset_to)
         if said.nothing and context is None and (short := run_short(definition, input, hx)) is not None:
             return short
         result = run(definition, input, hx, said, context, rng=None, record=False)
@@ -151,7 +151,7 @@ class Recurrent(Module):
                 f"plain calls, and cannot be recorded"
             )
         every = None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
-        said = Said(lengths, mask, masked_output, reset, reset_to)
+        said = CallOptions(lengths, mask, masked_output, reset, reset_to)
         return LSTMTape(run(layer, input, hx, said, context, rng=generator, record=True, every=every))
 
     def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
@@ -183,7 +183,7 @@ class Recurrent(Module):
         Parameters
         ----------
         batch_size : int
-            B, on which the choice depends on a GPU; with resets, the number of pieces.
+            B, on which the choice depends on a GPU; with resets, the number of segments.
         training : bool
             Ask about ``record`` in training, where masks are drawn.
         recurrent_given : bool

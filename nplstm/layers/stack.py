@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.ops.dropout import dropout_backward, dropout_forward
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines import Engine, Lane
@@ -58,7 +58,7 @@ def stack_forward(
     x: Array,
     initial: list[list[State]],
     recurrences: list[list[Recurrence]],
-    steps: Steps,
+    steps: PackedSteps,
     engine: Engine,
     *,
     wiring: Wiring,

@@ -221,7 +221,7 @@ class LSTMTape:
 def _arrays(value: Any) -> Iterator[Array]:
     """Return the arrays in a tape; those of the recurrence without its parameters."""
     if isinstance(value, Recurrence):
-        yield from _arrays((value.noise, value.context, value.r_0))
+        yield from _arrays((value.masks, value.context, value.r_0))
     elif isinstance(value, dict):
         yield from _arrays(tuple(cast("dict[str, Any]", value).values()))
     elif isinstance(value, tuple | list):

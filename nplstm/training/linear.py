@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from nplstm._shapes import check_flag, check_shape, check_size
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import backend_of, check_arrays
-from nplstm.core.initialisers import Start
+from nplstm.core.initialisers import ParameterSpec
 from nplstm.core.module import Module
 from nplstm.core.ops.linear import linear_backward, linear_forward
 from nplstm.core.params import Parameters
@@ -72,9 +72,11 @@ class Linear(Module):
     def reset_parameters(self, rng: Any = None) -> None:
         """Draw all parameters anew from U(-1/sqrt(in), 1/sqrt(in)), with a seed or a NumPy generator."""
         bound = self.in_features**-0.5
-        starts: dict[str, Start] = {"weight": Start("uniform", (self.out_features, self.in_features), bound)}
+        starts: dict[str, ParameterSpec] = {
+            "weight": ParameterSpec("uniform", (self.out_features, self.in_features), bound)
+        }
         if self.bias:
-            starts["bias"] = Start("uniform", (self.out_features,), bound)
+            starts["bias"] = ParameterSpec("uniform", (self.out_features,), bound)
         self._draw_parameters(starts, rng)
 
     def __call__(self, input: Array) -> Array:

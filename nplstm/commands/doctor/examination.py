@@ -8,7 +8,7 @@ from nplstm.commands.doctor.gpu import Gpu, find_gpu
 from nplstm.commands.doctor.machine import Processor, Versions, find_environment, find_processor, find_versions
 from nplstm.commands.doctor.rates import Progress, Rates, measure_rates
 from nplstm.commands.doctor.trial import KernelTrial, try_kernels, worth_trying
-from nplstm.engines import engine_refusals
+from nplstm.engines import unsupported_reasons
 from nplstm.engines.compiled.library import library
 from nplstm.engines.cpus import Cpus, find_cpus
 
@@ -65,7 +65,7 @@ def _engines() -> list[Engine]:
     """Ask each engine whether it would run a standard LSTM here."""
     return [
         Engine(name, available=not reason, note=reason, kernels=_kernels(name) if not reason else None)
-        for name, reason in engine_refusals().items()
+        for name, reason in unsupported_reasons().items()
     ]
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
@@ -25,7 +25,7 @@ class NumpyEngine(Engine):
 
     name = "numpy"
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Refuse what is no standard LSTM on NumPy arrays."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
@@ -34,20 +34,20 @@ class NumpyEngine(Engine):
         load(__name__, "backward", "diagonal", "forward", "short", "stepper")
         return ""
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes together."""
         from nplstm.engines._numpy.forward import numpy_forward
 
         with _limited([lane.recurrence for lane in lanes], steps):
             return numpy_forward(lanes, steps, record=record)
 
-    def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
+    def runs_together(self, x: Array, widths: list[int], steps: PackedSteps) -> bool:
         """Tell whether the layers are small, of one size, and the sequences of one length."""
         from nplstm.engines._numpy.diagonal import worth_a_diagonal
 
         return worth_a_diagonal(widths, steps)
 
-    def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward_stack(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run layers along the diagonal, a few calls for all of them."""
         from nplstm.engines._numpy.diagonal import diagonal_forward
 
@@ -76,7 +76,7 @@ class NumpyEngine(Engine):
         return NumpyShortCall(recurrences, directions)
 
 
-def _limited(recurrences: list[Recurrence], steps: Steps) -> AbstractContextManager[None]:
+def _limited(recurrences: list[Recurrence], steps: PackedSteps) -> AbstractContextManager[None]:
     """Return the context that limits BLAS's threads for lanes that run together."""
     from nplstm.engines._numpy.weights import count_weights
     from nplstm.engines.blas import limited_blas

@@ -14,9 +14,9 @@ from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.cell import exact_sigmoids
-from nplstm.engines._numpy.forward import NumpyTape, planes_of, segments
+from nplstm.engines._numpy.forward import NumpyTape, equal_runs, planes_of
 from nplstm.engines._numpy.memory import aligned_empty
-from nplstm.engines._numpy.turn import Turn
+from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
 
 __all__ = ["numpy_backward"]
@@ -43,20 +43,23 @@ def numpy_backward(
     grad_h, grad_c = np.stack([final.h for final in grad_final]), np.stack([final.c for final in grad_final])
     first_recurrence, *others = (tape.recurrence for tape in tapes)
     weight_hh = first_recurrence.prepared(back_hh, *others)
-    turns = [Turn(steps, reverse=tape.reverse) for tape in tapes]
-    sums = [_Sums(tape, turn) for tape, turn in zip(tapes, turns, strict=True)]
+    reversals = [Reversal(steps, reverse=tape.reverse) for tape in tapes]
+    sums = [_Sums(tape, reversal) for tape, reversal in zip(tapes, reversals, strict=True)]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
     room = aligned_empty((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.span(block[0], block[-1] + 1)
         size = S * H * (rows.stop - rows.start)
         grad_a = room[: 4 * size].reshape(S, rows.stop - rows.start, 4 * H)
-        for first, last, n in reversed(list(segments(steps, block[0], block[-1] + 1))):
+        for first, last, n in reversed(list(equal_runs(steps, block[0], block[-1] + 1))):
             part = steps.span(first, last)
             inner = slice(part.start - rows.start, part.stop - rows.start)
             given = None
             if grad_outputs is not None:
-                given = [turn.read(grad, first, last) for turn, grad in zip(turns, grad_outputs, strict=True)]
+                given = [
+                    reversal.read(grad, first, last)
+                    for reversal, grad in zip(reversals, grad_outputs, strict=True)
+                ]
             factors = _factors(planes_of(cells, steps, first, last, S, H), room[4 * size :])
             _steps_back(given, factors, grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh)
         for lane, total in zip(grad_a, sums, strict=True):
@@ -135,9 +138,9 @@ def _steps_back(
 class _Sums:
     """The gradients of one lane's input and parameters, which grow by a block of rows at a time."""
 
-    def __init__(self, tape: NumpyTape, turn: Turn) -> None:
+    def __init__(self, tape: NumpyTape, reversal: Reversal) -> None:
         self._tape = tape
-        self._turn = turn
+        self._reversal = reversal
         I, H, dtype = tape.x.shape[1], tape.out.shape[1], tape.x.dtype
         self._weight_ih = tape.recurrence.prepared(back_ih)
         self._grad_x = np.empty(tape.x.shape, dtype)
@@ -147,8 +150,8 @@ class _Sums:
 
     def add(self, grad_a: Array, first: int, last: int) -> None:
         """Add what some steps contribute."""
-        tape, turn = self._tape, self._turn
-        x, before = turn.read(tape.x, first, last), _previous(tape, turn, first, last)
+        tape, reversal = self._tape, self._reversal
+        x, before = reversal.read(tape.x, first, last), _previous(tape, reversal, first, last)
         for sums, read in ((self._grad_weight_ih, x), (self._grad_weight_hh, before)):
             if self._empty:
                 np.matmul(grad_a.T, read, out=sums)
@@ -156,7 +159,7 @@ class _Sums:
                 sums[...] += grad_a.T @ read
         self._grad_bias += grad_a.sum(axis=0)
         self._empty = False
-        turn.write(self._grad_x, first, last, grad_a @ self._weight_ih)
+        reversal.write(self._grad_x, first, last, grad_a @ self._weight_ih)
 
     def gradients(self, state: State) -> SequenceGradients:
         """Return the sums in torch's order."""
@@ -165,13 +168,13 @@ class _Sums:
         return SequenceGradients(self._grad_x, state, None, grads, {})
 
 
-def _previous(tape: NumpyTape, turn: Turn, first: int, last: int) -> Array:
+def _previous(tape: NumpyTape, reversal: Reversal, first: int, last: int) -> Array:
     """Return h_{t-1} of the rows of some steps, in the order of processing."""
     steps = tape.steps
     if first > 0 and not steps.ragged:
-        return turn.read(tape.out, first - 1, last - 1)
+        return reversal.read(tape.out, first - 1, last - 1)
     began = max(first - 1, 0)
-    out, of_out, of_rows = turn.read(tape.out, began, last - 1), steps.bounds[began], steps.bounds[first]
+    out, of_out, of_rows = reversal.read(tape.out, began, last - 1), steps.bounds[began], steps.bounds[first]
     before = np.empty((steps.bounds[last] - of_rows, out.shape[1]), out.dtype)
     for t in range(first, last):
         rows, n = steps.rows(t), steps.size(t)

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.forward import FromInput, NumpyTape, Weights
-from nplstm.engines._numpy.turn import Turn
+from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
 from nplstm.engines.base import Lane
 
@@ -32,7 +32,7 @@ _BLOCK_STEPS = 256
 """Steps at a time: a bound on the memory."""
 
 
-def worth_a_diagonal(widths: list[int], steps: Steps) -> bool:
+def worth_a_diagonal(widths: list[int], steps: PackedSteps) -> bool:
     """Tell whether layers of these widths are faster together: small, of one size, in a batch of one length."""
     B, H = steps.batch, widths[0]
     small = 0 < B * H <= _SMALL and H <= _NARROW and len(widths) <= len(steps)
@@ -71,12 +71,14 @@ def _of_layers(weight: Array, first: int, last: int) -> Array:
     return weight[:, first:last] if weight.ndim == 4 else weight[first:last]
 
 
-def diagonal_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
+def diagonal_forward(
+    lanes: list[Lane], steps: PackedSteps, *, record: bool
+) -> list[tuple[State, NumpyTape | None]]:
     """Run all layers of a stack in one direction; see ``Engine.forward_stack``."""
     T, n, L, H = len(steps), steps.batch, len(lanes), lanes[0].initial.h.shape[1]
     stack = _stack([lane.recurrence for lane in lanes], n)
-    turn = Turn(steps, reverse=lanes[0].reverse)
-    x, dtype = turn.whole(lanes[0].x), lanes[0].x.dtype
+    reversal = Reversal(steps, reverse=lanes[0].reverse)
+    x, dtype = reversal.whole(lanes[0].x), lanes[0].x.dtype
     h, c = np.stack([lane.initial.h for lane in lanes]), np.stack([lane.initial.c for lane in lanes])
     h_0, out = h, np.empty((L, T, n, H), dtype)
     cells = np.empty((L, T if record else 0, 5, n, H), dtype)
@@ -93,7 +95,7 @@ def diagonal_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
         h = hs[:, -1]
     results: list[tuple[State, NumpyTape | None]] = []
     for k, lane in enumerate(lanes):
-        lane.out[...] = turn.whole(out[k].reshape(T * n, H))
+        lane.out[...] = reversal.whole(out[k].reshape(T * n, H))
         kept = (lane.x, h_0[k], lane.out, cells[k].ravel())
         tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
         results.append((State(h[k].copy(), c[k].copy()), tape))

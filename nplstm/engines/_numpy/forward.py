@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import aligned_empty
-from nplstm.engines._numpy.turn import Turn
+from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
 from nplstm.engines.base import Lane
 
@@ -27,10 +27,10 @@ __all__ = [
     "NumpyTape",
     "Weights",
     "block_rows",
+    "equal_runs",
     "numpy_forward",
     "planes_of",
     "run_steps",
-    "segments",
 ]
 
 
@@ -46,7 +46,7 @@ class NumpyTape(NamedTuple):
     """What backpropagation through time needs of one layer in one direction."""
 
     recurrence: Recurrence
-    steps: Steps
+    steps: PackedSteps
     reverse: bool
     x: Array  # (N, I)
     h_0: Array  # (B, H)
@@ -68,7 +68,7 @@ class Weights:
         return Product(self._first.prepared(hh_rows if n == 1 else hh_planes, *self._others), (S, n, H))
 
 
-def segments(steps: Steps, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+def equal_runs(steps: PackedSteps, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Cut steps into runs with the same number of sequences: (first step, last step, sequences)."""
     changes = np.flatnonzero(np.diff(steps.batch_sizes[first:last])) + 1
     for a, b in pairwise([first, *(first + changes).tolist(), last]):
@@ -76,7 +76,7 @@ def segments(steps: Steps, first: int, last: int) -> Iterator[tuple[int, int, in
             yield a, b, steps.size(a)
 
 
-def planes_of(cells: Array, steps: Steps, first: int, last: int, lanes: int, H: int) -> Array:
+def planes_of(cells: Array, steps: PackedSteps, first: int, last: int, lanes: int, H: int) -> Array:
     """Return what a recording has of some steps of n sequences each, (steps, 5, S, n, H)."""
     rows = steps.span(first, last)
     part = cells[5 * lanes * H * rows.start : 5 * lanes * H * rows.stop]
@@ -121,29 +121,29 @@ def run_steps(
     return h
 
 
-def numpy_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
+def numpy_forward(lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
     S, H = len(lanes), lanes[0].initial.c.shape[1]
     weights = Weights([lane.recurrence for lane in lanes])
-    turns = [Turn(steps, reverse=lane.reverse) for lane in lanes]
+    reversals = [Reversal(steps, reverse=lane.reverse) for lane in lanes]
     final_h, final_c = np.stack([ln.initial.h for ln in lanes]), np.stack([ln.initial.c for ln in lanes])
     h, cell, product = final_h.copy(), Cell(final_c), weights.product(steps.batch)
     h_0, cells = h, np.empty(5 * S * H * steps.total if record else 0, h.dtype)
     direct = S == 1 and not lanes[0].reverse
     from_input = FromInput(weights, min(steps.total, max(block_rows(H), steps.batch)))
     for block in steps.blocks(block_rows(H), reverse=False):
-        for first, last, n in segments(steps, block[0], block[-1] + 1):
+        for first, last, n in equal_runs(steps, block[0], block[-1] + 1):
             if n < cell.n:
                 final_h[:, n : cell.n], final_c[:, n : cell.n] = h[:, n:], cell.c[:, n:]
                 h, cell, product = h[:, :n], Cell(cell.c[:, :n]), weights.product(n)
-            xs = [turn.read(lane.x, first, last) for turn, lane in zip(turns, lanes, strict=True)]
+            xs = [reversal.read(lane.x, first, last) for reversal, lane in zip(reversals, lanes, strict=True)]
             out = lanes[0].out[None, steps.span(first, last)] if direct else np.empty((S, len(xs[0]), H), h.dtype)
             hs = out.reshape(S, last - first, n, H).swapaxes(0, 1)
             kept = planes_of(cells, steps, first, last, S, H) if record else repeat(None)
             h = run_steps(cell, product, from_input(xs, n), h, hs, kept)
             if not direct:
-                for turn, lane, values in zip(turns, lanes, out, strict=True):
-                    turn.write(lane.out, first, last, values)
+                for reversal, lane, values in zip(reversals, lanes, out, strict=True):
+                    reversal.write(lane.out, first, last, values)
     final_h[:, : cell.n], final_c[:, : cell.n] = h, cell.c
     results: list[tuple[State, NumpyTape | None]] = []
     for k, lane in enumerate(lanes):

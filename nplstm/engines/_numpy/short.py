@@ -5,7 +5,7 @@ from itertools import repeat
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.cell import Cell
 from nplstm.engines._numpy.diagonal import worth_a_diagonal
@@ -31,7 +31,7 @@ class NumpyShortCall(ShortCall):
         if steps * batch > block_rows(self._H):
             return False
         widths = [self._H] * len(self._layers)
-        return len(self._directions) > 1 or not worth_a_diagonal(widths, Steps.equal(steps, batch))
+        return len(self._directions) > 1 or not worth_a_diagonal(widths, PackedSteps.equal(steps, batch))
 
     def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
         """Run all layers on ``x`` (T, B, I)."""

@@ -23,7 +23,7 @@ class NumpyStepper(Stepper):
 
     @exact_sigmoids
     def step(self) -> None:
-        """Run the layers in turn."""
+        """Run the layers in reversal."""
         below = None
         with limited_blas(*self._size):
             for layer in self._layers:

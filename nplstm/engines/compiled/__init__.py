@@ -8,7 +8,7 @@ them.
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, ShortCall, Stepper
@@ -25,7 +25,7 @@ class CompiledEngine(Engine):
 
     name = "compiled"
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Refuse what the kernels do not compute, and everything where there are none."""
         if request.backend != "numpy":
             return f"it runs on NumPy arrays, and the layer is on {request.backend!r}"
@@ -45,7 +45,7 @@ class CompiledEngine(Engine):
 
         return [f"kernels for {library().instruction_set}"]
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes, several threads sharing the work."""
         from nplstm.engines.compiled.forward import compiled_forward
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.base import Lane
@@ -20,7 +20,7 @@ class CompiledTape(NamedTuple):
     """What backpropagation through time needs of one layer in one direction."""
 
     recurrence: Recurrence
-    steps: Steps
+    steps: PackedSteps
     reverse: bool
     x: Array  # (N, I)
     out: Array  # (N, P)  h_t
@@ -30,7 +30,9 @@ class CompiledTape(NamedTuple):
     cells: Array  # (N, Hp)  c_t
 
 
-def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, CompiledTape | None]]:
+def compiled_forward(
+    lanes: list[Lane], steps: PackedSteps, *, record: bool
+) -> list[tuple[State, CompiledTape | None]]:
     """Run the lanes; see ``Engine.forward``."""
     found = library()
     given = [_operands(lane, steps, record=record) for lane in lanes]
@@ -40,7 +42,7 @@ def compiled_forward(lanes: list[Lane], steps: Steps, *, record: bool) -> list[t
     return [_result(lane, steps, operands, c_0) for lane, operands, c_0 in zip(lanes, given, starts, strict=True)]
 
 
-def _operands(lane: Lane, steps: Steps, *, record: bool) -> tuple[Any, ...]:
+def _operands(lane: Lane, steps: PackedSteps, *, record: bool) -> tuple[Any, ...]:
     """Return what ``forward`` of the kernels takes of a lane."""
     packed, spec = pack(lane.recurrence), lane.recurrence.spec
     h_0 = lane.initial.h.copy() if record else aligned_rows(lane.initial.h)  # a tape shares nothing with the user
@@ -69,7 +71,9 @@ def _room(rows: int, c: Array) -> tuple[Array, Array]:
     return both[: rows * 4 * Hp].reshape(rows, 4 * Hp), both[rows * 4 * Hp :].reshape(rows, Hp)
 
 
-def _result(lane: Lane, steps: Steps, operands: tuple[Any, ...], c_0: Array) -> tuple[State, CompiledTape | None]:
+def _result(
+    lane: Lane, steps: PackedSteps, operands: tuple[Any, ...], c_0: Array
+) -> tuple[State, CompiledTape | None]:
     x, _, _, _, h_0, c, out, reverse, gates, cells, H, *_ = operands
     final = State(_last(out, h_0, steps, reverse=reverse), c if c.shape[1] == H else c[:, :H].copy())
     if gates is None:
@@ -84,7 +88,7 @@ def aligned_rows(array: Array) -> Array:
     return array if fits else np.array(array, order="C")
 
 
-def _last(out: Array, h_0: Array, steps: Steps, *, reverse: bool) -> Array:
+def _last(out: Array, h_0: Array, steps: PackedSteps, *, reverse: bool) -> Array:
     """Return each sequence's h after its own last step, (B, P)."""
     h_n = np.array(h_0)
     T = len(steps)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, Lane, Request, Stepper
@@ -24,11 +24,11 @@ class FusedEngine(Engine):
     name = "fused"
     verified = False
 
-    def serves(self, backend: str) -> bool:
+    def supports_backend(self, backend: str) -> bool:
         """Serve all but NumPy."""
         return backend != "numpy"
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Refuse what is no standard LSTM on arrays that kernels can reach."""
         if request.cuda is None:
             return f"it runs on CuPy arrays, and the layer is on {request.backend!r}"
@@ -41,7 +41,7 @@ class FusedEngine(Engine):
         rounded = request.dtype == "float32" and request.precision != "float32"
         return [f"products in {'tf32' if rounded else request.dtype}"]
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in turn."""
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.fused import fused_forward_steps
@@ -69,16 +69,16 @@ class PersistentEngine(FusedEngine):
 
     name = "persistent"
 
-    def refusal(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Refuse what does not fit, and what is slower than step by step by the model."""
-        reason = super().refusal(request)
+        reason = super().unsupported_reason(request)
         if reason or request.stream:
             return reason
         if request.dtype == "float64":
             return "it multiplies float32 at most, and the layer is float64"
-        from nplstm.engines.cuda.crossover import refusal
+        from nplstm.engines.cuda.crossover import unsupported_reason
 
-        return refusal(request, _precision(request))
+        return unsupported_reason(request, _precision(request))
 
     def notes(self, request: Request) -> list[str]:
         """Tell how a launch is cut into blocks, and in what the products are computed."""
@@ -88,7 +88,7 @@ class PersistentEngine(FusedEngine):
             return super().notes(request)
         return describe(request, _precision(request))
 
-    def forward(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run the lanes in one launch."""
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.persistent import persistent_forward_steps
@@ -97,13 +97,13 @@ class PersistentEngine(FusedEngine):
             lanes, steps, record=record, precision=allowed_precision(), run=persistent_forward_steps
         )
 
-    def runs_together(self, x: Array, widths: list[int], steps: Steps) -> bool:
+    def runs_together(self, x: Array, widths: list[int], steps: PackedSteps) -> bool:
         """Tell whether layers that follow each other a step behind are faster than one after the other."""
         from nplstm.engines.cuda.crossover import worth_a_chain
 
         return worth_a_chain("forward", x, allowed_precision(), widths, steps)
 
-    def forward_stack(self, lanes: list[Lane], steps: Steps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward_stack(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
         """Run layers in one launch, each a step behind the one that it reads."""
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.persistent import persistent_forward_steps

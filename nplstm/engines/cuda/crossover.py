@@ -2,14 +2,14 @@
 
 from nplstm._typing import Array
 from nplstm.backends._cuda import Device
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.engines.base import Request
 from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.engines.cuda.lanes import CudaTape
 from nplstm.engines.cuda.persistent import unfit
 from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, arithmetic_of, find_plan
 
-__all__ = ["describe", "fused_step", "refusal", "worth_a_chain", "worth_a_launch_back"]
+__all__ = ["describe", "fused_step", "unsupported_reason", "worth_a_chain", "worth_a_launch_back"]
 
 _RATE = {"float32": 40e6, "tf32": 250e6, "float16": 450e6, "bfloat16": 450e6}
 """Operations in a microsecond that the library's product comes to at these sizes."""
@@ -28,7 +28,7 @@ def fused_step(problem: Problem) -> float:
     return problem.lanes * max(_CALLS, 6 + weights + operations / _RATE[problem.precision])
 
 
-def refusal(request: Request, precision: str) -> str:
+def unsupported_reason(request: Request, precision: str) -> str:
     """Say why a launch for whole sequences does not run the request; empty if it does."""
     assert request.cuda is not None
     device = request.cuda.device()
@@ -72,7 +72,7 @@ def worth_a_launch_back(tapes: list[CudaTape]) -> bool:
     return plan is not None and plan.step <= fused_step(problem)
 
 
-def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[int], steps: Steps) -> bool:
+def worth_a_chain(direction: Direction, x: Array, precision: str, widths: list[int], steps: PackedSteps) -> bool:
     """Tell whether layers fit into one launch, each a step behind the one it reads, and are faster so."""
     arithmetic = arithmetic_of(direction, x.dtype, precision)
     problems = [Problem(direction, arithmetic, steps.batch, hidden, 1, False) for hidden in widths]

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State
 from nplstm.engines.base import Lane
 from nplstm.engines.cuda.board import check_launches
@@ -32,7 +32,13 @@ class ForwardSteps(Protocol):
 
 
 def cuda_forward(
-    lanes: list[Lane], steps: Steps, *, record: bool, precision: str, run: ForwardSteps, chained: bool = False
+    lanes: list[Lane],
+    steps: PackedSteps,
+    *,
+    record: bool,
+    precision: str,
+    run: ForwardSteps,
+    chained: bool = False,
 ) -> list[tuple[State, CudaTape | None]]:
     """Run the lanes; see ``Engine.forward``.
 

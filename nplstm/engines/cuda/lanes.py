@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import Recurrence, State
 from nplstm.engines.cuda.addresses import cuda_of
 
@@ -23,7 +23,7 @@ class CudaTape(NamedTuple):
     """What backpropagation through time needs of one layer in one direction."""
 
     recurrence: Recurrence
-    steps: Steps
+    steps: PackedSteps
     reverse: bool
     precision: str
     x: Array  # (N, I)
@@ -50,7 +50,7 @@ class Running:
 class Span(NamedTuple):
     """Some steps, in the order of processing."""
 
-    steps: Steps
+    steps: PackedSteps
     first: int
     last: int
 
@@ -76,7 +76,7 @@ def kept_type(dtype: Any) -> str:
     return "float32" if dtype == "float16" else str(dtype)
 
 
-def spans(steps: Steps, row_bytes: int) -> Iterator[Span]:
+def spans(steps: PackedSteps, row_bytes: int) -> Iterator[Span]:
     """Cut the steps into spans whose rows take ``BLOCK_BYTES`` at most, at least one step each."""
     if steps.total == 0:
         return

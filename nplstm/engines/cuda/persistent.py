@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, Device, Kernel
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 from nplstm.engines.cuda.addresses import Weights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD, FORWARD, made
 from nplstm.engines.cuda.backward import BackwardLane
@@ -186,6 +186,6 @@ def unfit(problem: Problem, device: Device) -> str:
     )
 
 
-def _bounds(steps: Steps, like: Array) -> Array:
+def _bounds(steps: PackedSteps, like: Array) -> Array:
     """Return where the rows of each step begin, on the device."""
     return backend_of(like).asarray(steps.offsets, dtype="int64")

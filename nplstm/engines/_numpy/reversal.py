@@ -1,18 +1,18 @@
 """Sequences turned around: what runs in reverse is read and written in the order of processing."""
 
 from nplstm._typing import Array
-from nplstm.core.packed import Steps
+from nplstm.core.packed import PackedSteps
 
-__all__ = ["Turn"]
+__all__ = ["Reversal"]
 
 
-class Turn:
+class Reversal:
     """Where the rows of some steps of the processing are in packed data."""
 
-    def __init__(self, steps: Steps, *, reverse: bool) -> None:
+    def __init__(self, steps: PackedSteps, *, reverse: bool) -> None:
         self._steps = steps
         self._reverse = reverse
-        self._places = steps.turned_rows() if reverse and steps.ragged else None
+        self._places = steps.reversed_rows() if reverse and steps.ragged else None
 
     def read(self, values: Array, first: int, last: int) -> Array:
         """Return the rows of the steps from ``first`` to before ``last``; where they are turned around, a copy."""
@@ -35,6 +35,6 @@ class Turn:
 
     @staticmethod
     def _turned(rows: Array, count: int) -> Array:
-        """Turn steps of as many sequences each around."""
+        """Reverse the order of steps of as many sequences each."""
         by_step = rows.reshape(count, len(rows) // max(1, count), rows.shape[1])
         return by_step[::-1].reshape(rows.shape)
