@@ -34,8 +34,8 @@ class HiddenTransform(ABC):
         r_{t-1}, s_t = transform(h_{t-1}, s_{t-1}, context_t)       a_t = W_ih x_t + W_hh r_{t-1} + b
 
     It acts on the state that a step reads, h_0 included, so what a sequence's last h would become is never
-    computed. ``weight_hh`` is (4H, R). Any object with these members serves; deriving from this class saves writing
-    those that have defaults. One without ``backward`` is good for inference, and ``record`` says so.
+    computed. ``weight_hh`` is (4H, R). Any object with these members will do; deriving from this class saves
+    writing those that have defaults. One without ``backward`` is good for inference, and ``record`` says so.
 
     Attributes
     ----------
