@@ -19,9 +19,10 @@ from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.batch.layout import PaddedLayout
 from nplstm.core.cell_spec import CellSpec
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import check_lengths
 from nplstm.core.params import LSTMParams
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State, Step, StepInputs
 from nplstm.core.time_loop import sequence_forward
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.io import from_layout
@@ -228,23 +229,24 @@ def _run(
             arrays[name][states] if name in arrays else xp.zeros((B, H), dtype=X.dtype)
             for name in ("initial_h", "initial_c")
         )
-        recurrence = Recurrence(_params(arrays, d, spec), spec)
-        Y[steps], Y_h[states], Y_c[states] = _one_direction(rows, h_0, c_0, recurrence, layout, reverse[d])
+        step = Step(LayerWeights(_params(arrays, d, spec), spec), StepInputs())
+        Y[steps], Y_h[states], Y_c[states] = _one_direction(rows, h_0, c_0, step, layout, reverse[d])
     return Y, Y_h, Y_c
 
 
 def _one_direction(
-    rows: Array, h_0: Array, c_0: Array, recurrence: Recurrence, layout: PaddedLayout, reverse: bool
+    rows: Array, h_0: Array, c_0: Array, step: Step, layout: PaddedLayout, reverse: bool
 ) -> tuple[Array, Array, Array]:
     """Take one direction through the time loop: its output in the user's layout, and its final states (B, H)."""
-    out = namespace(rows).empty((layout.steps.total, h_0.shape[1]), dtype=rows.dtype)
+    xp, steps = namespace(rows), layout.steps
+    out = xp.empty((steps.total, h_0.shape[1]), dtype=rows.dtype)
     initial = State(layout.gather(h_0), layout.gather(c_0))
-    final, _ = sequence_forward(rows, initial, recurrence, layout.steps, out=out, reverse=reverse)
-    running = layout.steps.size(0) if len(layout.steps) else 0
+    final = State(xp.empty(h_0.shape, dtype=rows.dtype), xp.empty(c_0.shape, dtype=rows.dtype))
+    sequence_forward(rows, step, steps, initial=initial, final=final, out=out, reverse=reverse)
+    running = steps.size(0) if len(steps) else 0
     for state in (final.h, final.c):
         state[running:] = 0.0  # of sequences of length 0, which stand last
-    h_n, c_n = (layout.final(state, reverse=reverse) for state in (final.h, final.c))
-    return layout.unpack(out), h_n, c_n
+    return layout.unpack(out), layout.scatter_add(final.h), layout.scatter_add(final.c)
 
 
 def _params(arrays: Arrays, d: int, spec: CellSpec) -> LSTMParams:

@@ -18,7 +18,7 @@ from nplstm.backends._numpy import draw, require_numpy_generator
 # What the shared code may use; tests/test_backends.py compares it with CuPy's namespace where CuPy is installed.
 NAMES = frozenset(
     """abs add arange array asarray broadcast_to clip concatenate divide empty empty_like exp expm1 float32 float64
-    full int64 log log1p matmul maximum minimum multiply sqrt tanh where zeros zeros_like""".split()
+    full int64 log log1p matmul maximum minimum moveaxis multiply sqrt stack tanh where zeros zeros_like""".split()
 )
 
 
@@ -44,7 +44,8 @@ class StrictArray:
             return getattr(self._values, name)
         if name == "T":
             return StrictArray(self._values.T)
-        methods = {"reshape", "swapaxes", "sum", "min", "max", "clip", "any", "all", "copy", "astype", "nonzero"}
+        methods = {"reshape", "swapaxes", "sum", "min", "max", "clip", "any", "all", "copy", "astype",
+                   "nonzero", "take"}
         if name in methods:
             return _wrapped(getattr(self._values, name))
         raise AttributeError(name)

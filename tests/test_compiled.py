@@ -9,8 +9,8 @@ from helpers import assert_close
 
 import nplstm
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
-from nplstm.engines.base import Lane
+from nplstm.core.step import State, StepInputs
+from nplstm.engines.base import LayerCall
 from nplstm.engines.compiled.forward import compiled_forward
 
 RTOL = {"float32": 5e-6, "float64": 1e-13}  # sums of some hundred numbers, in another order
@@ -248,12 +248,15 @@ def test_rows_of_a_wider_array(backwards, kernels):
     step = -1 if backwards else 1
     wide, out = np.full((T * B, I + 4), np.nan)[::step, 3 : 3 + I], np.full((T * B, H + 4), 7.0)
     wide[...] = x.reshape(T * B, I)
-    recurrence = Recurrence(lstm.parameters.grouped("_l0"), lstm.cell)
-    zeros = State(np.zeros((B, H)), np.zeros((B, H)))
-    lane = Lane(wide, zeros, recurrence, out[::step, 2 : 2 + H], reverse=False)
-    compiled_forward([lane], PackedSteps.equal(T, B), record=False)
+    initial, final = (State(np.zeros((1, B, H)), np.zeros((1, B, H))) for _ in range(2))
+    into = out[::step, 2 : 2 + H]
+    layer = LayerCall([wide], lstm.weights()[0], [StepInputs()], initial, final, [into], (False,))
+    compiled_forward(layer, PackedSteps.equal(T, B), record=False)
     with nplstm.use_engines("compiled"):
-        assert np.array_equal(lane.out.reshape(T, B, H), lstm(x)[0])
+        output, (h_n, c_n) = lstm(x)
+    assert np.array_equal(into.reshape(T, B, H), output)
+    assert np.array_equal(final.h, h_n)
+    assert np.array_equal(final.c, c_n)
     assert (out[:, :2] == 7).all()
     assert (out[:, 2 + H :] == 7).all()
 

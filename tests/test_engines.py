@@ -415,7 +415,7 @@ def test_the_environment_names_the_engines():
     [
         ("nplstm.engines._numpy.forward", "bias_planes"),
         ("nplstm.engines._numpy.backward", "_factors"),
-        ("nplstm.engines._numpy.backward", "_previous"),
+        ("nplstm.engines._numpy.backward", "_states_before"),
         ("nplstm.engines.compiled.backward", "gate_gradient"),
         ("nplstm.engines.compiled.forward", "_last"),
     ],

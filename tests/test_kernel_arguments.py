@@ -58,7 +58,7 @@ class Arguments:
 
     def stack(self) -> list[Any]:
         weights = [filled(size) for width in (I, H) for size in (self.G * width, self.G * H, self.G)]
-        states = [filled(LAYERS, B, H) for _ in range(4)]
+        states = [filled(LAYERS, 1, B, H) for _ in range(4)]
         return [filled(T, B, I), *states[:2], filled(T, B, H), *states[2:], tuple(weights), (False,), 2]
 
     def new_step(self) -> list[Any]:

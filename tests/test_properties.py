@@ -341,7 +341,7 @@ def test_dropout_draws_a_fresh_mask_from_the_generator(be):
 
 def test_dropout_draws_a_mask_for_each_pair_of_layers(be):
     lstm = build(be, num_layers=4, dropout=0.5)
-    by_layer = lstm.record(random(be, T, B, I), rng=np.random.default_rng(0))._tape.masks
+    by_layer = lstm.record(random(be, T, B, I), rng=np.random.default_rng(0))._pass.tape.dropout
     assert [len(masks) for masks in by_layer] == [1] * 4
     masks = [masks[0] for masks in by_layer[1:]]
     assert not any(equal(be, a, b) for k, a in enumerate(masks) for b in masks[k + 1 :])

@@ -1,4 +1,4 @@
-"""Streams: step by step what a call computes, in buffers that are made once; and short calls."""
+"""Streams: step by step what a call computes, in buffers that are made once; and whole stacks in one kernel call."""
 
 import gc
 import tracemalloc
@@ -199,10 +199,9 @@ def test_a_wrong_state_is_refused(hx, error, match):
     assert all(np.array_equal(a, b) for a, b in zip(before, stream.state, strict=True))
 
 
-# --- short calls -----------------------------------------------------------------------------------------------
+# --- whole stacks in one kernel call ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["compiled"], indirect=True)
 @pytest.mark.parametrize("dtype", RTOL)
 @pytest.mark.parametrize(
     "options",
@@ -216,53 +215,29 @@ def test_a_wrong_state_is_refused(hx, error, match):
 )
 @pytest.mark.parametrize("states", [None, "both", "h", "c"])
 @pytest.mark.parametrize("strided", [False, True])
-def test_a_short_call_is_the_long_one_to_the_bit(engine, options, dtype, states, strided, monkeypatch):  # noqa: F811
+def test_a_stack_in_one_call_is_its_layers_to_the_bit(options, dtype, states, strided, monkeypatch):
+    from nplstm.engines.compiled import CompiledEngine
+
     lstm = nplstm.LSTM(I, 21, **options, dtype=dtype, rng=0)
     lead = (3, T) if lstm.batch_first else (T, 3)
     x = draw(*lead, 2 * I, dtype=dtype)[..., ::2] if strided else draw(*lead, I, dtype=dtype)
     count = lstm.num_layers * (2 if lstm.bidirectional else 1)
     h_0, c_0 = (draw(count, 3, 42, dtype=dtype, seed=k)[..., ::2] for k in (1, 2))
     hx = {None: None, "both": (h_0, c_0), "h": (h_0, None), "c": (None, c_0)}[states]
-    with nplstm.use_engines(engine):
-        short = lstm(x, hx)
-        monkeypatch.setattr("nplstm.layers.recurrent.run_short", lambda *arguments: None)
+    with nplstm.use_engines("compiled"):
+        together = lstm(x, hx)
+        monkeypatch.setattr(CompiledEngine, "forward_stack", lambda *arguments, **options: None)
         whole = lstm(x, hx)
-    for found, expected in zip((short[0], *short[1]), (whole[0], *whole[1]), strict=True):
+    for found, expected in zip((together[0], *together[1]), (whole[0], *whole[1]), strict=True):
         assert np.array_equal(found, expected)
         assert found.dtype == expected.dtype
 
 
-@pytest.mark.parametrize("engine", ["compiled"], indirect=True)
-def test_short_calls_take_what_they_can_and_no_more(engine, monkeypatch):  # noqa: F811
-    from nplstm.layers import short
-
-    taken = []
-    whole = short.run_short
-
-    def counted(*arguments):
-        result = whole(*arguments)
-        taken.append(result is not None)
-        return result
-
-    monkeypatch.setattr("nplstm.layers.recurrent.run_short", counted)
+def test_nothing_of_the_old_parameters_is_left():
     x = draw(4, 2, I, dtype="float32")
-    with nplstm.use_engines(engine, "plain"):
-        lstm = nplstm.LSTM(I, 8, rng=0)
-        lstm(x)
-        lstm(x[:, 0])  # unbatched
-        with pytest.raises(nplstm.ShapeError):
-            lstm(x[..., 1:])
-        with pytest.raises(nplstm.ShapeError):
-            lstm(x, (np.zeros((1, 3, 8), np.float32), None))
-        with pytest.raises(nplstm.DTypeError):
-            lstm(x.astype("float64"))
-        nplstm.LSTM(I, 8, cell=nplstm.CellSpec(clip=1.0), rng=0)(x)
-        nplstm.LSTM(I, (8, 9), 2, rng=0)(x)
-        nplstm.LSTM(I, 8, bidirectional=True, merge="sum", rng=0)(x)
-        lstm(draw(2000, 20, I, dtype="float32"))  # long: the compiled engine has no need of anything else
-    assert taken == [True] + [False] * 7 + [engine == "compiled"]
-    before = lstm(x)[0]
-    lstm.parameters["bias_ih_l0"] = lstm.parameters["bias_ih_l0"] + 1
-    with nplstm.use_engines(engine):
-        assert not np.array_equal(lstm(x)[0], before)  # nothing of the old parameters is left
-    assert get_backend("numpy").is_array(lstm(x)[0])
+    lstm = nplstm.LSTM(I, 8, rng=0)
+    for engine in ("compiled", "numpy", "plain"):
+        with nplstm.use_engines(engine, "plain"):
+            before = lstm(x)[0]
+            lstm.parameters["bias_ih_l0"] = lstm.parameters["bias_ih_l0"] + 1
+            assert not np.array_equal(lstm(x)[0], before)

@@ -111,7 +111,7 @@ def test_residual_layers_add_what_they_read_before_dropout(be):
     lstm = build(be, num_layers=3, residual=True, dropout=0.5)
     x = draw(be, T, B, I)
     tape = lstm.record(x, rng=np.random.default_rng(0))
-    masks = [m[0] for m in tape._tape.masks]
+    masks = [m[0] for m in tape._pass.tape.dropout]
     expected = layer_of(lstm, 0, "", be, I, H)(x)[0]
     for layer in (1, 2):
         read = expected * masks[layer].reshape(T, B, H)
@@ -337,7 +337,7 @@ def test_gates_stay_where_they_are_under_dropout_of_the_input(be):
     """The mask of the input is one for all steps of a sequence, and another for each sequence and direction."""
     lstm = build(be, bidirectional=True, cell=nplstm.CellSpec(input_dropout=0.5, recurrent_dropout=0.5))
     tape = lstm.record(draw(be, T, B, I), rng=np.random.default_rng(0))
-    ahead, back = (sequence.recurrence.masks for sequence in tape._tape.sequences[0])
+    ahead, back = (sequence.step.masks for sequence in tape._pass.tape.layers[0])
     for mask in (ahead.input, ahead.recurrent):
         assert mask.shape[0] == B
         assert set(np.unique(be.to_numpy(mask))) == {0.0, 2.0}

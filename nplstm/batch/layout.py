@@ -102,21 +102,21 @@ class Layout(ABC):
         """Bring gradients of ``gather``'s result back to (B, ...)."""
         return values if self._inverse is None else values[self._inverse]
 
-    def initial(self, state: Array, *, reverse: bool) -> Array:
-        """Bring the initial states (B, ...) of a direction into the loop's order."""
-        return self.gather(state)
+    def initial(self, state: Array, reverse: tuple[bool, ...]) -> Array:
+        """Bring initial states (..., D, B, width) into the loop's order; ``reverse`` tells how each direction runs."""
+        return state if self._order is None else state.take(self._order, axis=-2)
 
-    def initial_gradient(self, grad: Array, *, reverse: bool) -> Array:
-        """Bring gradients of ``initial``'s result back to (B, ...)."""
-        return self.scatter_add(grad)
+    def initial_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:
+        """Bring gradients of ``initial``'s result back to (..., D, B, width)."""
+        return grad if self._inverse is None else grad.take(self._inverse, axis=-2)
 
-    def final(self, state: Array, *, reverse: bool) -> Array:
-        """Return the user's final states (B, ...), given the loop's, of a direction."""
-        return self.scatter_add(state)
+    def final(self, state: Array, reverse: tuple[bool, ...]) -> Array:
+        """Return the user's final states (..., D, B, width), given the loop's."""
+        return state if self._inverse is None else state.take(self._inverse, axis=-2)
 
-    def final_gradient(self, grad: Array, *, reverse: bool) -> Array:
+    def final_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:
         """Bring gradients of the user's final states into the loop's order."""
-        return self.gather(grad)
+        return grad if self._order is None else grad.take(self._order, axis=-2)
 
 
 class PackedLayout(Layout):

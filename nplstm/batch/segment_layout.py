@@ -42,26 +42,35 @@ class SegmentLayout(PaddedLayout):
         xp.add.at(sums, self._owners, values)
         return sums
 
-    def initial(self, state: Array, *, reverse: bool) -> Array:
+    def initial(self, state: Array, reverse: tuple[bool, ...]) -> Array:
         """Give each segment its sequence's initial state, or zeros."""
-        own = self.gather(state)
-        own[self._fresh[reverse]] = 0.0
+        own = state.take(self._owners, axis=-2)
+        self._clear(own, reverse)
         return own
 
-    def initial_gradient(self, grad: Array, *, reverse: bool) -> Array:
+    def initial_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:
         """Sum over the segments that started from the initial state."""
+        xp = self.backend.xp
         grad = grad.copy()
-        grad[self._fresh[reverse]] = 0.0
-        return self.scatter_add(grad)
+        self._clear(grad, reverse)
+        return xp.moveaxis(self.scatter_add(xp.moveaxis(grad, -2, 0)), 0, -2)
 
-    def final(self, state: Array, *, reverse: bool) -> Array:
+    def _clear(self, state: Array, reverse: tuple[bool, ...]) -> None:
+        """Write zeros where a segment starts from zero."""
+        for d, from_the_end in enumerate(reverse):
+            state[..., d, self._fresh[from_the_end], :] = 0.0
+
+    def final(self, state: Array, reverse: tuple[bool, ...]) -> Array:
         """Take the state of the segment in which a direction ends."""
-        return state[self._ends[reverse]]
+        xp = self.backend.xp
+        ends = [state[..., d, :, :].take(self._ends[r], axis=-2) for d, r in enumerate(reverse)]
+        return xp.stack(ends, axis=-3)
 
-    def final_gradient(self, grad: Array, *, reverse: bool) -> Array:
+    def final_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:
         """Give it to that segment alone."""
-        own = self.backend.xp.zeros((self.steps.batch, *grad.shape[1:]), dtype=grad.dtype)
-        own[self._ends[reverse]] = grad
+        own = self.backend.xp.zeros((*grad.shape[:-2], self.steps.batch, grad.shape[-1]), dtype=grad.dtype)
+        for d, from_the_end in enumerate(reverse):
+            own[..., d, self._ends[from_the_end], :] = grad[..., d, :, :]
         return own
 
 

@@ -9,7 +9,7 @@ Index arithmetic is done on the host, with NumPy; the data may be on any backend
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Self, TypeVar, cast
 
@@ -32,6 +32,7 @@ __all__ = [
 
 
 S = TypeVar("S", bound="PackedSteps")
+T = TypeVar("T")
 
 
 class PackedSteps:
@@ -49,7 +50,7 @@ class PackedSteps:
         The same as Python's integers.
     """
 
-    __slots__ = ("batch", "batch_sizes", "bounds", "offsets")
+    __slots__ = ("_prepared", "batch", "batch_sizes", "bounds", "offsets")
 
     def __init__(self, batch: int, batch_sizes: HostIndices) -> None:
         self.batch = batch
@@ -57,6 +58,7 @@ class PackedSteps:
         self.offsets: HostIndices = np.zeros(len(batch_sizes) + 1, dtype=np.int64)
         np.cumsum(batch_sizes, out=self.offsets[1:])
         self.bounds: list[int] = self.offsets.tolist()
+        self._prepared: dict[Any, Any] = {}
 
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
@@ -71,6 +73,12 @@ class PackedSteps:
 
     def __len__(self) -> int:
         return len(self.batch_sizes)
+
+    def prepared(self, make: Callable[["PackedSteps"], T]) -> T:
+        """Return what an engine makes of the steps; made once."""
+        if make not in self._prepared:
+            self._prepared[make] = make(self)
+        return self._prepared[make]
 
     @property
     def total(self) -> int:

@@ -11,28 +11,22 @@
 All but the third line falls away where its option is off. ``CellSpec`` has the equations in full.
 """
 
-from collections.abc import Callable
-from copy import copy
-from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.bound_transform import BoundTransform, Context
 from nplstm.core.cell import StandardCell
-from nplstm.core.cell_spec import CellSpec
 from nplstm.core.cell_variants import ComposedCell
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.masks import NO_MASKS, Masks
 from nplstm.core.ops.dropout import dropout_backward, dropout_forward
 from nplstm.core.ops.layer_norm import LayerNormTape, layer_norm_backward, layer_norm_forward
 from nplstm.core.ops.linear import linear_forward
 from nplstm.core.ops.zoneout import zoneout_backward, zoneout_forward
-from nplstm.core.params import LSTMParams, Sums
+from nplstm.core.params import Sums
 
-__all__ = ["Backward", "Recurrence", "State", "StepTape"]
-
-
-T = TypeVar("T")
+__all__ = ["Backward", "State", "Step", "StepInputs", "StepTape"]
 
 
 class State(NamedTuple):
@@ -63,68 +57,44 @@ class Backward(NamedTuple):
     sums: Sums
 
 
-class Recurrence:
-    """The step with its parameters, its options and the masks of one pass. Its use does not change it.
+class StepInputs(NamedTuple):
+    """What one pass gives the steps of a layer and direction beside its weights."""
 
-    Parameters
-    ----------
-    params : LSTMParams
-    spec : CellSpec
-    masks : Masks
-    transform : BoundTransform, optional
-    r_0 : Array, shape (B, R), optional
-        The recurrent input of each sequence's first step, in the place of what h_0 would give.
-    """
+    masks: Masks = NO_MASKS
+    transform: BoundTransform | None = None
+    r_0: Array | None = None  # (B, R)  the recurrent input of first steps, in the place of what h_0 would give
 
-    def __init__(
-        self,
-        params: LSTMParams,
-        spec: CellSpec,
-        masks: Masks = NO_MASKS,
-        transform: BoundTransform | None = None,
-        r_0: Array | None = None,
-    ) -> None:
-        self.params = params
-        self.spec = spec
-        self.masks = masks
-        self.transform = transform
-        self.r_0 = r_0
-        self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
-        self._prepared: dict[tuple[Any, ...], tuple[tuple[Recurrence, ...], Any]] = {}
-        self._weight_hh = params.weight_hh if masks.weight is None else params.weight_hh * masks.weight
-        self._weight_hh_t = self._weight_hh.T
-
-    @cached_property
-    def _bias(self) -> Array | None:
-        return self.params.bias  # added up where it is needed: on a GPU that is a launch
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """P and H."""
-        weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
-        H = weight_hh.shape[0] // self.spec.gates
-        return (H if weight_hr is None else weight_hr.shape[0]), H
-
-    def prepared(self, make: Callable[..., T], *beside: "Recurrence") -> T:
-        """Return what an engine makes of the parameters, and of those of others beside them; made once."""
-        key = (make, *map(id, beside))
-        if key not in self._prepared:  # the others are kept, too: so nothing else can have their id
-            self._prepared[key] = (beside, make(self.params, *(other.params for other in beside)))
-        return self._prepared[key][1]
-
-    def of_rows(self, rows: slice) -> "Recurrence":
-        """Return the step for some rows of packed data alone."""
+    def of_rows(self, rows: slice) -> "StepInputs":
+        """Return what some rows of packed data have of it; ``r_0`` as it is."""
         if not self.masks.by_row and self.transform is None:
             return self
-        part = copy(self)
-        part.masks = self.masks.of_rows(rows)
-        part.transform = None if self.transform is None else self.transform.of_rows(rows)
-        return part
+        transform = None if self.transform is None else self.transform.of_rows(rows)
+        return StepInputs(self.masks.of_rows(rows), transform, self.r_0)
 
     @property
     def context(self) -> dict[str, Context]:
         """What the hidden transform reads, by name."""
         return {} if self.transform is None else self.transform.context
+
+
+class Step:
+    """The step with its weights, and what one pass gives it. Its use does not change it.
+
+    Parameters
+    ----------
+    weights : LayerWeights
+    inputs : StepInputs
+    """
+
+    def __init__(self, weights: LayerWeights, inputs: StepInputs) -> None:
+        self.weights, self.inputs = weights, inputs
+        self.params, self.spec = weights.params, weights.spec
+        self.masks, self.transform, self.r_0 = inputs
+        params, spec, masks = self.params, self.spec, self.masks
+        self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
+        self._weight_hh = params.weight_hh if masks.weight is None else params.weight_hh * masks.weight
+        self._weight_hh_t = self._weight_hh.T
+        self._bias = params.bias
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
         """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""

@@ -19,7 +19,7 @@ from nplstm.core.ops.layer_norm import LayerNormTape, layer_norm_backward
 from nplstm.core.ops.linear import linear_backward
 from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams, Sums
-from nplstm.core.step import Backward, Recurrence, State, StepTape
+from nplstm.core.step import Backward, State, Step, StepTape
 
 __all__ = ["SequenceGradients", "SequenceTape", "sequence_backward", "sequence_forward"]
 
@@ -34,7 +34,7 @@ NORM_ROWS = 128
 class SequenceTape(NamedTuple):
     """What backpropagation through time needs of one forward pass."""
 
-    recurrence: Recurrence  # with the parameters as they were in the forward pass
+    step: Step  # with the parameters as they were in the forward pass
     steps: PackedSteps
     reverse: bool
     x: Array  # (N, I)  after dropout
@@ -47,34 +47,36 @@ class SequenceGradients(NamedTuple):
     """Gradients of one layer in one direction."""
 
     x: Array  # (N, I)
-    state: State  # of the initial one
-    r_0: Array | None  # (B, R)
     params: LSTMParams
-    context: dict[str, Array]  # of what the hidden transform read
+    r_0: Array | None = None  # (B, R)
+    context: dict[str, Array] | None = None  # of what the hidden transform read
 
 
 def sequence_forward(
     x: Array,
-    initial: State,
-    recurrence: Recurrence,
+    step: Step,
     steps: PackedSteps,
     *,
+    initial: State,
+    final: State,
     out: Array,
     reverse: bool = False,
     record: bool = False,
-) -> tuple[State, SequenceTape | None]:
+) -> SequenceTape | None:
     """Run one layer in one direction.
 
     Parameters
     ----------
     x : Array, shape (N, I)
         Packed input.
-    initial : State of Arrays, shapes (B, P) and (B, H), and (B, S) where a hidden transform has a state
-        Longest sequence first; not modified.
-    recurrence : Recurrence
-        The step: parameters and options.
+    step : Step
+        The parameters and options.
     steps : PackedSteps
         The layout of ``x``.
+    initial : State of Arrays, shapes (B, P) and (B, H), and (B, S) where a hidden transform has a state
+        Longest sequence first; not modified.
+    final : State
+        Receives each sequence's state after its own last step; for a sequence of length 0, its initial state.
     out : Array, shape (N, P)
         Receives h_t of every step; may be a slice of a wider array.
     reverse : bool
@@ -84,23 +86,25 @@ def sequence_forward(
 
     Returns
     -------
-    final : State
-        Each sequence's state after its own last step; for a sequence of length 0, its initial state.
-    tape : SequenceTape or None
+    SequenceTape or None
     """
     xp = namespace(x)
     tapes: list[StepTape] = []
     norms: list[LayerNormTape] = []
-    if recurrence.masks.input is not None:
-        x = dropout_forward(x, _by_row(recurrence.masks.input, steps))
-    R = recurrence.params.weight_hh.shape[1]
+    if step.masks.input is not None:
+        x = dropout_forward(x, _by_row(step.masks.input, steps))
+    R = step.params.weight_hh.shape[1]
     recurrent = xp.empty((steps.total, R), dtype=x.dtype) if record else None
-    final = _copied(initial)
+    running = steps.size(0) if len(steps) else 0
+    if running < steps.batch:  # sequences of length 0
+        for array, last in zip(initial, final, strict=True):
+            if array is not None and last is not None:
+                last[running:] = array[running:]
     state = _first(initial, 0)  # of the sequences that are running
-    block_rows = BLOCK_ROWS if recurrence.params.gain_ih is None else NORM_ROWS
+    block_rows = BLOCK_ROWS if step.params.gain_ih is None else NORM_ROWS
     for block in steps.blocks(block_rows, reverse=reverse):
         rows_of_block = steps.span(min(block[0], block[-1]), max(block[0], block[-1]) + 1)
-        from_input, norm = recurrence.from_input(x[rows_of_block])
+        from_input, norm = step.from_input(x[rows_of_block])
         if record and norm is not None:
             norms.append(norm)
         for t in block:
@@ -109,7 +113,7 @@ def sequence_forward(
             state = _resize(state, rows.stop - rows.start, initial, final)
             a = from_input[rows.start - rows_of_block.start : rows.stop - rows_of_block.start]
             keep = None if recurrent is None else recurrent[rows]
-            state, tape = recurrence.forward(a, state, rows, began, keep)
+            state, tape = step.forward(a, state, rows, began, keep)
             out[rows] = state.h
             if record:
                 tapes.append(tape)
@@ -117,12 +121,12 @@ def sequence_forward(
         if running is not None and last is not None:
             last[: len(running)] = running
     if recurrent is None:
-        return final, None
+        return None
     order = slice(None, None, -1 if reverse else 1)
-    return final, SequenceTape(recurrence, steps, reverse, x, recurrent, norms[order], tapes[order])
+    return SequenceTape(step, steps, reverse, x, recurrent, norms[order], tapes[order])
 
 
-def sequence_backward(grad_output: Array | None, grad_final: State, tape: SequenceTape) -> SequenceGradients:
+def sequence_backward(grad_output: Array | None, grad: State, tape: SequenceTape) -> SequenceGradients:
     """Backpropagate through time: visit the recorded steps from the last one processed to the first.
 
     ::
@@ -134,8 +138,8 @@ def sequence_backward(grad_output: Array | None, grad_final: State, tape: Sequen
     ----------
     grad_output : Array, shape (N, P), or None
         d loss / d h_t at each step, packed; None where the loss reads none of them.
-    grad_final : State of Arrays
-        d loss / d final state; not modified.
+    grad : State of Arrays
+        d loss / d final state; overwritten with d loss / d initial state.
     tape : SequenceTape
         From ``sequence_forward``; not modified.
 
@@ -145,7 +149,6 @@ def sequence_backward(grad_output: Array | None, grad_final: State, tape: Sequen
         ``params`` are sums over all rows.
     """
     steps = tape.steps
-    grad = _copied(grad_final)
     buffers = _buffers(tape, grad.h.shape[1])
     for t in range(len(steps)) if tape.reverse else range(len(steps) - 1, -1, -1):
         rows = steps.rows(t)
@@ -154,25 +157,25 @@ def sequence_backward(grad_output: Array | None, grad_final: State, tape: Sequen
         began = min(n, steps.size(before)) if 0 <= before < len(steps) else 0
         if grad_output is not None:
             grad.h[:n] += grad_output[rows]
-        previous = tape.recurrence.backward(_first(grad, n), tape.tapes[t], rows, began, buffers)
+        previous = tape.step.backward(_first(grad, n), tape.tapes[t], rows, began, buffers)
         for running, share in zip(grad, previous, strict=True):
             if running is not None and share is not None:
                 running[:n] = share
     grad_x, params = _collect(tape, buffers)
-    return SequenceGradients(grad_x, grad, buffers.grad_r_0, params, buffers.grad_context)
+    return SequenceGradients(grad_x, params, buffers.grad_r_0, buffers.grad_context)
 
 
 def _buffers(tape: SequenceTape, width: int) -> Backward:
     """Make room for what a backward pass puts together at its end."""
-    xp, recurrence = namespace(tape.x), tape.recurrence
-    params, transform = recurrence.params, recurrence.transform
+    xp, step = namespace(tape.x), tape.step
+    params, transform = step.params, step.transform
     rows, dtype = tape.steps.total, tape.x.dtype
     grad_a = xp.empty((rows, params.weight_hh.shape[0]), dtype=dtype)
     return Backward(
         grad_a=grad_a,
         grad_product=grad_a if params.gain_hh is None else xp.empty_like(grad_a),
         grad_projected=None if params.weight_hr is None else xp.empty((rows, width), dtype=dtype),
-        grad_r_0=None if recurrence.r_0 is None else xp.zeros(recurrence.r_0.shape, dtype=dtype),
+        grad_r_0=None if step.r_0 is None else xp.zeros(step.r_0.shape, dtype=dtype),
         width=width,
         grad_context={} if transform is None else zero_context_gradients(transform.context),
         sums=Sums(),
@@ -181,10 +184,10 @@ def _buffers(tape: SequenceTape, width: int) -> Backward:
 
 def _collect(tape: SequenceTape, buffers: Backward) -> tuple[Array, LSTMParams]:
     """Take the products over all rows that the loop put off; return d loss / d x and those of the parameters."""
-    recurrence, sums, grad_a = tape.recurrence, buffers.sums, buffers.grad_a
-    params, masks = recurrence.params, recurrence.masks
+    step, sums, grad_a = tape.step, buffers.sums, buffers.grad_a
+    params, masks = step.params, step.masks
     xp = namespace(grad_a)
-    recurrence.cell.collect(grad_a, [step.cell for step in tape.tapes], sums)
+    step.cell.collect(grad_a, [taken.cell for taken in tape.tapes], sums)
     grad_product = grad_a
     if params.gain_ih is not None and tape.norms:
         grad_product, first = xp.empty_like(grad_a), 0
@@ -220,10 +223,6 @@ def _first(state: State, n: int) -> State:
     return State(state.h[:n], state.c[:n], None if state.s is None else state.s[:n])
 
 
-def _copied(state: State) -> State:
-    return State(state.h.copy(), state.c.copy(), None if state.s is None else state.s.copy())
-
-
 def _resize(running: State, n: int, initial: State, final: State) -> State:
     """Return the state of the first ``n`` sequences, given that of those that took the last step.
 
@@ -231,6 +230,8 @@ def _resize(running: State, n: int, initial: State, final: State) -> State:
     their own ends, bring theirs from ``initial``.
     """
     before = len(running.h)
+    if before == 0:
+        return _first(initial, n)
     if n < before:
         for array, last in zip(running, final, strict=True):
             if array is not None and last is not None:
@@ -246,9 +247,9 @@ def _resize(running: State, n: int, initial: State, final: State) -> State:
 
 def _cell_outputs(tape: SequenceTape) -> Array:
     """Recompute what the projection read at each step, (N, H)."""
-    xp, recurrence = namespace(tape.x), tape.recurrence
-    assert recurrence.params.weight_hr is not None
-    outputs = xp.empty((tape.steps.total, recurrence.params.weight_hr.shape[1]), dtype=tape.x.dtype)
-    for t, step in enumerate(tape.tapes):
-        outputs[tape.steps.rows(t)] = recurrence.cell.output(step.cell)
+    xp, step = namespace(tape.x), tape.step
+    assert step.params.weight_hr is not None
+    outputs = xp.empty((tape.steps.total, step.params.weight_hr.shape[1]), dtype=tape.x.dtype)
+    for t, taken in enumerate(tape.tapes):
+        outputs[tape.steps.rows(t)] = step.cell.output(taken.cell)
     return outputs

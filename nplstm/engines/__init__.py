@@ -1,6 +1,6 @@
 """The ways to compute a layer: the reference, which runs everything, and faster engines for what they support."""
 
-from nplstm.engines.base import Engine, Lane, Request
+from nplstm.engines.base import Engine, LayerCall, Request, StackCall
 from nplstm.engines.choose import (
     EngineChoice,
     allowed_engines,
@@ -15,8 +15,9 @@ from nplstm.engines.threads import get_num_threads, set_num_threads
 __all__ = [
     "Engine",
     "EngineChoice",
-    "Lane",
+    "LayerCall",
     "Request",
+    "StackCall",
     "allowed_engines",
     "allowed_precision",
     "explain_engine",

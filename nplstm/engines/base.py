@@ -1,24 +1,26 @@
-"""What an engine is: one layer over whole sequences, forward and back through time.
+"""What an engine is: one layer over whole sequences, its directions together, forward and back through time.
 
-The plain engine is the time loop of ``sequence.py`` and runs everything; the others are faster at what they claim,
-and are tested against it. Stacking, dropout between layers and the user's layouts are not their business.
+The reference engine is the time loop of ``core/time_loop.py`` and runs everything; the others are faster at what
+they support, and are tested against it. Dropout between layers and the user's layouts are not their business.
 """
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
+from nplstm.backends import namespace
 from nplstm.backends._cuda import Cuda
 from nplstm.core.cell_spec import CellSpec
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State, StepInputs
 from nplstm.core.time_loop import SequenceGradients
 
-__all__ = ["Engine", "Lane", "Request", "ShortCall", "Stepper"]
+__all__ = ["Engine", "LayerCall", "Request", "StackCall", "Stepper"]
 
 
 class Request(NamedTuple):
-    """What is to be run, as far as it decides who can."""
+    """What is to be run, as far as it decides which engine can."""
 
     backend: str
     cell: CellSpec
@@ -38,26 +40,88 @@ class Request(NamedTuple):
     others: tuple[str, ...] = ()  # the engines that would be asked next
 
     @property
-    def variant(self) -> list[str]:
-        """The options that make it another LSTM than the standard one."""
+    def variant(self) -> dict[str, str]:
+        """The options that make it another LSTM than the standard one, and each as a person would say it."""
         cell = self.cell
-        acting = {n: p for n, p in cell.draws.items() if self.training or n.startswith("zoneout")}
-        found = [*cell.composing, *acting]
-        found += ["hidden_transform"] * (self.transform is not None)
-        found += ["proj_size"] * (self.proj_size > 0)
-        found += ["residual in a stream"] * self.streams_residual
-        found += ["a recurrent input in the place of h_0"] * self.recurrent_given
+        acting = [name for name in cell.draws if self.training or name.startswith("zoneout")]
+        found = {name: f"{name}={getattr(cell, name)!r}" for name in (*cell.composing, *acting)}
+        if "activations" in found:
+            found["activations"] = f"activations={tuple(a.name for a in cell.activations)}"
+        if self.transform is not None:
+            found["hidden_transform"] = f"hidden_transform={type(self.transform).__name__}"
+        if self.proj_size:
+            found["proj_size"] = f"proj_size={self.proj_size}"
+        if self.streams_residual:
+            found["residual"] = "residual layers in a stream"
+        if self.recurrent_given:
+            found["recurrent_given"] = "a recurrent input in the place of h_0"
         return found
 
 
-class Lane(NamedTuple):
-    """One layer in one direction, and what it runs on."""
+class LayerCall(NamedTuple):
+    """One layer, all its directions, over a batch of sequences."""
 
-    x: Array  # (N, I)
+    x: list[Array]  # (N, I) for each direction
+    weights: list[LayerWeights]  # for each direction
+    inputs: list[StepInputs]  # for each direction
+    initial: State  # (D, B, P), (D, B, H); not to be modified
+    final: State  # likewise: receives the state after each sequence's last step
+    out: list[Array]  # (N, P) for each direction: receives h_t; may be slices of a wider array
+    reverse: tuple[bool, ...]  # for each direction, whether it runs from the end
+
+    def direction(self, d: int) -> "LayerCall":
+        """Return one direction alone."""
+        own = slice(d, d + 1)
+        initial, final = state_of(self.initial, own), state_of(self.final, own)
+        return LayerCall(
+            self.x[own], self.weights[own], self.inputs[own], initial, final, self.out[own], self.reverse[own]
+        )
+
+
+class StackCall(NamedTuple):
+    """All layers of a stack over a batch of sequences.
+
+    Members of states are arrays (L, D, B, width), or lists over layers of (D, B, width) where layers differ in size.
+    """
+
+    weights: list[list[LayerWeights]]  # by layer, then by direction
+    inputs: list[list[StepInputs]]
     initial: State
-    recurrence: Recurrence
-    out: Array  # (N, P)  receives h_t; may be a slice of a wider array
-    reverse: bool
+    final: State
+    reverse: tuple[bool, ...]
+
+    def layer(self, number: int, x: list[Array], joined: Array) -> LayerCall:
+        """Return the call of one layer, with its output side by side in ``joined`` (N, D * P)."""
+        initial, final = state_of(self.initial, number), state_of(self.final, number)
+        out = split_directions(joined, len(self.reverse))
+        return LayerCall(x, self.weights[number], self.inputs[number], initial, final, out, self.reverse)
+
+    def column(self, x: Array, out: Array) -> list[LayerCall]:
+        """Return calls in one direction, of which each reads the output of the one below: its ``x``."""
+        calls: list[LayerCall] = []
+        for number in range(len(self.weights)):
+            last = number + 1 == len(self.weights)
+            own = out if last else namespace(x).empty((len(x), self.width(number)), dtype=x.dtype)
+            calls.append(self.layer(number, [x], own))
+            x = own
+        return calls
+
+    def width(self, number: int) -> int:
+        """D * P of a layer."""
+        return len(self.reverse) * self.final.h[number].shape[2]
+
+
+def state_of(state: State, place: Any) -> State:
+    """Return what stands at a place of the first axis of each member: a layer's states, or a direction's."""
+    return State(state.h[place], state.c[place], None if state.s is None else state.s[place])
+
+
+def split_directions(joined: Array, directions: int) -> list[Array]:
+    """Return each direction's part (N, P) of (N, D * P)."""
+    if directions == 1:
+        return [joined]
+    width = joined.shape[1] // 2
+    return [joined[:, :width], joined[:, width:]]
 
 
 class Stepper(ABC):
@@ -90,18 +154,6 @@ class Stepper(ABC):
         """By layer, (B, H); may be written to between steps."""
 
 
-class ShortCall(ABC):
-    """A stack for plain calls, with as little around the computation as can be."""
-
-    @abstractmethod
-    def takes(self, steps: int, batch: int) -> bool:
-        """Tell whether a call of this size is one."""
-
-    @abstractmethod
-    def __call__(self, x: Array, h_0: Array | None, c_0: Array | None) -> tuple[Array, Array, Array]:
-        """Return the output and the final states of ``x`` (T, B, I); ``h_0`` and ``c_0`` (L * D, B, H)."""
-
-
 class Engine(ABC):
     """One way to compute."""
 
@@ -123,37 +175,53 @@ class Engine(ABC):
         return []
 
     @abstractmethod
-    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run the directions of a layer; return for each its final state and, if recorded, its tape."""
+    def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> Any:
+        """Run a layer; return its tape if it is recorded."""
 
-    def runs_together(self, x: Array, widths: list[int], steps: PackedSteps) -> bool:
-        """Tell whether ``forward_stack`` is faster for layers of these widths than one after the other."""
-        return False
+    def forward_stack(
+        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
+    ) -> list[Any] | None:
+        """Run layers of which each reads the whole output of the one below as it is: from ``x`` (N, I) to ``out``.
 
-    def forward_stack(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run layers of which each reads the output of the one below: its ``x`` is that array."""
-        return [self.forward([lane], steps, record=record)[0] for lane in lanes]
+        Returns
+        -------
+        list or None
+            The tapes, by layer, where it is recorded. None where the layers are faster one after the other.
+        """
+        return None
 
     @abstractmethod
-    def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
-    ) -> list[SequenceGradients]:
-        """Return the gradients of each lane, given those of its outputs and of its final state."""
+    def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
+        """Return the gradients of each direction.
+
+        Parameters
+        ----------
+        grad_out : list of Arrays (N, P), optional
+            Of each direction's output.
+        grad : State of Arrays, shapes (D, B, P) and (D, B, H)
+            Of the final state; overwritten with that of the initial one.
+        tape
+            What ``forward`` returned.
+        """
 
     def backward_stack(
-        self, grad_output: Array | None, grad_final: list[State], tapes: list[Any]
-    ) -> list[SequenceGradients]:
-        """Return the gradients of layers that each read the output of the one below; of x in the lowest alone."""
-        results: list[SequenceGradients] = []
-        for final, tape in zip(grad_final[::-1], tapes[::-1], strict=True):
-            results += self.backward(None if grad_output is None else [grad_output], [final], [tape])
-            grad_output = results[-1].x
+        self, grad_out: list[Array] | None, grads: list[State], tapes: list[Any]
+    ) -> list[list[SequenceGradients]]:
+        """Return the gradients of layers in one direction that each read the output of the one below, by layer.
+
+        Those of x are good for the lowest alone. ``grads`` as for ``backward``, by layer.
+        """
+        results: list[list[SequenceGradients]] = []
+        for grad, tape in zip(grads[::-1], tapes[::-1], strict=True):
+            results.append(self.backward(grad_out, grad, tape))
+            grad_out = [results[-1][0].x]
         return results[::-1]
 
     @abstractmethod
-    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+    def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """Return what runs the layers one step at a time, from a state of zeros."""
 
-    def short_call(self, recurrences: list[list[Recurrence]], directions: tuple[bool, ...]) -> ShortCall | None:
-        """Return what makes short calls of layers of one size, each reading all directions of that below."""
-        return None
+
+def unsupported_options(names: list[str], supported: str) -> str:
+    """Say which of a layer's options are not supported, as a person would."""
+    return f"supports only {supported}; this layer has {', '.join(names)}" if names else ""

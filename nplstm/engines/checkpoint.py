@@ -5,38 +5,38 @@ the span, or have ended before it, have length 0 there. So one recording of a sp
 forward pass is run twice.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.bound_transform import zero_context_gradients
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams, Sums
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State, StepInputs
 from nplstm.core.time_loop import SequenceGradients
-from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.base import Engine, LayerCall, Request, Stepper, state_of
 from nplstm.engines.precision import allowed_precision, use_precision
 
 __all__ = ["CheckpointTape", "Checkpointed"]
 
-T = TypeVar("T")
-
 
 class CheckpointTape(NamedTuple):
-    """What is kept of one layer in one direction."""
+    """What is kept of the directions of a layer that run side by side."""
 
-    x: Array  # (N, I)
-    recurrence: Recurrence
-    reverse: bool
+    x: list[Array]  # (N, I) for each direction
+    weights: list[LayerWeights]
+    inputs: list[StepInputs]
+    reverse: tuple[bool, ...]
     steps: PackedSteps
-    starts: list[State]  # before each span
+    starts: list[State]  # before each span: (D, B, P), (D, B, H)
     precision: str  # that was allowed when it was recorded
 
 
 class _Span(NamedTuple):
-    """Some steps: where their rows are, and what a loop over them alone sees."""
+    """Some steps: where their rows are for each direction, and what a loop over them alone sees."""
 
-    rows: slice
+    rows: list[slice]
     steps: PackedSteps
 
 
@@ -59,81 +59,101 @@ class Checkpointed(Engine):
         """As the engine itself."""
         return self._engine.unsupported_reason(request)
 
-    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+    def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """As the engine itself: steps keep nothing."""
-        return self._engine.stepper(recurrences, batch, residual)
+        return self._engine.stepper(weights, batch, residual)
 
-    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
+    def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[CheckpointTape]:
         """Run span after span without recording, and keep the states between them."""
         if not record:
-            return self._engine.forward(lanes, steps, record=False)
-        results: list[tuple[State, Any]] = []
-        for together in _together(lanes, steps):
-            states = [_copied(lane.initial) for lane in together]
-            starts: list[list[State]] = [[] for _ in together]
-            for first in range(0, len(steps), self._every):
-                spans = [self._span(steps, first, reverse=lane.reverse) for lane in together]
-                parts = [
-                    _part(lane, span.rows, state, lane.out[span.rows])
-                    for lane, span, state in zip(together, spans, states, strict=True)
-                ]
-                for state, kept in zip(states, starts, strict=True):
-                    kept.append(state)
-                found = self._engine.forward(parts, spans[0].steps, record=False)
-                states = [state for state, _ in found]
-            for lane, state, kept in zip(together, states, starts, strict=True):
-                tape = CheckpointTape(lane.x, lane.recurrence, lane.reverse, steps, kept, allowed_precision())
-                results.append((state, tape))
-        return results
+            self._engine.forward(layer, steps, record=False)
+            return []
+        return [self._forward(part, steps) for part in _side_by_side(layer, steps)]
+
+    def _forward(self, layer: LayerCall, steps: PackedSteps) -> CheckpointTape:
+        starts = [layer.initial]
+        for first in range(0, len(steps), self._every):
+            span = self._span(steps, first, layer.reverse)
+            ends = first + self._every >= len(steps)
+            final = layer.final if ends else _empty_like(layer.final)
+            out = [out[rows] for out, rows in zip(layer.out, span.rows, strict=True)]
+            part = _of_span(layer.x, layer.weights, layer.inputs, layer.reverse, span, starts[-1], final, out)
+            self._engine.forward(part, span.steps, record=False)
+            starts.append(final)
+        if not len(steps):
+            _copy(layer.initial, layer.final)
+        precision = allowed_precision()
+        return CheckpointTape(
+            layer.x, layer.weights, layer.inputs, layer.reverse, steps, starts[:-1] or starts, precision
+        )
 
     def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[CheckpointTape]
+        self, grad_out: list[Array] | None, grad: State, tape: list[CheckpointTape]
     ) -> list[SequenceGradients]:
         """Record span after span, the last first, and run it back."""
-        steps = tapes[0].steps
         results: list[SequenceGradients] = []
-        for group in _together(list(range(len(tapes))), steps):
-            sums = [_Sums(tapes[k], grad_final[k]) for k in group]
-            for number in reversed(range(len(tapes[0].starts))):
-                spans = [self._span(steps, number * self._every, reverse=tapes[k].reverse) for k in group]
-                parts = [_again(tapes[k], span, number) for k, span in zip(group, spans, strict=True)]
-                grads = None
-                if grad_outputs is not None:
-                    grads = [grad_outputs[k][span.rows] for k, span in zip(group, spans, strict=True)]
-                with use_precision(tapes[0].precision):
-                    recorded = [tape for _, tape in self._engine.forward(parts, spans[0].steps, record=True)]
-                back = self._engine.backward(grads, [total.state for total in sums], recorded)
-                for total, span, share in zip(sums, spans, back, strict=True):
-                    total.add(share, span.rows)
-            results += [total.gradients() for total in sums]
+        for part in tape:
+            own = slice(len(results), len(results) + len(part.x))
+            results += self._backward(None if grad_out is None else grad_out[own], state_of(grad, own), part)
         return results
 
-    def _span(self, steps: PackedSteps, first: int, *, reverse: bool) -> _Span:
+    def _backward(
+        self, grad_out: list[Array] | None, grad: State, tape: CheckpointTape
+    ) -> list[SequenceGradients]:
+        steps, D = tape.steps, len(tape.x)
+        sums = [
+            _Sums(x, weights, inputs) for x, weights, inputs in zip(tape.x, tape.weights, tape.inputs, strict=True)
+        ]
+        for number in reversed(range(-(-len(steps) // self._every))):
+            span, start = self._span(steps, number * self._every, tape.reverse), tape.starts[number]
+            out = [namespace(x).empty((span.steps.total, start.h.shape[2]), dtype=x.dtype) for x in tape.x]
+            again = _of_span(tape.x, tape.weights, tape.inputs, tape.reverse, span, start, _empty_like(start), out)
+            grads = None if grad_out is None else [grad_out[d][span.rows[d]] for d in range(D)]
+            with use_precision(tape.precision):
+                recorded = self._engine.forward(again, span.steps, record=True)
+            shares = self._engine.backward(grads, grad, recorded)
+            for total, share, rows in zip(sums, shares, span.rows, strict=True):
+                total.add(share, rows)
+        return [total.gradients() for total in sums]
+
+    def _span(self, steps: PackedSteps, first: int, reverse: tuple[bool, ...]) -> _Span:
         """Return the span that begins with the ``first`` step to be processed."""
         last = min(first + self._every, len(steps))
-        sizes = steps.batch_sizes[::-1][first:last][::-1] if reverse else steps.batch_sizes[first:last]
-        return _Span(steps.span(first, last, reverse=reverse), PackedSteps(steps.batch, sizes))
+        sizes = steps.batch_sizes[::-1][first:last][::-1] if reverse[0] else steps.batch_sizes[first:last]
+        return _Span([steps.span(first, last, reverse=r) for r in reverse], PackedSteps(steps.batch, sizes))
 
 
-def _together(lanes: list[T], steps: PackedSteps) -> list[list[T]]:
-    """Return which lanes run side by side: those whose spans have the same numbers of sequences."""
-    return [[lane] for lane in lanes] if steps.ragged else [lanes]
+def _side_by_side(layer: LayerCall, steps: PackedSteps) -> list[LayerCall]:
+    """Return what runs side by side: directions whose spans have the same numbers of sequences."""
+    return [layer.direction(d) for d in range(len(layer.x))] if steps.ragged else [layer]
 
 
-def _copied(state: State) -> State:
-    return State(*(None if array is None else array.copy() for array in state))  # pyright: ignore[reportArgumentType]
+def _of_span(
+    x: list[Array],
+    weights: list[LayerWeights],
+    inputs: list[StepInputs],
+    reverse: tuple[bool, ...],
+    span: _Span,
+    initial: State,
+    final: State,
+    out: list[Array],
+) -> LayerCall:
+    """Return the call of a layer over the rows of a span."""
+    own = [array[rows] for array, rows in zip(x, span.rows, strict=True)]
+    given = [one.of_rows(rows) for one, rows in zip(inputs, span.rows, strict=True)]
+    return LayerCall(own, weights, given, initial, final, out, reverse)
 
 
-def _part(lane: Lane, rows: slice, state: State, out: Array) -> Lane:
-    """Return the lane as far as it has these rows."""
-    return Lane(lane.x[rows], state, lane.recurrence.of_rows(rows), out, lane.reverse)
+def _empty_like(state: State) -> State:
+    xp = namespace(state.h)
+    h, c, s = state
+    return State(xp.empty_like(h), xp.empty_like(c), None if s is None else xp.empty_like(s))
 
 
-def _again(tape: CheckpointTape, span: _Span, number: int) -> Lane:
-    """Return what is to be recorded of a span, into an output of its own."""
-    x, state = tape.x, tape.starts[number]
-    out = namespace(x).empty((span.steps.total, state.h.shape[1]), dtype=x.dtype)
-    return _part(Lane(x, state, tape.recurrence, out, tape.reverse), span.rows, state, out)
+def _copy(state: State, to: State) -> None:
+    for array, into in zip(state, to, strict=True):
+        if array is not None and into is not None:
+            into[...] = array
 
 
 def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
@@ -142,27 +162,26 @@ def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
 
 
 class _Sums:
-    """The gradients of one lane, which grow span by span."""
+    """The gradients of one direction, which grow span by span."""
 
-    def __init__(self, tape: CheckpointTape, final: State) -> None:
-        self.state = final
-        self._tape = tape
-        self._x = namespace(tape.x).empty_like(tape.x)
+    def __init__(self, x: Array, weights: LayerWeights, inputs: StepInputs) -> None:
+        self._weights = weights
+        self._x = namespace(x).empty_like(x)
         self._params: LSTMParams | None = None
-        self._context = zero_context_gradients(tape.recurrence.context)
+        self._inputs = inputs
+        self._context = zero_context_gradients(inputs.context)
 
     def add(self, share: SequenceGradients, rows: slice) -> None:
         """Take over the gradients of a span."""
-        self.state = share.state
         self._x[rows] = share.x
         self._params = share.params if self._params is None else _added(self._params, share.params)
-        for name, grad in share.context.items():
-            if self._tape.recurrence.context[name].by_step:
+        for name, grad in (share.context or {}).items():
+            if self._inputs.context[name].by_step:
                 self._context[name][rows] = grad
             else:
                 self._context[name] += grad
 
     def gradients(self) -> SequenceGradients:
         """Return them."""
-        params = Sums().gradients(self._tape.recurrence.params) if self._params is None else self._params
-        return SequenceGradients(self._x, self.state, None, params, self._context)
+        params = Sums().gradients(self._weights.params) if self._params is None else self._params
+        return SequenceGradients(self._x, params, None, self._context)

@@ -17,7 +17,7 @@ from nplstm.engines._numpy import NumpyEngine
 from nplstm.engines.base import Engine, Request
 from nplstm.engines.compiled import CompiledEngine
 from nplstm.engines.cuda import FusedEngine, PersistentEngine
-from nplstm.engines.reference import PlainEngine
+from nplstm.engines.reference import ReferenceEngine
 from nplstm.errors import ArgumentError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 
 _ENGINES: dict[str, Engine] = {
     engine.name: engine
-    for engine in (CompiledEngine(), NumpyEngine(), PersistentEngine(), FusedEngine(), PlainEngine())
+    for engine in (CompiledEngine(), NumpyEngine(), PersistentEngine(), FusedEngine(), ReferenceEngine())
 }
 """By name, for each backend the fastest first."""
 

@@ -1,69 +1,78 @@
-"""The plain engine: the time loop, which runs everything and is what the others are tested against."""
-
-from typing import Any
+"""The reference engine, called ``plain``: the time loop, which runs everything. Others are tested against it."""
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.layer_weights import LayerWeights
+from nplstm.core.masks import inference_masks
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State, Step, StepInputs
 from nplstm.core.time_loop import SequenceGradients, SequenceTape, sequence_backward, sequence_forward
-from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.base import Engine, LayerCall, Request, Stepper, state_of
 
-__all__ = ["PlainEngine"]
+__all__ = ["ReferenceEngine"]
 
 
-class PlainEngine(Engine):
-    """One lane after the other, one step after the other."""
+class ReferenceEngine(Engine):
+    """One direction after the other, one step after the other."""
 
     name = "plain"
 
     def supports_backend(self, backend: str) -> bool:
-        """Serve all."""
+        """Support all."""
         return True
 
     def unsupported_reason(self, request: Request) -> str:
-        """Refuse nothing."""
+        """Support everything."""
         return ""
 
-    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run the lanes in turn."""
+    def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[SequenceTape | None]:
+        """Run the directions in turn."""
         return [
             sequence_forward(
-                lane.x, lane.initial, lane.recurrence, steps, out=lane.out, reverse=lane.reverse, record=record
+                layer.x[d],
+                Step(layer.weights[d], layer.inputs[d]),
+                steps,
+                initial=state_of(layer.initial, d),
+                final=state_of(layer.final, d),
+                out=out,
+                reverse=layer.reverse[d],
+                record=record,
             )
-            for lane in lanes
+            for d, out in enumerate(layer.out)
         ]
 
     def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[SequenceTape]
+        self, grad_out: list[Array] | None, grad: State, tape: list[SequenceTape]
     ) -> list[SequenceGradients]:
-        """Run the lanes back in turn."""
+        """Run the directions back in turn."""
         return [
-            sequence_backward(None if grad_outputs is None else grad_outputs[k], final, tape)
-            for k, (final, tape) in enumerate(zip(grad_final, tapes, strict=True))
+            sequence_backward(None if grad_out is None else grad_out[d], state_of(grad, d), sequence)
+            for d, sequence in enumerate(tape)
         ]
 
-    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+    def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """Return the step of the time loop, layer by layer."""
-        return _PlainStepper(recurrences, batch, residual)
+        return _ReferenceStepper(weights, batch, residual)
 
 
-class _PlainStepper(Stepper):
-    def __init__(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> None:
-        xp, dtype = namespace(recurrences[0].params.weight_ih), recurrences[0].params.weight_ih.dtype
-        self._recurrences, self._residual, self._rows = recurrences, residual, slice(0, batch)
-        widths = [recurrence.widths for recurrence in recurrences]
+class _ReferenceStepper(Stepper):
+    def __init__(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> None:
+        weight = weights[0].params.weight_ih
+        xp, dtype = namespace(weight), weight.dtype
+        self._steps = [Step(layer, StepInputs(inference_masks(layer.spec))) for layer in weights]
+        self._residual, self._rows = residual, slice(0, batch)
+        widths = [layer.widths for layer in weights]
         self._states = [
             State(xp.zeros((batch, P), dtype=dtype), xp.zeros((batch, H), dtype=dtype)) for P, H in widths
         ]
-        I = recurrences[0].params.weight_ih.shape[1]
+        I = weight.shape[1]
         super().__init__(xp.zeros((batch, I), dtype=dtype), xp.zeros((batch, widths[-1][0]), dtype=dtype))
 
     def step(self) -> None:
         values = self.x
-        for layer, recurrence in enumerate(self._recurrences):
-            a, _ = recurrence.from_input(values)
-            self._states[layer], _ = recurrence.forward(a, self._states[layer], self._rows, 0, None)
+        for layer, step in enumerate(self._steps):
+            a, _ = step.from_input(values)
+            self._states[layer], _ = step.forward(a, self._states[layer], self._rows, 0, None)
             h = self._states[layer].h
             values = h + values if layer in self._residual else h
         self.y[...] = values

@@ -5,17 +5,21 @@ from typing import Any
 
 from nplstm._shapes import check_flag, check_number, check_size
 from nplstm._typing import DTypeLike
+from nplstm.batch.choose_layout import CallOptions
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.hidden_transform import check_transform
-from nplstm.layers.forward import Layer
-from nplstm.layers.options import DEFAULTS, build_structure, check_combinations
-from nplstm.layers.recurrent import Recurrent
-from nplstm.layers.spec import check_spec, gate_misfit
+from nplstm.core.hidden_transform import has_backward
+from nplstm.core.masks import needed_generator
+from nplstm.engines import EngineChoice, explain_engine
+from nplstm.errors import ArgumentError
+from nplstm.layers.forward import RecurrentLayer
+from nplstm.layers.options import DEFAULTS, lstm_options
+from nplstm.layers.stream import Stream, check_streams
+from nplstm.layers.tape import LSTMTape
 
 __all__ = ["LSTM"]
 
 
-class LSTM(Recurrent):
+class LSTM(RecurrentLayer):
     """A stack of long short-term memory layers: ``torch.nn.LSTM`` on NumPy and CuPy.
 
     Each layer computes, for each step t of each sequence::
@@ -135,73 +139,306 @@ class LSTM(Recurrent):
         dtype: DTypeLike = "float32",
         rng: Any = None,
     ) -> None:
-        super().__init__(backend=backend, dtype=dtype)
-        self.bias = check_flag("bias", bias)
-        self.cell = check_spec(cell, bias=self.bias)
-        self.batch_first = check_flag("batch_first", batch_first)
-        self.dropout = check_number("dropout", dropout, minimum=0.0, maximum=1.0)
-        self.bidirectional = check_flag("bidirectional", bidirectional)
-        self.proj_size = check_size("proj_size", proj_size, minimum=0)
-        if hidden_transform is not None:
-            check_transform(hidden_transform)
-        self.hidden_transform = hidden_transform
-        self._structure = build_structure(
+        options = lstm_options(
             input_size,
             hidden_size,
             num_layers,
-            bidirectional=self.bidirectional,
-            proj_size=self.proj_size,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            proj_size=proj_size,
+            cell=cell,
             recurrent_size=recurrent_size,
-            transform=hidden_transform,
+            hidden_transform=hidden_transform,
             stacking=stacking,
             merge=merge,
             residual=residual,
             reverse=reverse,
-        )
-        structure = self._structure
-        self.input_size, self.num_layers = structure.input_size, structure.layers
-        self.hidden_size: Any = structure.hidden_sizes if structure.by_layer else structure.hidden_sizes[0]
-        self.recurrent_size: Any = (
-            structure.recurrent_sizes if structure.by_layer else structure.recurrent_sizes[0]
+            output_order=output_order,
         )
         # what has to be given again to make the same layer; None where it follows from the other options
-        implied = recurrent_size is None or (hidden_transform is None and not structure.steps_outside)
-        self.recurrent_given = None if implied else structure.recurrent_sizes[0]
-        self.stacking, self.merge, self.reverse = stacking, merge, structure.wiring.directions == (True,)
-        self.residual = tuple(sorted(structure.wiring.residual)) or False
-        self.output_order = output_order
-        check_combinations(structure, self.cell, output_order)
-        if residual is True and self.num_layers == 1:
+        implied = recurrent_size is None or (hidden_transform is None and not options.steps_outside)
+        self.recurrent_given = None if implied else options.recurrent_sizes[0]
+        super().__init__(options, backend=backend, dtype=dtype, rng=rng)
+        if residual is True and options.layers == 1:
             warnings.warn("residual=True leaves out the first layer, and num_layers=1 has no other", stacklevel=2)
-        if self.dropout > 0 and self.num_layers == 1:
+        if options.dropout > 0 and options.layers == 1:
             warnings.warn(
-                f"dropout={self.dropout} acts between layers, and num_layers=1 has no such place",
+                f"dropout={options.dropout} acts between layers, and num_layers=1 has no such place",
                 stacklevel=2,
             )
-        self.reset_parameters(rng)
-
-    def _layer(self) -> Layer:
-        """Return all that a pass needs to know."""
-        flipped = self.output_order == "processing"
-        options = (self.cell, self.hidden_transform, self.dropout, self.batch_first, flipped)
-        return Layer(self._structure, self._parameters, *options, self._backend, self._dtype)
 
     def __repr__(self) -> str:
-        given = [f", {name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]
+        shown = [f", {name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]
         if self.recurrent_given is not None:
-            given.append(f", recurrent_size={self.recurrent_given}")
-        return f"LSTM({self.input_size}, {self.hidden_size}{''.join(given)}{self._placement()})"
+            shown.append(f", recurrent_size={self.recurrent_given}")
+        return f"LSTM({self.input_size}, {self.hidden_size}{''.join(shown)}{self._placement()})"
 
-    def reset_parameters(self, rng: Any = None) -> None:
-        """Draw all parameters anew, as ``cell`` says, with a seed or a NumPy generator."""
-        structure = self._structure
-        starts = {
-            name: start
-            for layer in range(structure.layers)
-            for d in range(structure.directions)
-            for name, start in structure.starts(layer, d, self.cell, self.hidden_transform, bias=self.bias).items()
-        }
-        self._draw_parameters(starts, rng)
+    def __call__(
+        self,
+        input: Any,
+        hx: tuple[Any, ...] | None = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        masked_output: str = "repeat",
+        reset: Any = None,
+        reset_to: str = "zero",
+        context: Any = None,
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Run the layers; nothing is stored, and nothing is drawn.
 
-    def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
-        return gate_misfit(self.cell, name, expected, got) or super()._misfit(name, expected, got)
+        There is no dropout, and zoneout blends by its probability.
+
+        Parameters
+        ----------
+        input : Array, shape (T, B, I), or (B, T, I) with ``batch_first``, or (T, I); or PackedSequence
+            T is at least 1; B may be 0.
+        hx : (h_0, c_0), optional
+            Initial states, shapes (L * D, B, P) and (L * D, B, H), without B for an unbatched input; or (P,)
+            and (H,), one vector for all. Zeros where left out or None. State ``layer * D + direction`` is
+            first; with ``stacking="independent"`` state ``direction * L + layer``. With a tuple for
+            ``hidden_size``, tuples of L arrays (D, B, H_l). In the place of h_0 the recurrent input may be
+            given, R wide: what the first step reads, as it is. A hidden transform's own state may be the third
+            member.
+        lengths : sequence of B integers in [0, T], optional
+            For a padded batch, each sequence's own length, in any order. What lies past a sequence's end is not
+            read, the output there is zero, and its final state is the one at its own end: for length 0, the
+            initial state.
+        mask : booleans on the host, shape (T, B), or (B, T) with ``batch_first``, or (T,), optional
+            False at steps that are left out, anywhere: nothing is read there, and the state is carried over.
+        masked_output : {"repeat", "zero"}
+            What the output is at these: the output before, in the order of processing, and at the start the
+            initial h (Keras); or zero.
+        reset : booleans on the host, shaped like ``mask``, optional
+            True where a new episode begins: the state is put back before that step. For the reverse direction
+            the boundary is the same: its state is put back after that step, before the one before it.
+        reset_to : {"zero", "initial"}
+            Whether the state is put back to zero or to its initial value.
+        context : mapping of name to Array, or Array
+            What the hidden transform reads.
+
+        Returns
+        -------
+        output : Array, shape (T, B, D * P), or (B, T, D * P), or (T, D * P); or PackedSequence
+            h_t of the last layer, both directions side by side or as ``merge`` says.
+        (h_n, c_n) : Arrays, shapes (L * D, B, P) and (L * D, B, H); unbatched, without B
+            Final states. For the reverse direction that is the state at the sequence's start. A hidden
+            transform's own state follows as the third member.
+
+        Raises
+        ------
+        ShapeError
+            Names the argument, the axes expected and the shape that came.
+        DTypeError
+            If an array's element type is not the layer's, or lengths are not integers.
+        BackendError
+            If an array is not on the layer's backend.
+        ArgumentError
+            If a length is outside [0, T], or two arguments have no meaning together.
+        DeviceError
+            If a kernel on a GPU has no room to run, or one before it gave up.
+        """
+        done = self._forward(input, hx, CallOptions(lengths, mask, masked_output, reset, reset_to), context)
+        return done.output(), done.states()
+
+    def record(
+        self,
+        input: Any,
+        hx: tuple[Any, ...] | None = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        masked_output: str = "repeat",
+        reset: Any = None,
+        reset_to: str = "zero",
+        context: Any = None,
+        rng: Any = None,
+        training: bool = True,
+        checkpoint_every: int | None = None,
+    ) -> LSTMTape:
+        """Run the layers and keep what ``backward`` needs. Dropout and zoneout act here.
+
+        Parameters
+        ----------
+        input, hx, lengths, mask, masked_output, reset, reset_to, context
+            As for a plain call. What is given is copied: the caller may reuse its memory.
+        rng : numpy.random.Generator (on CuPy also cupy.random.Generator)
+            Where the masks come from; needed where there are any. Fresh ones are drawn at each call.
+        training : bool
+            False records what a plain call computes.
+        checkpoint_every : int, optional
+            Keep the states of every so many steps alone, and compute the rest again in ``backward``: less memory
+            for a second forward pass. About the square root of T keeps least. Gradients are summed up over time in
+            another order: they differ from those without it by a few roundings (measured: 1e-14 of the largest in
+            float64), and on the compiled engine the results of the forward pass do not.
+
+        Returns
+        -------
+        LSTMTape
+            With ``output``, ``h_n``, ``c_n`` and ``backward``; independent of all other tapes and of what
+            happens to the layer later.
+
+        Raises
+        ------
+        ArgumentError
+            If something has to be drawn and there is no generator, if the hidden transform has no backward, and
+            whatever a plain call raises.
+        """
+        options = self._options
+        draws = dict(options.cell.draws) if check_flag("training", training) else {}
+        if training and options.dropout > 0 and options.layers > 1:
+            draws = {"dropout": options.dropout} | draws
+        generator = needed_generator(draws, rng)
+        if options.transform is not None and not has_backward(options.transform):
+            raise ArgumentError(
+                f"hidden_transform: {type(options.transform).__name__} has no backward: it is good for "
+                f"plain calls, and cannot be recorded"
+            )
+        every = None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
+        call = CallOptions(lengths, mask, masked_output, reset, reset_to)
+        return LSTMTape(self._forward(input, hx, call, context, rng=generator, record=True, every=every))
+
+    def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
+        """Return the layer in real time: one step a call, with the state kept.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            B, the sequences side by side; None for one without a batch axis.
+        hx : (h_0, c_0), optional
+            The state to begin with, as for a call with this batch size.
+
+        Raises
+        ------
+        ArgumentError
+            For a layer that needs more than the steps before: ``bidirectional``, ``reverse``; and for a
+            ``hidden_transform``, whose context would be another at each step.
+        """
+        check_streams(self._options)
+        return Stream(self, None if batch_size is None else check_size("batch_size", batch_size), hx)
+
+    def engine_for(
+        self, batch_size: int = 1, *, training: bool = False, recurrent_given: bool = False
+    ) -> EngineChoice:
+        """Say which engine runs a call, and why no faster one does.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, on which the choice depends on a GPU; with resets, the number of segments.
+        training : bool
+            Ask about ``record`` in training, where masks are drawn.
+        recurrent_given : bool
+            Ask about a call with the recurrent input in the place of h_0.
+
+        Returns
+        -------
+        EngineChoice
+            With ``name``, ``notes`` on how it is run, and ``refused``: by name of a faster engine, the reason.
+            Printed, all in words.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm = nplstm.LSTM(2, 3, cell=nplstm.CellSpec(layer_norm="cell_output"))
+        >>> with nplstm.use_engines("numpy", "plain"):
+        ...     print(lstm.engine_for())
+        plain
+          not numpy: it runs the standard LSTM, and there is layer_norm
+        """
+        batch = check_size("batch_size", batch_size)
+        request = self.request(recurrent_given=recurrent_given, training=training, batch=batch)
+        return explain_engine(request)[1]
+
+    @property
+    def input_size(self) -> int:
+        """I, the width of the input."""
+        return self._options.input_size
+
+    @property
+    def hidden_size(self) -> Any:
+        """H, or a tuple with that of each layer."""
+        return self._by_layer(self._options.hidden_sizes)
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self._options.layers
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return self._options.bias
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether input and output are (B, T, ...); may be set."""
+        return self._options.batch_first
+
+    @batch_first.setter
+    def batch_first(self, value: bool) -> None:
+        self._options = self._options._replace(batch_first=check_flag("batch_first", value))
+
+    @property
+    def dropout(self) -> float:
+        """Probability of zeroing an output between layers; may be set."""
+        return self._options.dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self._options = self._options._replace(dropout=check_number("dropout", value, minimum=0.0, maximum=1.0))
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether there are two directions."""
+        return self._options.directions == 2
+
+    @property
+    def proj_size(self) -> int:
+        """P, or 0 where there is no projection."""
+        return self._options.proj_size
+
+    @property
+    def cell(self) -> CellSpec:
+        """Which member of the family."""
+        return self._options.cell
+
+    @property
+    def recurrent_size(self) -> Any:
+        """R, or a tuple with that of each layer."""
+        return self._by_layer(self._options.recurrent_sizes)
+
+    @property
+    def hidden_transform(self) -> Any:
+        """What makes the recurrent input of h, or None."""
+        return self._options.transform
+
+    @property
+    def stacking(self) -> str:
+        """How directions of different layers are connected."""
+        return "independent" if self._options.wiring.independent else "concat"
+
+    @property
+    def merge(self) -> str:
+        """What becomes of the last layer's two directions."""
+        return self._options.merge
+
+    @property
+    def residual(self) -> tuple[int, ...] | bool:
+        """The layers that add their input to their output, or False."""
+        return tuple(sorted(self._options.wiring.residual)) or False
+
+    @property
+    def reverse(self) -> bool:
+        """Whether the one direction runs from the end."""
+        return self._options.wiring.reverse == (True,)
+
+    @property
+    def output_order(self) -> str:
+        """In which order the output of a layer that runs in reverse stands."""
+        return self._options.output_order
+
+    def _by_layer(self, sizes: tuple[int, ...]) -> Any:
+        return sizes if self._options.by_layer else sizes[0]

@@ -1,110 +1,123 @@
-"""The output of a pass, from the loop's rows to what the user gets, and the gradient back.
+"""The output of a pass, from the loop's rows to the user's layout, and the gradient back.
 
 ::
 
     rows of each direction -> (fill masked steps) -> merge the directions -> the user's layout -> (flip in time)
 """
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.batch.layout import Layout
 from nplstm.batch.packing import PackedSequence
+from nplstm.engines.base import split_directions
 from nplstm.errors import ArgumentError
-from nplstm.layers.merge import merge_backward, merge_forward
-from nplstm.layers.options import Structure
 
-__all__ = ["Output"]
+if TYPE_CHECKING:
+    from nplstm.layers.options import Options
+
+__all__ = ["MERGES", "output_arrays", "output_backward", "output_forward"]
+
+MERGES = ("concat", "sum", "mean", "product", "none")
+"""What becomes of the outputs of two directions: side by side, their sum, mean or product, or both as they are."""
 
 
-class Output:
-    """The way from rows to the user, for one pass.
+def output_forward(joined: Array, initial_h: Array, options: "Options", layout: Layout) -> Any:
+    """Return the output: an array or a PackedSequence, or without merging a pair of them.
 
     Parameters
     ----------
-    structure : Structure
-    layout : Layout
-    flipped : bool
-        Whether the output is in the order of processing, of a layer that runs in reverse.
+    joined : Array, shape (N, D * P)
+    initial_h : Array, shape (D, M, P)
+        The last layer's initial h, in the loop's order; for steps that are masked out.
     """
+    if options.merge == "concat" and not layout.fills:
+        merged = [joined]
+    else:
+        merged = _merge(_filled(joined, initial_h, options, layout), options.merge)
+    shown = [layout.unpack_filled(rows) for rows in merged]
+    if options.flipped:
+        shown = [layout.flip(values) for values in shown]
+    return tuple(shown) if options.merge == "none" and len(shown) == 2 else shown[0]
 
-    def __init__(self, structure: Structure, layout: Layout, *, flipped: bool) -> None:
-        self._structure = structure
-        self._layout = layout
-        self._flipped = flipped
-        self._factors: list[Array] = []  # of a product, for its gradient
 
-    def show(self, joined: Array, parts: list[Array], initial: list[Array]) -> Any:
-        """Return the output: an array or a PackedSequence, or without merging a pair of them.
-
-        Parameters
-        ----------
-        joined : Array, shape (N, D * P)
-        parts : list of Arrays (N, P)
-            Each direction's part of ``joined``.
-        initial : list of Arrays (M, P)
-            Each direction's initial h, in the loop's order; for steps that are masked out.
-        """
-        layout, merge = self._layout, self._structure.merge
-        if merge == "concat" and not layout.fills:
-            merged = [joined]
+def output_backward(
+    grad_output: Any, joined: Array, initial_h: Array, options: "Options", layout: Layout
+) -> tuple[list[Array] | None, list[Array | None]]:
+    """Return the gradients of each direction's rows (N, P), and where it was shown of its initial h (M, P)."""
+    grads = _by_argument(grad_output, options)
+    if not grads:
+        return None, [None] * options.directions
+    axis = options.output_axis
+    rows: dict[str, Array] = {}
+    for argument, grad in grads.items():
+        layout.check(argument, grad, [axis])
+        rows[argument] = layout.pack_filled(argument, layout.flip(grad) if options.flipped else grad, [axis])
+    by_direction = [*rows.values()]
+    if options.directions == 2:
+        if options.merge == "none":  # zeros for one that was left out
+            none: Array = namespace(by_direction[0]).zeros_like(by_direction[0])
+            by_direction = [rows.get(f"grad_output[{d}]", none) for d in range(2)]
         else:
-            parts = [
-                layout.fill(part, h, reverse=reverse)
-                for part, h, reverse in zip(parts, initial, self._structure.wiring.directions, strict=True)
-            ]
-            merged = merge_forward(parts, merge)
-        shown = [layout.unpack_filled(rows) for rows in merged]
-        if merge == "product":
-            self._factors = parts
-        if self._flipped:
-            shown = [layout.flip(values) for values in shown]
-        return tuple(shown) if merge == "none" and len(shown) == 2 else shown[0]
+            factors = _filled(joined, initial_h, options, layout) if options.merge == "product" else []
+            by_direction = _merge_backward(by_direction[0], options.merge, factors)
+    pairs = [
+        layout.fill_gradient(grad, reverse=reverse)
+        for grad, reverse in zip(by_direction, options.wiring.reverse, strict=True)
+    ]
+    return [of_rows for of_rows, _ in pairs], [of_initial for _, of_initial in pairs]
 
-    def arrays(self, grad_output: Any) -> dict[str, Any]:
-        """Return the arrays in a gradient of the output by what errors call them."""
-        return {
-            argument: self._layout.data_of(argument, grad) for argument, grad in self._grads(grad_output).items()
-        }
 
-    def _grads(self, grad_output: Any) -> dict[str, Any]:
-        if grad_output is None:
-            return {}
-        if self._structure.merge != "none" or self._structure.directions == 1:
-            return {"grad_output": grad_output}
-        if isinstance(grad_output, PackedSequence) or not isinstance(grad_output, tuple | list):
-            raise ArgumentError(
-                f"grad_output: expected a pair (forward, reverse), as merge='none' returned the output, got "
-                f"{type(grad_output).__qualname__}"
-            )
-        pair = cast("tuple[Any, ...]", grad_output)
-        if len(pair) != 2:
-            raise ArgumentError(f"grad_output: expected a pair (forward, reverse), got {len(pair)} of them")
-        return {f"grad_output[{d}]": grad for d, grad in enumerate(pair) if grad is not None}
+def output_arrays(grad_output: Any, options: "Options", layout: Layout) -> dict[str, Any]:
+    """Return the arrays in a gradient of the output by what errors call them."""
+    return {
+        argument: layout.data_of(argument, grad) for argument, grad in _by_argument(grad_output, options).items()
+    }
 
-    def backward(self, grad_output: Any) -> tuple[list[Array] | None, list[Array | None]]:
-        """Return the gradients of each direction's rows (N, P), and where it was shown of its initial h."""
-        layout, structure, axis = self._layout, self._structure, self._structure.output_axis
-        grads = self._grads(grad_output)
-        if not grads:
-            return None, [None] * structure.directions
-        rows: dict[str, Array] = {}
-        for argument, grad in grads.items():
-            layout.check(argument, grad, [axis])
-            rows[argument] = layout.pack_filled(argument, layout.flip(grad) if self._flipped else grad, [axis])
-        pairs = [
-            layout.fill_gradient(grad, reverse=reverse)
-            for grad, reverse in zip(self._by_direction(rows), structure.wiring.directions, strict=True)
-        ]
-        return [of_rows for of_rows, _ in pairs], [of_initial for _, of_initial in pairs]
 
-    def _by_direction(self, rows: dict[str, Array]) -> list[Array]:
-        """Return the gradient of each direction's rows, given those of what they were merged into."""
-        structure, first = self._structure, next(iter(rows.values()))
-        if structure.directions == 1:
-            return [first]
-        if structure.merge == "none":
-            none: Array = namespace(first).zeros_like(first)  # for one that was left out
-            return [rows[name] if (name := f"grad_output[{d}]") in rows else none for d in range(2)]
-        return merge_backward(first, structure.merge, structure.h_width(structure.layers - 1), self._factors)
+def _by_argument(grad_output: Any, options: "Options") -> dict[str, Any]:
+    """Return the gradient, or where the output was a pair its members, by what errors call them."""
+    if grad_output is None:
+        return {}
+    if options.merge != "none" or options.directions == 1:
+        return {"grad_output": grad_output}
+    if isinstance(grad_output, PackedSequence) or not isinstance(grad_output, tuple | list):
+        raise ArgumentError(
+            f"grad_output: expected a pair (forward, reverse), as merge='none' returned the output, got "
+            f"{type(grad_output).__qualname__}"
+        )
+    pair = cast("tuple[Any, ...]", grad_output)
+    if len(pair) != 2:
+        raise ArgumentError(f"grad_output: expected a pair (forward, reverse), got {len(pair)} of them")
+    return {f"grad_output[{d}]": grad for d, grad in enumerate(pair) if grad is not None}
+
+
+def _filled(joined: Array, initial_h: Array, options: "Options", layout: Layout) -> list[Array]:
+    """Return each direction's output with what it shows at steps that are masked out."""
+    reverse = options.wiring.reverse
+    parts = split_directions(joined, len(reverse))
+    return [layout.fill(part, initial_h[d], reverse=reverse[d]) for d, part in enumerate(parts)]
+
+
+def _merge(parts: list[Array], merge: str) -> list[Array]:
+    """Merge the outputs (N, P) of the directions into one, (N, D * P) or (N, P); "none" leaves them alone."""
+    if len(parts) == 1 or merge == "none":
+        return parts
+    ahead, back = parts
+    if merge == "concat":
+        return [namespace(ahead).concatenate([ahead, back], axis=1)]
+    if merge == "product":
+        return [ahead * back]
+    return [ahead + back if merge == "sum" else (ahead + back) * 0.5]
+
+
+def _merge_backward(grad: Array, merge: str, factors: list[Array]) -> list[Array]:
+    """Return d loss / d part for each of two directions; ``factors`` is what a product was made of."""
+    if merge == "concat":
+        return split_directions(grad, 2)
+    if merge == "product":
+        ahead, back = factors
+        return [grad * back, grad * ahead]
+    share = grad if merge == "sum" else grad * 0.5
+    return [share, share]

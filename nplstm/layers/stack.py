@@ -5,7 +5,7 @@ wiring. ``independent``: two columns that never mix; each direction's layer l re
 
 Between layers there is dropout; a residual layer adds its input, as it was before dropout, to its output. All
 data is packed: N rows, longest sequence first. What belongs to one layer and direction stands in lists, by
-layer, then by direction.
+layer, then by direction; states stand as in ``StackCall``.
 """
 
 from typing import Any, NamedTuple
@@ -14,19 +14,33 @@ from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.ops.dropout import dropout_backward, dropout_forward
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
-from nplstm.engines import Engine, Lane
+from nplstm.engines import Engine, StackCall
+from nplstm.engines.base import split_directions, state_of
 
-__all__ = ["StackGradients", "StackOutput", "StackTape", "Wiring", "stack_backward", "stack_forward"]
+__all__ = ["DropoutMasks", "StackGradients", "StackTape", "Wiring", "stack_backward", "stack_forward"]
+
+DropoutMasks = list[list[Array | None]]
+"""Of the dropout below each layer: a mask for each input that there is, one for both directions or one each."""
 
 
 class Wiring(NamedTuple):
-    """How layers and directions hang together."""
+    """How layers and directions are connected."""
 
-    directions: tuple[bool, ...]  # for each direction, whether it runs in reverse
+    reverse: tuple[bool, ...]  # for each direction, whether it runs from the end
     independent: bool = False  # two columns that never mix
     residual: frozenset[int] = frozenset()  # the layers that add their input to their output
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs a layer above the first has: one for both directions, or one each."""
+        return len(self.reverse) if self.independent else 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether each layer reads the whole output of the one below as it is, dropout aside."""
+        return not self.residual and self.inputs == 1
 
 
 class StackTape(NamedTuple):
@@ -34,17 +48,8 @@ class StackTape(NamedTuple):
 
     wiring: Wiring
     engine: Engine
-    sequences: list[list[Any]]  # the engine's tapes
-    masks: list[list[Array | None]]  # the dropout below layer l: one mask for each input there is, see _inputs
-
-
-class StackOutput(NamedTuple):
-    """Result of ``stack_forward``."""
-
-    joined: Array  # (N, D * P)
-    outputs: list[Array]  # (N, P) for each direction: the parts of ``joined``
-    final: list[list[State]]
-    tape: StackTape | None
+    layers: list[Any]  # the engine's tapes
+    dropout: DropoutMasks | None
 
 
 class StackGradients(NamedTuple):
@@ -56,114 +61,80 @@ class StackGradients(NamedTuple):
 
 def stack_forward(
     x: Array,
-    initial: list[list[State]],
-    recurrences: list[list[Recurrence]],
+    stack: StackCall,
     steps: PackedSteps,
     engine: Engine,
     *,
     wiring: Wiring,
-    masks: list[list[Array | None]],
+    dropout: DropoutMasks | None,
     record: bool,
-) -> StackOutput:
-    """Run all layers on ``x`` (N, I); ``masks`` as in the tape, with none for layer 0."""
-    widths = [directions[0].h.shape[1] for directions in initial]
-    plain = _plain(wiring, masks)
-    if plain and engine.runs_together(x, widths, steps):
-        lanes = _column(x, initial, recurrences, wiring)
-        results = engine.forward_stack(lanes, steps, record=record)
-        tape = StackTape(wiring, engine, [[tape] for _, tape in results], masks) if record else None
-        return StackOutput(lanes[-1].out, [lanes[-1].out], [[state] for state, _ in results], tape)
-    inputs = [x]  # one for both directions, or one each
-    joined, outputs = x, inputs
-    final: list[list[State]] = []
-    tapes: list[list[Any]] = []
-    for layer, directions in enumerate(recurrences):
-        read = [i if m is None else dropout_forward(i, m) for i, m in zip(inputs, masks[layer], strict=True)]
-        joined, outputs = _room_for_outputs(x, [state.h.shape[1] for state in initial[layer]])
-        lanes = [
-            Lane(read[d % len(read)], initial[layer][d], recurrence, outputs[d], wiring.directions[d])
-            for d, recurrence in enumerate(directions)
-        ]
-        results = engine.forward(lanes, steps, record=record)
-        final.append([state for state, _ in results])
-        tapes.append([tape for _, tape in results])
+) -> tuple[Array, StackTape | None]:
+    """Run all layers on ``x`` (N, I); return the last one's output (N, D * P), directions side by side."""
+    layers, xp = len(stack.weights), namespace(x)
+    if wiring.plain and dropout is None:
+        joined = xp.empty((len(x), stack.width(layers - 1)), dtype=x.dtype)
+        together = engine.forward_stack(stack, x, joined, steps, record=record)
+        if together is not None:
+            return joined, StackTape(wiring, engine, together, None) if record else None
+    joined, inputs = x, [x]  # one input for both directions, or one each
+    tapes: list[Any] = []
+    for layer in range(layers):
+        read = inputs
+        if dropout is not None:
+            read = [i if m is None else dropout_forward(i, m) for i, m in zip(inputs, dropout[layer], strict=True)]
+        joined = xp.empty((len(x), stack.width(layer)), dtype=x.dtype)
+        of_directions = read if len(read) == len(wiring.reverse) else read * 2
+        tapes.append(engine.forward(stack.layer(layer, of_directions, joined), steps, record=record))
+        below = inputs
         if layer in wiring.residual and record:  # the tapes have the output as it is now
             joined = joined.copy()
-            outputs = _split(joined, [output.shape[1] for output in outputs])
-        below, inputs = inputs, outputs if wiring.independent else [joined]
-        del read, lanes  # let go of the layer's input ahead of the next allocation
+        inputs = split_directions(joined, wiring.inputs)
+        del read, of_directions  # let go of the layer's input ahead of the next allocation
         if layer in wiring.residual:
             for k in range(len(inputs)):
                 inputs[k] += below[k % len(below)]
-    return StackOutput(joined, outputs, final, StackTape(wiring, engine, tapes, masks) if record else None)
+    return joined, StackTape(wiring, engine, tapes, dropout) if record else None
 
 
-def _plain(wiring: Wiring, masks: list[list[Array | None]]) -> bool:
-    """Tell whether each layer reads the output of the one below as it is, in one direction."""
-    return len(wiring.directions) == 1 and not wiring.residual and all(m is None for row in masks for m in row)
+def stack_backward(grad_out: list[Array] | None, grad: State, tape: StackTape) -> StackGradients:
+    """Run all layers back.
 
-
-def _column(
-    x: Array, initial: list[list[State]], recurrences: list[list[Recurrence]], wiring: Wiring
-) -> list[Lane]:
-    """Return the layers of one direction, between which there is nothing, each reading the output below."""
-    lanes: list[Lane] = []
-    for (state,), (recurrence,) in zip(initial, recurrences, strict=True):
-        out, _ = _room_for_outputs(x, [state.h.shape[1]])
-        lanes.append(Lane(lanes[-1].out if lanes else x, state, recurrence, out, wiring.directions[0]))
-    return lanes
-
-
-def stack_backward(
-    grad_outputs: list[Array] | None, grad_final: list[list[State]], tape: StackTape
-) -> StackGradients:
-    """Run all layers back; ``grad_outputs`` (N, P) for each direction, ``grad_final`` like the final states."""
-    wiring = tape.wiring
-    if _plain(wiring, tape.masks):
-        given, final = None if grad_outputs is None else grad_outputs[0], [states[0] for states in grad_final]
-        column = tape.engine.backward_stack(given, final, [tapes[0] for tapes in tape.sequences])
-        return StackGradients(column[0].x, [[result] for result in column])
-    grads = grad_outputs  # of each direction's output
+    Parameters
+    ----------
+    grad_out : list of Arrays (N, P), optional
+        Of each direction's output.
+    grad : State
+        Of the final states; overwritten with that of the initial ones.
+    tape : StackTape
+    """
+    wiring, dropout, layers = tape.wiring, tape.dropout, len(tape.layers)
+    if wiring.plain and dropout is None and len(wiring.reverse) == 1:
+        column = tape.engine.backward_stack(grad_out, [state_of(grad, k) for k in range(layers)], tape.layers)
+        return StackGradients(column[0][0].x, column)
     results: list[list[SequenceGradients]] = []
     below: list[Array] = []
-    for layer in range(len(tape.sequences) - 1, -1, -1):
-        layer_results = tape.engine.backward(grads, grad_final[layer], tape.sequences[layer])
-        results.insert(0, layer_results)
-        below = _into_inputs([result.x for result in layer_results], tape.masks[layer])
-        if layer in wiring.residual and grads is not None:
-            for k, passed in enumerate(_residual_gradients(grads, len(below), wiring)):
-                below[k] = below[k] + passed
+    for layer in range(layers - 1, -1, -1):
+        found = tape.engine.backward(grad_out, state_of(grad, layer), tape.layers[layer])
+        results.insert(0, found)
+        inputs = 1 if layer == 0 else wiring.inputs
+        below = [gradients.x for gradients in found]
+        if inputs < len(below):  # both directions read it
+            below = [below[0] + below[1]]
+        if dropout is not None:
+            below = [
+                g if m is None else dropout_backward(g, m) for g, m in zip(below, dropout[layer], strict=True)
+            ]
+        if layer in wiring.residual and grad_out is not None:
+            below = [
+                g + more for g, more in zip(below, _residual_gradients(grad_out, inputs, wiring), strict=True)
+            ]
         if layer > 0:
-            widths = [state.h.shape[1] for state in grad_final[layer - 1]]
-            grads = below if wiring.independent else _split(below[0], widths)
+            grad_out = below if wiring.independent else split_directions(below[0], len(wiring.reverse))
     return StackGradients(below[0], results)
 
 
-def _into_inputs(grad_x: list[Array], masks: list[Array | None]) -> list[Array]:
-    """Bring the gradients of what each direction read back through the dropout to what there was to read."""
-    if len(masks) == 1 and len(grad_x) == 2:  # both directions read it
-        grad_x = [grad_x[0] + grad_x[1]]
-    return [g if m is None else dropout_backward(g, m) for g, m in zip(grad_x, masks, strict=True)]
-
-
-def _residual_gradients(grads: list[Array], count: int, wiring: Wiring) -> list[Array]:
-    """Return what the layer's output passes on to its ``count`` inputs."""
+def _residual_gradients(grads: list[Array], inputs: int, wiring: Wiring) -> list[Array]:
+    """Return what the layer's output passes on to its ``inputs``."""
     if not wiring.independent:
         return [namespace(grads[0]).concatenate(grads, axis=1) if len(grads) > 1 else grads[0]]
-    return grads if count == len(grads) else [grads[0] + grads[1]]
-
-
-def _room_for_outputs(x: Array, widths: list[int]) -> tuple[Array, list[Array]]:
-    """Make one array for all directions of a layer; return it and each direction's part."""
-    joined = namespace(x).empty((len(x), sum(widths)), dtype=x.dtype)
-    return joined, _split(joined, widths)
-
-
-def _split(joined: Array, widths: list[int]) -> list[Array]:
-    """Return each direction's part of (N, D * P)."""
-    first = 0
-    parts: list[Array] = []
-    for width in widths:
-        parts.append(joined[:, first : first + width])
-        first += width
-    return parts
+    return grads if inputs == len(grads) else [grads[0] + grads[1]]

@@ -1,15 +1,16 @@
-"""``Stream``: an LSTM in real time, one step a call."""
+"""``Stream``: an LSTM that takes one step a call and keeps its state."""
 
 from typing import Any, cast
 
 from nplstm._shapes import check_shape, check_triple
 from nplstm._typing import Array
-from nplstm.backends import check_arrays
+from nplstm.backends import check_arrays, get_backend
 from nplstm.batch.layout import PaddedLayout
 from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
-from nplstm.layers.forward import Layer, recurrence_of, request_of
-from nplstm.layers.states import join_state, read_state, state_arrays
+from nplstm.layers.forward import RecurrentLayer
+from nplstm.layers.options import Options
+from nplstm.layers.states import read_state, stack_layers, state_arrays, user_state
 
 __all__ = ["Stream"]
 
@@ -40,23 +41,22 @@ class Stream:
     True
     """
 
-    def __init__(self, definition: Layer, batch_size: int | None, hx: Any) -> None:
-        structure = definition.structure
-        self._structure, self._dtype, self._backend = structure, definition.dtype, definition.backend
+    def __init__(self, layer: RecurrentLayer, batch_size: int | None, hx: Any) -> None:
+        self._options = options = layer.options
+        self._backend, self._dtype = get_backend(layer.backend), layer.dtype
         batch = 1 if batch_size is None else batch_size
         self._layout = PaddedLayout.of_lengths(
-            definition.backend, 1, batch, None, batch_first=False, batched=batch_size is not None
+            self._backend, 1, batch, None, batch_first=False, batched=batch_size is not None
         )
-        request = request_of(definition, recurrent_given=False, training=False, batch=batch)
-        request = request._replace(stream=True, streams_residual=bool(structure.wiring.residual))
+        request = layer.request(batch=batch)
+        request = request._replace(stream=True, streams_residual=bool(options.wiring.residual))
         engine, self.engine = cast("tuple[Any, EngineChoice]", explain_engine(request))
-        recurrences = [recurrence_of(definition, layer, 0) for layer in range(structure.layers)]
-        self._stepper = engine.stepper(recurrences, batch, structure.wiring.residual)
+        self._stepper = engine.stepper([row[0] for row in layer.weights()], batch, options.wiring.residual)
         self._x, self._y = self._stepper.x, self._stepper.y
         if batch_size is None:
             self._x, self._y = self._x[0], self._y[0]
         self._shape, self._kind = self._x.shape, type(self._x)
-        self._shown = definition.backend.freeze(self._y)
+        self._shown = self._backend.freeze(self._y)
         self._step = self._stepper.step
         if hx is not None:
             self.state = hx
@@ -104,35 +104,34 @@ class Stream:
 
     @state.setter
     def state(self, hx: tuple[Any, Any]) -> None:
-        structure = self._structure
+        options = self._options
         h, c, _ = check_triple("state", ("h", "c", "s"), hx, False)
-        arrays = state_arrays("h", h, structure) | state_arrays("c", c, structure)
+        arrays = state_arrays("h", h, options) | state_arrays("c", c, options)
         check_arrays("the stream", self._backend, self._dtype, **arrays)
         read = [
-            read_state(name, value, axes, structure, self._layout, self._dtype, shareable=True)
-            for name, value, axes in zip(("h", "c"), (h, c), structure.state_axes, strict=True)
+            read_state(name, value, axes, options, self._layout, self._dtype, shareable=True)
+            for name, value, axes in zip(("h", "c"), (h, c), options.state_axes(), strict=True)
         ]
-        for into, parts in zip((self._stepper.h, self._stepper.c), read, strict=True):
-            for array, (part,) in zip(into, parts, strict=True):
-                array[...] = part.astype(array.dtype)
+        for into, layers in zip((self._stepper.h, self._stepper.c), read, strict=True):
+            for layer, array in enumerate(into):
+                array[...] = layers[layer][0].astype(array.dtype)
 
     def _joined(self, arrays: list[Array]) -> Any:
         parts = [[array.astype(self._dtype)] for array in arrays]  # c may be kept in a wider type
-        return join_state(parts, self._structure, self._layout)
+        return user_state(stack_layers(parts, self._options, self._layout), self._options, self._layout)
 
     def __repr__(self) -> str:
         return f"Stream(input {self._shape} -> output {self._y.shape}, engine {self.engine.name!r})"
 
 
-def check_streams(definition: Layer) -> None:
+def check_streams(options: Options) -> None:
     """Raise for a layer that cannot run one step after the other, naming the option."""
-    structure = definition.structure
     for happens, what in (
-        (structure.directions == 2, "bidirectional=True reads the sequence from its end"),
-        (structure.wiring.directions == (True,), "reverse=True reads the sequence from its end"),
-        (definition.transform is not None, "hidden_transform may read a context: call the layer step by step"),
+        (options.directions == 2, "bidirectional=True reads the sequence from its end"),
+        (options.wiring.reverse == (True,), "reverse=True reads the sequence from its end"),
+        (options.transform is not None, "hidden_transform may read a context: call the layer step by step"),
         (
-            structure.steps_outside,
+            options.steps_outside,
             "recurrent_size without hidden_transform has its recurrent input from the caller",
         ),
     ):

@@ -3,55 +3,28 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-from nplstm._shapes import check_triple
+from nplstm._shapes import Axis, check_triple
 from nplstm._typing import Array
 from nplstm.backends import check_arrays
-from nplstm.batch.layout import Layout
 from nplstm.batch.packing import PackedSequence
+from nplstm.core.bound_transform import BoundTransform
 from nplstm.core.params import Parameters
-from nplstm.core.step import Recurrence, State
-from nplstm.layers.context import ContextReader
-from nplstm.layers.options import Structure
-from nplstm.layers.output import Output
-from nplstm.layers.stack import StackGradients, StackOutput, StackTape, stack_backward
-from nplstm.layers.states import join_state, read_state, state_arrays
+from nplstm.core.step import State, Step
+from nplstm.layers.forward import Pass
+from nplstm.layers.output import output_arrays, output_backward
+from nplstm.layers.stack import StackGradients, StackTape, stack_backward
+from nplstm.layers.states import (
+    Layers,
+    each_layer,
+    is_vector,
+    read_state,
+    stack_layers,
+    state_arrays,
+    sum_states,
+    user_state,
+)
 
-__all__ = ["GivenStates", "LSTMGradients", "LSTMTape", "Pass"]
-
-
-class GivenStates(NamedTuple):
-    """In which form the initial states were given."""
-
-    vectors: tuple[bool, bool, bool]  # whether h_0, c_0 and s_0 were one vector for all
-    recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
-
-
-class Pass(NamedTuple):
-    """One pass through a layer, before its results are in the user's form."""
-
-    structure: Structure
-    layout: Layout
-    output: Output
-    context: ContextReader
-    given: GivenStates
-    initial_h: list[Array]  # of the last layer, by direction, in the loop's order
-    result: StackOutput
-
-    def shown(self) -> Any:
-        """Return the output in the user's form."""
-        return self.output.show(self.result.joined, self.result.outputs, self.initial_h)
-
-    def final(self) -> tuple[Any, ...]:
-        """Return (h_n, c_n), and s_n where the hidden transform has a state, in the user's form."""
-        layout, reverse = self.layout, self.structure.wiring.directions
-        states: list[Any] = []
-        for k in range(3 if self.structure.state_size else 2):
-            parts = [
-                [layout.final(cast("Array", state[k]), reverse=reverse[d]) for d, state in enumerate(directions)]
-                for directions in self.result.final
-            ]
-            states.append(join_state(parts, self.structure, layout))
-        return tuple(states)
+__all__ = ["LSTMGradients", "LSTMTape"]
 
 
 class LSTMGradients(NamedTuple):
@@ -90,27 +63,13 @@ class LSTMTape:
     """
 
     def __init__(self, recorded: Pass) -> None:
-        self._backend = recorded.layout.backend
-        self._dtype = recorded.result.joined.dtype
-        self._rows = recorded.result.joined
+        backend = recorded.layout.backend
+        self._pass = recorded
         # the tape may have these very numbers: where no array refuses to be written to, the user gets a copy
-        self.output: Any = self._each(recorded.shown(), self._backend.guard)
-        h_n, c_n, *s_n = recorded.final()
-        self.h_n, self.c_n = (self._each(state, self._backend.freeze) for state in (h_n, c_n))
-        self.s_n: Any = self._each(s_n[0], self._backend.freeze) if s_n else None
-        self._structure = recorded.structure
-        self._layout = recorded.layout
-        self._output = recorded.output
-        self._context = recorded.context
-        self._given = recorded.given
-        self._tape = cast("StackTape", recorded.result.tape)
-
-    def _each(self, values: Any, show: Callable[[Array], Array]) -> Any:
-        if isinstance(values, PackedSequence):
-            return values._replace(data=show(values.data))
-        if isinstance(values, tuple):
-            return tuple(self._each(member, show) for member in cast("tuple[Any, ...]", values))
-        return show(values)
+        self.output: Any = _each(recorded.output(), backend.guard)
+        h_n, c_n, *s_n = recorded.states()
+        self.h_n, self.c_n = _each(h_n, backend.freeze), _each(c_n, backend.freeze)
+        self.s_n: Any = _each(s_n[0], backend.freeze) if s_n else None
 
     @property
     def nbytes(self) -> int:
@@ -119,7 +78,9 @@ class LSTMTape:
         For a standard LSTM on the compiled and the NumPy engine at most 6 numbers for each cell and step beside
         input and output; with ``checkpoint_every`` the input and output of each layer, and a few states.
         """
-        kept = {id(owner): owner for owner in map(_owner, _arrays((self._tape, self.output, self.h_n, self.c_n)))}
+        kept = {
+            id(owner): owner for owner in map(_owner, _arrays((self._pass.tape, self.output, self.h_n, self.c_n)))
+        }
         return sum(int(owner.nbytes) for owner in kept.values())
 
     def backward(
@@ -153,75 +114,83 @@ class LSTMTape:
         ShapeError, DTypeError, BackendError
             As the forward pass, for the gradients given.
         """
-        structure, layout = self._structure, self._layout
-        given = check_triple(
-            "grad_state", ("grad_h_n", "grad_c_n", "grad_s_n"), grad_state, structure.state_size > 0
-        )
-        arrays = self._output.arrays(grad_output)
-        for argument, value in zip(("grad_h_n", "grad_c_n", "grad_s_n"), given, strict=True):
-            arrays |= state_arrays(argument, value, structure)
-        check_arrays("the LSTM", layout.backend, self._dtype, **{"the recording": self._rows}, **arrays)
-        grad_rows, grad_filled = self._output.backward(grad_output)
-        grads = stack_backward(grad_rows, self._final_gradients(given), self._tape)
+        recorded, names = self._pass, self._pass.options.gradient_names
+        options, layout, dtype = recorded.options, recorded.layout, recorded.joined.dtype
+        states = check_triple("grad_state", names, grad_state, options.state_size > 0)
+        arrays = output_arrays(grad_output, options, layout)
+        for argument, value in zip(names, states, strict=True):
+            if value is not None:
+                arrays |= state_arrays(argument, value, options)
+        check_arrays(options.owner, layout.backend, dtype, **{"the recording": recorded.joined}, **arrays)
+        initial_h = recorded.initial.h[-1]
+        grad_rows, grad_filled = output_backward(grad_output, recorded.joined, initial_h, options, layout)
+        members = [self._final_gradient(*each) for each in zip(names, states, options.state_axes(), strict=False)]
+        grad = State(*members)  # pyright: ignore[reportArgumentType]
+        grads = stack_backward(grad_rows, grad, cast("StackTape", recorded.tape))
         named = {
             name: array
             for layer, directions in enumerate(grads.sequences)
             for d, sequence in enumerate(directions)
-            for name, array in sequence.params.named(structure.suffix(layer, d)).items()
+            for name, array in sequence.params.named(options.suffix(layer, d)).items()
         }
-        h_0, c_0, s_0 = (self._initial_gradient(grads, k, grad_filled) for k in range(3))
+        h_0, c_0, s_0 = self._initial_gradients(grad, grads, grad_filled)
         return LSTMGradients(
             input=layout.unpack(grads.x),
             h_0=h_0,
             c_0=c_0,
             parameters=Parameters(named, copy=False),
             s_0=s_0,
-            context=self._context.gradients(_summed_contexts(grads), layout),
+            context=recorded.context.gradients(_summed_contexts(grads), layout),
         )
 
-    def _final_gradients(self, given: tuple[Any, Any, Any]) -> list[list[State]]:
-        """Bring the user's gradients of the final states into the loop's order, zeros where there are none."""
-        structure, layout, names = self._structure, self._layout, ("grad_h_n", "grad_c_n", "grad_s_n")
-        by_state: list[list[list[Array]]] = []
-        for argument, value, axes in zip(names, given, structure.state_axes, strict=False):
-            parts = read_state(argument, value, axes, structure, layout, self._dtype, shareable=False)
-            by_state.append(
-                [
-                    [
-                        layout.final_gradient(part, reverse=r)
-                        for part, r in zip(row, structure.wiring.directions, strict=True)
-                    ]
-                    for row in parts
-                ]
-            )
-        return [
-            [State(*(state[layer][d] for state in by_state)) for d in range(structure.directions)]
-            for layer in range(structure.layers)
-        ]
+    def _final_gradient(self, argument: str, value: Any, axes: list[Axis]) -> Layers:
+        """Return the gradient of a final state in the loop's order, zeros for None; it may be written to."""
+        options, layout, dtype = self._pass.options, self._pass.layout, self._pass.joined.dtype
+        state = read_state(argument, value, axes, options, layout, dtype, shareable=False)
+        state = each_layer(layout.final_gradient, state, options.wiring.reverse)
+        return state if value is None else each_layer(_copied, state)
 
-    def _initial_gradient(self, grads: StackGradients, k: int, grad_filled: list[Array | None]) -> Any:
-        """Return the gradient of h_0, c_0 or s_0 in the form in which it was given."""
-        structure, layout = self._structure, self._layout
-        if k == 2 and not structure.state_size:
-            return None
-        recurrent = k == 0 and self._given.recurrent
-        parts = [[cast("Array", s.r_0 if recurrent else s.state[k]) for s in row] for row in grads.sequences]
-        if k == 0:
-            parts[-1] = [p if more is None else p + more for p, more in zip(parts[-1], grad_filled, strict=True)]
-        initial = [
-            [
-                layout.initial_gradient(part, reverse=r)
-                for part, r in zip(row, structure.wiring.directions, strict=True)
-            ]
-            for row in parts
-        ]
-        return join_state(initial, structure, layout, as_vector=self._given.vectors[k])
+    def _initial_gradients(
+        self, grad: State, grads: StackGradients, grad_filled: list[Array | None]
+    ) -> tuple[Any, Any, Any]:
+        """Return the gradients of h_0, c_0 and s_0 in the user's form; None where there is no s."""
+        recorded, options, layout = self._pass, self._pass.options, self._pass.layout
+        h: Any = grad.h
+        if recorded.recurrent:  # in the place of h_0, and nothing was filled
+            r_0 = [[cast("Array", sequence.r_0) for sequence in row] for row in grads.sequences]
+            h = stack_layers(r_0, options, layout)
+        for d, more in enumerate(grad_filled):
+            if more is not None:
+                h[-1][d] += more
+        found: list[Any] = []
+        for given, state in zip(recorded.hx, (h, grad.c, grad.s), strict=True):
+            if state is None:
+                found.append(None)
+                continue
+            initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
+            found.append(sum_states(initial) if is_vector(given) else user_state(initial, options, layout))
+        return found[0], found[1], found[2]
+
+
+def _copied(array: Array) -> Array:
+    return array.copy(order="C")
+
+
+def _each(values: Any, show: Callable[[Array], Array]) -> Any:
+    """Apply a function to the arrays that a user gets."""
+    if isinstance(values, PackedSequence):
+        return values._replace(data=show(values.data))
+    if isinstance(values, tuple):
+        return tuple(_each(member, show) for member in cast("tuple[Any, ...]", values))
+    return show(values)
 
 
 def _arrays(value: Any) -> Iterator[Array]:
-    """Return the arrays in a tape; those of the recurrence without its parameters."""
-    if isinstance(value, Recurrence):
-        yield from _arrays((value.masks, value.context, value.r_0))
+    """Return the arrays in a tape; those of a step without its parameters."""
+    if isinstance(value, Step):
+        yield from _arrays(value.inputs)
+    elif isinstance(value, BoundTransform):
+        yield from _arrays(value.context)
     elif isinstance(value, dict):
         yield from _arrays(tuple(cast("dict[str, Any]", value).values()))
     elif isinstance(value, tuple | list):
@@ -243,6 +212,6 @@ def _summed_contexts(grads: StackGradients) -> dict[str, Array]:
     total: dict[str, Array] = {}
     for row in grads.sequences:
         for sequence in row:
-            for name, grad in sequence.context.items():
+            for name, grad in (sequence.context or {}).items():
                 total[name] = total[name] + grad if name in total else grad
     return total

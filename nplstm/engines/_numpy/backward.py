@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.packed import PackedSteps
 from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
@@ -34,18 +35,15 @@ class _Factors(NamedTuple):
     forget: Array  # (steps, S, n, H)  f
 
 
-def numpy_backward(
-    grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[NumpyTape]
-) -> list[SequenceGradients]:
-    """Run the lanes back; see ``Engine.backward``."""
-    steps, cells = tapes[0].steps, tapes[0].cells
-    S, H = len(tapes), tapes[0].out.shape[1]
-    grad_h, grad_c = np.stack([final.h for final in grad_final]), np.stack([final.c for final in grad_final])
-    first_recurrence, *others = (tape.recurrence for tape in tapes)
-    weight_hh = first_recurrence.prepared(back_hh, *others)
-    reversals = [Reversal(steps, reverse=tape.reverse) for tape in tapes]
-    sums = [_Sums(tape, reversal) for tape, reversal in zip(tapes, reversals, strict=True)]
-    rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tapes[0].x.shape[1]))
+def numpy_backward(grad_out: list[Array] | None, grad: State, tape: NumpyTape) -> list[SequenceGradients]:
+    """Run the directions of a layer back; see ``Engine.backward``."""
+    steps, cells = tape.steps, tape.cells
+    S, H = len(tape.x), tape.out[0].shape[1]
+    first_weights, *others = tape.weights
+    weight_hh = first_weights.prepared(back_hh, *others)
+    reversals = [Reversal(steps, reverse=reverse) for reverse in tape.reverse]
+    sums = [_Sums(tape, d, reversal) for d, reversal in enumerate(reversals)]
+    rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tape.x[0].shape[1]))
     room = aligned_empty((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.span(block[0], block[-1] + 1)
@@ -54,17 +52,14 @@ def numpy_backward(
         for first, last, n in reversed(list(equal_runs(steps, block[0], block[-1] + 1))):
             part = steps.span(first, last)
             inner = slice(part.start - rows.start, part.stop - rows.start)
-            given = None
-            if grad_outputs is not None:
-                given = [
-                    reversal.read(grad, first, last)
-                    for reversal, grad in zip(reversals, grad_outputs, strict=True)
-                ]
+            grad_h = None
+            if grad_out is not None:
+                grad_h = [reversal.read(g, first, last) for reversal, g in zip(reversals, grad_out, strict=True)]
             factors = _factors(planes_of(cells, steps, first, last, S, H), room[4 * size :])
-            _steps_back(given, factors, grad_a[:, inner], grad_h[:, :n], grad_c[:, :n], weight_hh)
-        for lane, total in zip(grad_a, sums, strict=True):
-            total.add(lane, block[0], block[-1] + 1)
-    return [total.gradients(State(grad_h[k], grad_c[k])) for k, total in enumerate(sums)]
+            _steps_back(grad_h, factors, grad_a[:, inner], grad.h[:, :n], grad.c[:, :n], weight_hh)
+        for own, total in zip(grad_a, sums, strict=True):
+            total.add(own, block[0], block[-1] + 1)
+    return [total.gradients() for total in sums]
 
 
 @exact_sigmoids
@@ -114,18 +109,18 @@ def _steps_back(
     """Run some steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
     count, S, n, H = factors.of_h.shape
     of_h, of_c, h_to_c, forget = (factor[::-1] for factor in factors)
-    given = [None] * count
+    grad_outs = [None] * count
     if grad_out is not None:
         together = grad_out[0][None] if S == 1 else np.stack(grad_out)
-        given = together.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
+        grad_outs = together.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
     gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
     planes = gates.reshape(count, S, n, 4, H).transpose(0, 3, 1, 2, 4)
     h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)
     matmul, add, multiply = np.matmul, np.add, np.multiply
-    steps = zip(given, of_h, of_c, h_to_c, forget, gates, planes[:, 1:], planes[:, 0], strict=True)
-    for given_t, of_h_t, of_c_t, h_to_c_t, f_t, gates_t, i_f_g_t, o_t in steps:
-        if given_t is not None:
-            add(h, given_t, out=h)
+    steps = zip(grad_outs, of_h, of_c, h_to_c, forget, gates, planes[:, 1:], planes[:, 0], strict=True)
+    for grad_out_t, of_h_t, of_c_t, h_to_c_t, f_t, gates_t, i_f_g_t, o_t in steps:
+        if grad_out_t is not None:
+            add(h, grad_out_t, out=h)
         multiply(h, h_to_c_t, out=share)
         add(grad_c, share, out=grad_c)
         multiply(h, of_h_t, out=o_t)
@@ -136,22 +131,23 @@ def _steps_back(
 
 
 class _Sums:
-    """The gradients of one lane's input and parameters, which grow by a block of rows at a time."""
+    """The gradients of one direction's input and parameters, which grow by a block of rows at a time."""
 
-    def __init__(self, tape: NumpyTape, reversal: Reversal) -> None:
-        self._tape = tape
-        self._reversal = reversal
-        I, H, dtype = tape.x.shape[1], tape.out.shape[1], tape.x.dtype
-        self._weight_ih = tape.recurrence.prepared(back_ih)
-        self._grad_x = np.empty(tape.x.shape, dtype)
+    def __init__(self, tape: NumpyTape, d: int, reversal: Reversal) -> None:
+        self._x, self._out, self._h_0 = tape.x[d], tape.out[d], tape.h_0[d]
+        self._steps, self._reversal = tape.steps, reversal
+        I, H, dtype = self._x.shape[1], self._out.shape[1], self._x.dtype
+        self._weight_ih = tape.weights[d].prepared(back_ih)
+        self._biased = tape.weights[d].params.bias_ih is not None
+        self._grad_x = np.empty(self._x.shape, dtype)
         self._grad_weight_ih, self._grad_weight_hh = np.zeros((4 * H, I), dtype), np.zeros((4 * H, H), dtype)
         self._grad_bias = np.zeros(4 * H, dtype)
         self._empty = True
 
     def add(self, grad_a: Array, first: int, last: int) -> None:
         """Add what some steps contribute."""
-        tape, reversal = self._tape, self._reversal
-        x, before = reversal.read(tape.x, first, last), _previous(tape, reversal, first, last)
+        x = self._reversal.read(self._x, first, last)
+        before = _states_before(self._out, self._h_0, self._steps, self._reversal, first, last)
         for sums, read in ((self._grad_weight_ih, x), (self._grad_weight_hh, before)):
             if self._empty:
                 np.matmul(grad_a.T, read, out=sums)
@@ -159,26 +155,27 @@ class _Sums:
                 sums[...] += grad_a.T @ read
         self._grad_bias += grad_a.sum(axis=0)
         self._empty = False
-        reversal.write(self._grad_x, first, last, grad_a @ self._weight_ih)
+        self._reversal.write(self._grad_x, first, last, grad_a @ self._weight_ih)
 
-    def gradients(self, state: State) -> SequenceGradients:
+    def gradients(self) -> SequenceGradients:
         """Return the sums in torch's order."""
-        bias = None if self._tape.recurrence.params.bias_ih is None else torch_order(self._grad_bias)
+        bias = torch_order(self._grad_bias) if self._biased else None
         grads = LSTMParams.of_sum(torch_order(self._grad_weight_ih), torch_order(self._grad_weight_hh), bias)
-        return SequenceGradients(self._grad_x, state, None, grads, {})
+        return SequenceGradients(self._grad_x, grads)
 
 
-def _previous(tape: NumpyTape, reversal: Reversal, first: int, last: int) -> Array:
+def _states_before(
+    out: Array, h_0: Array, steps: PackedSteps, reversal: Reversal, first: int, last: int
+) -> Array:
     """Return h_{t-1} of the rows of some steps, in the order of processing."""
-    steps = tape.steps
     if first > 0 and not steps.ragged:
-        return reversal.read(tape.out, first - 1, last - 1)
+        return reversal.read(out, first - 1, last - 1)
     began = max(first - 1, 0)
-    out, of_out, of_rows = reversal.read(tape.out, began, last - 1), steps.bounds[began], steps.bounds[first]
+    rows_before, of_before, of_rows = reversal.read(out, began, last - 1), steps.bounds[began], steps.bounds[first]
     before = np.empty((steps.bounds[last] - of_rows, out.shape[1]), out.dtype)
     for t in range(first, last):
         rows, n = steps.rows(t), steps.size(t)
-        start = steps.bounds[t - 1] - of_out
+        start = steps.bounds[t - 1] - of_before
         into = before[rows.start - of_rows : rows.stop - of_rows]
-        into[...] = tape.h_0[:n] if t == 0 else out[start : start + n]
+        into[...] = h_0[:n] if t == 0 else rows_before[start : start + n]
     return before

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
-from nplstm.engines._numpy.forward import FromInput, NumpyTape, Weights
+from nplstm.engines._numpy.forward import FromInput, NumpyTape, PreparedWeights
 from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
-from nplstm.engines.base import Lane
+from nplstm.engines.base import StackCall
 
 __all__ = ["diagonal_forward", "worth_a_diagonal"]
 
@@ -39,10 +39,10 @@ def worth_a_diagonal(widths: list[int], steps: PackedSteps) -> bool:
     return small and len(widths) > 1 and len({*widths}) == 1 and not steps.ragged
 
 
-class _Stack(NamedTuple):
+class _PreparedStack(NamedTuple):
     """The weights of L layers; in the form for one sequence, or for more."""
 
-    first: Weights  # of the lowest
+    first: PreparedWeights  # of the lowest
     hh: Array  # of all
     ih: Array  # of those above the first
     bias: Array  # of those above the first, (4, L - 1, 1, H)
@@ -56,11 +56,11 @@ class _Stack(NamedTuple):
         return Product(_of_layers(self.ih, first - 1, last - 1), (last - first, *shape))
 
 
-def _stack(recurrences: list[Recurrence], n: int) -> _Stack:
-    first, second, *others = recurrences
+def _prepared(weights: list[LayerWeights], n: int) -> _PreparedStack:
+    first, second, *others = weights
     hh, ih = (hh_rows, ih_rows) if n == 1 else (hh_planes, ih_planes)
-    return _Stack(
-        Weights([first]),
+    return _PreparedStack(
+        PreparedWeights([first]),
         first.prepared(hh, second, *others),
         second.prepared(ih, *others),
         second.prepared(bias_planes, *others),
@@ -72,34 +72,40 @@ def _of_layers(weight: Array, first: int, last: int) -> Array:
 
 
 def diagonal_forward(
-    lanes: list[Lane], steps: PackedSteps, *, record: bool
-) -> list[tuple[State, NumpyTape | None]]:
+    stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
+) -> list[NumpyTape | None]:
     """Run all layers of a stack in one direction; see ``Engine.forward_stack``."""
-    T, n, L, H = len(steps), steps.batch, len(lanes), lanes[0].initial.h.shape[1]
-    stack = _stack([lane.recurrence for lane in lanes], n)
-    reversal = Reversal(steps, reverse=lanes[0].reverse)
-    x, dtype = reversal.whole(lanes[0].x), lanes[0].x.dtype
-    h, c = np.stack([lane.initial.h for lane in lanes]), np.stack([lane.initial.c for lane in lanes])
-    h_0, out = h, np.empty((L, T, n, H), dtype)
+    T, n, L, (h_n, c_n, _) = len(steps), steps.batch, len(stack.weights), stack.final
+    weights, reverse, dtype = [row[0] for row in stack.weights], stack.reverse, x.dtype
+    prepared = _prepared(weights, n)
+    reversal = Reversal(steps, reverse=reverse[0])
+    read = reversal.whole(x)
+    h_0, c = np.ascontiguousarray(stack.initial.h[:, 0]), stack.initial.c[:, 0]
+    h, H = h_0, h_0.shape[2]
+    hs_of_all = np.empty((L, T, n, H), dtype)
     cells = np.empty((L, T if record else 0, 5, n, H), dtype)
-    from_input = FromInput(stack.first, min(T, _BLOCK_STEPS) * n)
+    from_input = FromInput(prepared.first, min(T, _BLOCK_STEPS) * n)
     for first in range(0, T, _BLOCK_STEPS):
         last = min(first + _BLOCK_STEPS, T)
-        given = np.empty((last - first, 4, L, n, H), dtype)
-        given[:, :, :1] = from_input([x[steps.span(first, last)]], n)
-        given[:, :, 1:] = stack.bias
+        a = np.empty((last - first, 4, L, n, H), dtype)
+        a[:, :, :1] = from_input([read[steps.span(first, last)]], n)
+        a[:, :, 1:] = prepared.bias
         hs = np.empty((L, last - first + 1, n, H), dtype)
         hs[:, 0] = h
-        c = _diagonals(given, hs, c, cells[:, first:last] if record else None, stack)
-        out[:, first:last] = hs[:, 1:]
+        c = _diagonals(a, hs, c, cells[:, first:last] if record else None, prepared)
+        hs_of_all[:, first:last] = hs[:, 1:]
         h = hs[:, -1]
-    results: list[tuple[State, NumpyTape | None]] = []
-    for k, lane in enumerate(lanes):
-        lane.out[...] = reversal.whole(out[k].reshape(T * n, H))
-        kept = (lane.x, h_0[k], lane.out, cells[k].ravel())
-        tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
-        results.append((State(h[k].copy(), c[k].copy()), tape))
-    return results
+    h_n[:, 0], c_n[:, 0] = h, c
+    out[...] = reversal.whole(hs_of_all[-1].reshape(T * n, H))
+    if not record:
+        return [None] * L
+    outs = [reversal.whole(own.reshape(T * n, H)) for own in hs_of_all[:-1]] + [out]
+    return [
+        NumpyTape(
+            [weights[k]], steps, reverse, [x if k == 0 else outs[k - 1]], h_0[k : k + 1], [own], cells[k].ravel()
+        )
+        for k, own in enumerate(outs)
+    ]
 
 
 def _skewed(array: Array) -> Array:
@@ -110,13 +116,13 @@ def _skewed(array: Array) -> Array:
 
 
 @exact_sigmoids
-def _diagonals(given: Array, hs: Array, c: Array, cells: Array | None, stack: _Stack) -> Array:
+def _diagonals(a: Array, hs: Array, c: Array, cells: Array | None, stack: _PreparedStack) -> Array:
     """Run a block of steps, diagonal by diagonal; return c (L, n, H).
 
-    ``given`` (T, 4, L, n, H) is the input's share for layer 0, and the biases of the others; ``hs``
+    ``a`` (T, 4, L, n, H) is the input's share for layer 0, and the biases of the others; ``hs``
     (L, T + 1, n, H) has h_{t-1} at t; ``cells`` (L, T, 5, n, H) receives what a recording keeps.
     """
-    T, L, shape = len(given), len(hs), hs.shape[2:]
+    T, L, shape = len(a), len(hs), hs.shape[2:]
     hs, c = _skewed(hs), c.copy()
     kept = None if cells is None else _skewed(cells).swapaxes(1, 2)
     d = 0
@@ -128,15 +134,15 @@ def _diagonals(given: Array, hs: Array, c: Array, cells: Array | None, stack: _S
         below = stack.product_below(above, last, shape) if above < last else None
         gates_above = cell.gates[:, above - first :]
         rows = (
-            given[min(d, T - 1) : end, :, first:last],
+            a[min(d, T - 1) : end, :, first:last],
             hs[d:end, first:last],
             hs[d:end, above - 1 : last - 1],
             hs[d + 1 : end + 1, first:last],
             repeat(None) if kept is None else kept[d:end, :, first:last],
         )
-        for given_d, h, h_below, h_d, kept_d in zip(*rows, strict=False):
+        for a_d, h, h_below, h_d, kept_d in zip(*rows, strict=False):
             np.matmul(h, product.weight, product.out)
-            np.add(given_d, product.planes, cell.gates)
+            np.add(a_d, product.planes, cell.gates)
             if below is not None:
                 np.matmul(h_below, below.weight, below.out)
                 np.add(gates_above, below.planes, gates_above)

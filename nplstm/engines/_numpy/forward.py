@@ -1,9 +1,9 @@
 """The way forward of the NumPy engine.
 
-All lanes run from their first row to their last: what runs in reverse has its sequences turned around before and
-after, so that the lanes have the same number of sequences at each step.
+All directions run from their first row to their last: for the one from the end, sequences are reversed before and
+after, so that all have the same number of sequences at each step.
 
-Axes: S lanes, N rows, n sequences of a step, H cells. A recording has for each step planes (5, S, n, H) of
+Axes: S directions of a layer (or layers that run together), N rows, n sequences of a step, H cells. A recording has for each step planes (5, S, n, H) of
 exp(-a) of o, i, f, then g and c_{t-1}, one step after the other.
 """
 
@@ -14,18 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
-from nplstm.engines.base import Lane
+from nplstm.engines.base import LayerCall
 
 __all__ = [
     "FromInput",
     "NumpyTape",
-    "Weights",
+    "PreparedWeights",
     "block_rows",
     "equal_runs",
     "numpy_forward",
@@ -43,22 +43,22 @@ def block_rows(H: int) -> int:
 
 
 class NumpyTape(NamedTuple):
-    """What backpropagation through time needs of one layer in one direction."""
+    """What backpropagation through time needs of a layer's directions, or of layers that ran together."""
 
-    recurrence: Recurrence
+    weights: list[LayerWeights]
     steps: PackedSteps
-    reverse: bool
-    x: Array  # (N, I)
-    h_0: Array  # (B, H)
-    out: Array  # (N, H)  h_t
-    cells: Array  # flat: exp(-a) of o, i, f, then g, c_{t-1}; of all directions, in the order of processing
+    reverse: tuple[bool, ...]
+    x: list[Array]  # (N, I)
+    h_0: Array  # (S, B, H)
+    out: list[Array]  # (N, H)  h_t
+    cells: Array  # flat: exp(-a) of o, i, f, then g, c_{t-1}; in the order of processing
 
 
-class Weights:
-    """Of the lanes of a layer."""
+class PreparedWeights:
+    """The weights of a layer's directions, in the order of ``weights``."""
 
-    def __init__(self, recurrences: list[Recurrence]) -> None:
-        self._first, *self._others = recurrences
+    def __init__(self, weights: list[LayerWeights]) -> None:
+        self._first, *self._others = weights
         self.ih = self._first.prepared(ih_planes, *self._others)  # (4, S, I, H)
         self.bias = self._first.prepared(bias_planes, *self._others)  # (4, S, 1, H)
 
@@ -86,13 +86,13 @@ def planes_of(cells: Array, steps: PackedSteps, first: int, last: int, lanes: in
 class FromInput:
     """The input's share of the pre-activations, block by block, in buffers that are made once for so many rows."""
 
-    def __init__(self, weights: Weights, rows: int) -> None:
+    def __init__(self, weights: PreparedWeights, rows: int) -> None:
         _, S, _, H = weights.ih.shape
         self._weights = weights
         self._products, self._sums = aligned_empty((2, 4 * S * rows * H), weights.ih.dtype)
 
     def __call__(self, xs: list[Array], n: int) -> Array:
-        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each lane."""
+        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each direction."""
         weights, rows = self._weights, len(xs[0])
         _, S, _, H = weights.ih.shape
         products = self._products[: 4 * S * rows * H].reshape(4, S, rows, H)
@@ -121,33 +121,28 @@ def run_steps(
     return h
 
 
-def numpy_forward(lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, NumpyTape | None]]:
-    """Run the lanes; see ``Engine.forward``."""
-    S, H = len(lanes), lanes[0].initial.c.shape[1]
-    weights = Weights([lane.recurrence for lane in lanes])
-    reversals = [Reversal(steps, reverse=lane.reverse) for lane in lanes]
-    final_h, final_c = np.stack([ln.initial.h for ln in lanes]), np.stack([ln.initial.c for ln in lanes])
-    h, cell, product = final_h.copy(), Cell(final_c), weights.product(steps.batch)
+def numpy_forward(layer: LayerCall, steps: PackedSteps, *, record: bool) -> NumpyTape | None:
+    """Run the directions of a layer; see ``Engine.forward``."""
+    S, H, (final_h, final_c, _) = len(layer.x), layer.initial.c.shape[2], layer.final
+    weights = PreparedWeights(layer.weights)
+    reversals = [Reversal(steps, reverse=reverse) for reverse in layer.reverse]
+    h, cell = np.ascontiguousarray(layer.initial.h), Cell(layer.initial.c)
+    product = weights.product(steps.batch)
     h_0, cells = h, np.empty(5 * S * H * steps.total if record else 0, h.dtype)
-    direct = S == 1 and not lanes[0].reverse
+    direct = S == 1 and not layer.reverse[0]
     from_input = FromInput(weights, min(steps.total, max(block_rows(H), steps.batch)))
     for block in steps.blocks(block_rows(H), reverse=False):
         for first, last, n in equal_runs(steps, block[0], block[-1] + 1):
             if n < cell.n:
                 final_h[:, n : cell.n], final_c[:, n : cell.n] = h[:, n:], cell.c[:, n:]
                 h, cell, product = h[:, :n], Cell(cell.c[:, :n]), weights.product(n)
-            xs = [reversal.read(lane.x, first, last) for reversal, lane in zip(reversals, lanes, strict=True)]
-            out = lanes[0].out[None, steps.span(first, last)] if direct else np.empty((S, len(xs[0]), H), h.dtype)
+            xs = [reversal.read(x, first, last) for reversal, x in zip(reversals, layer.x, strict=True)]
+            out = layer.out[0][None, steps.span(first, last)] if direct else np.empty((S, len(xs[0]), H), h.dtype)
             hs = out.reshape(S, last - first, n, H).swapaxes(0, 1)
             kept = planes_of(cells, steps, first, last, S, H) if record else repeat(None)
             h = run_steps(cell, product, from_input(xs, n), h, hs, kept)
             if not direct:
-                for reversal, lane, values in zip(reversals, lanes, out, strict=True):
-                    reversal.write(lane.out, first, last, values)
+                for reversal, into, values in zip(reversals, layer.out, out, strict=True):
+                    reversal.write(into, first, last, values)
     final_h[:, : cell.n], final_c[:, : cell.n] = h, cell.c
-    results: list[tuple[State, NumpyTape | None]] = []
-    for k, lane in enumerate(lanes):
-        kept = (lane.x, h_0[k], lane.out, cells)
-        tape = NumpyTape(lane.recurrence, steps, lane.reverse, *kept) if record else None
-        results.append((State(final_h[k], final_c[k]), tape))
-    return results
+    return NumpyTape(layer.weights, steps, layer.reverse, layer.x, h_0, layer.out, cells) if record else None

@@ -10,14 +10,21 @@ __all__ = ["aligned_copy", "aligned_empty", "aligned_zeros"]
 
 _LINE = 64
 
+_SMALL = 4096
+"""Bytes up to which an array stays where the C library puts it: to align it would take longer than what is won."""
+
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> Array:
     """As ``numpy.empty``."""
+    if prod(shape) * dtype.itemsize <= _SMALL:
+        return np.empty(shape, dtype)
     return _aligned(np.empty(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DType) -> Array:
     """As ``numpy.zeros``: large ones are in memory once they are written to."""
+    if prod(shape) * dtype.itemsize <= _SMALL:
+        return np.zeros(shape, dtype)
     return _aligned(np.zeros(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 

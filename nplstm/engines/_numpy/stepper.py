@@ -3,7 +3,7 @@
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.step import Recurrence
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines._numpy.cell import Cell, exact_sigmoids
 from nplstm.engines._numpy.weights import count_weights, joint_planes, joint_rows
 from nplstm.engines.base import Stepper
@@ -15,10 +15,10 @@ __all__ = ["NumpyStepper"]
 class NumpyStepper(Stepper):
     """See ``Stepper``."""
 
-    def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
-        self._layers = [_Layer(recurrence, batch) for recurrence in recurrences]
+    def __init__(self, weights: list[LayerWeights], batch: int) -> None:
+        self._layers = [_Layer(layer, batch) for layer in weights]
         # the layers run one after the other: the largest decides
-        self._size = batch, batch, max(count_weights([recurrence]) for recurrence in recurrences)
+        self._size = batch, batch, max(count_weights([layer]) for layer in weights)
         super().__init__(self._layers[0].x, self._layers[-1].h)
 
     @exact_sigmoids
@@ -46,14 +46,14 @@ class NumpyStepper(Stepper):
 class _Layer:
     """One layer: x, h and 1 stand side by side, so that one product serves both and adds the biases."""
 
-    def __init__(self, recurrence: Recurrence, batch: int) -> None:
-        (H4, I), dtype = recurrence.params.weight_ih.shape, recurrence.params.weight_ih.dtype
+    def __init__(self, weights: LayerWeights, batch: int) -> None:
+        (H4, I), dtype = weights.params.weight_ih.shape, weights.params.weight_ih.dtype
         H = H4 // 4
         self._joint = np.zeros((batch, I + H + 1), dtype)
         self._joint[:, -1] = 1
         self.x, self.h = self._joint[:, :I], self._joint[:, I:-1]
         self.cell = Cell(np.zeros((1, batch, H), dtype))
-        self._weight = recurrence.prepared(joint_rows if batch == 1 else joint_planes)
+        self._weight = weights.prepared(joint_rows if batch == 1 else joint_planes)
         self._h = self.h[None]
         self._product = self.cell.gates.reshape(1, H4) if batch == 1 else self.cell.gates[:, 0]
 

@@ -1,6 +1,6 @@
-"""Parameters in the order in which the NumPy engine reads them, of S lanes or layers together.
+"""Parameters in the order in which the NumPy engine reads them, of S directions or layers together.
 
-Each function takes their parameters; ``Recurrence.prepared`` keeps what it returns.
+Each function takes their parameters; ``LayerWeights.prepared`` keeps what it returns.
 
 Gates stand in the order o, i, f, g, with the cell state behind them: o, i, f are what takes a sigmoid; i, f lie
 beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient
@@ -15,8 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.params import LSTMParams
-from nplstm.core.step import Recurrence
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines._numpy.memory import aligned_copy
 
 __all__ = [
@@ -37,57 +36,60 @@ _ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
 _BACK = (1, 2, 3, 0)
 
 
-def count_weights(recurrences: Iterable[Recurrence]) -> int:
+def count_weights(weights: Iterable[LayerWeights]) -> int:
     """Return how many multiplications a step of one sequence takes in all of them together."""
-    return sum(r.params.weight_ih.size + r.params.weight_hh.size for r in recurrences)
+    return sum(w.params.weight_ih.size + w.params.weight_hh.size for w in weights)
 
 
-def ih_planes(*params: LSTMParams) -> Array:
+def ih_planes(*weights: LayerWeights) -> Array:
     """Return W_ih, (4, S, I, H)."""
-    return _stacked([_planes(p.weight_ih) for p in params], axis=1)
+    return _stacked([_planes(w.params.weight_ih) for w in weights], axis=1)
 
 
-def hh_planes(*params: LSTMParams) -> Array:
+def hh_planes(*weights: LayerWeights) -> Array:
     """Return W_hh, (4, S, H, H)."""
-    return _stacked([_planes(p.weight_hh) for p in params], axis=1)
+    return _stacked([_planes(w.params.weight_hh) for w in weights], axis=1)
 
 
-def hh_rows(*params: LSTMParams) -> Array:
+def hh_rows(*weights: LayerWeights) -> Array:
     """Return W_hh for one sequence, (S, H, 4H)."""
-    return _stacked([_negated(p.weight_hh).T for p in params])
+    return _stacked([_negated(w.params.weight_hh).T for w in weights])
 
 
-def ih_rows(*params: LSTMParams) -> Array:
+def ih_rows(*weights: LayerWeights) -> Array:
     """Return W_ih for one sequence, (S, I, 4H)."""
-    return _stacked([_negated(p.weight_ih).T for p in params])
+    return _stacked([_negated(w.params.weight_ih).T for w in weights])
 
 
-def joint_planes(params: LSTMParams) -> Array:
+def joint_planes(weights: LayerWeights) -> Array:
     """Return W_ih above W_hh above the biases, (4, I + H + 1, H)."""
-    parts = ih_planes(params), hh_planes(params), bias_planes(params)
+    parts = ih_planes(weights), hh_planes(weights), bias_planes(weights)
     return aligned_copy(np.concatenate([part[:, 0] for part in parts], axis=1))
 
 
-def joint_rows(params: LSTMParams) -> Array:
+def joint_rows(weights: LayerWeights) -> Array:
     """Return W_ih above W_hh above the biases for one sequence, (I + H + 1, 4H)."""
-    bias = bias_planes(params).reshape(1, -1)
-    return aligned_copy(np.concatenate([ih_rows(params)[0], hh_rows(params)[0], bias]))
+    bias = bias_planes(weights).reshape(1, -1)
+    return aligned_copy(np.concatenate([ih_rows(weights)[0], hh_rows(weights)[0], bias]))
 
 
-def bias_planes(*params: LSTMParams) -> Array:
+def bias_planes(*weights: LayerWeights) -> Array:
     """Return the sums of the biases, (4, S, 1, H); zeros where there are none."""
-    biases = [np.zeros(len(p.weight_hh), p.weight_hh.dtype) if p.bias is None else p.bias for p in params]
+    biases = [
+        np.zeros(len(w.params.weight_hh), w.params.weight_hh.dtype) if w.params.bias is None else w.params.bias
+        for w in weights
+    ]
     return np.stack([_negated(bias).reshape(4, 1, -1) for bias in biases], axis=1)
 
 
-def back_hh(*params: LSTMParams) -> Array:
+def back_hh(*weights: LayerWeights) -> Array:
     """Return W_hh for the way back, (S, 4H, H)."""
-    return np.stack([_reordered(p.weight_hh) for p in params])
+    return np.stack([_reordered(w.params.weight_hh) for w in weights])
 
 
-def back_ih(params: LSTMParams) -> Array:
+def back_ih(weights: LayerWeights) -> Array:
     """Return W_ih for the way back, (4H, I)."""
-    return _reordered(params.weight_ih)
+    return _reordered(weights.params.weight_ih)
 
 
 def torch_order(gates: Array) -> Array:

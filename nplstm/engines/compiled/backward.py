@@ -9,7 +9,7 @@ from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.memory import aligned_empty
-from nplstm.engines.compiled.forward import CompiledTape, aligned_rows
+from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, checked_steps
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import (
     gate_gradient,
@@ -30,26 +30,25 @@ _LEVEL_ROWS = 1 << 15
 """Rows that are summed in one level."""
 
 
-def compiled_backward(
-    grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[CompiledTape]
-) -> list[SequenceGradients]:
-    """Run the lanes back; see ``Engine.backward``."""
-    lanes = [
-        _WayBack(None if grad_outputs is None else grad_outputs[k], final, tape)
-        for k, (final, tape) in enumerate(zip(grad_final, tapes, strict=True))
+def compiled_backward(grad_out: list[Array] | None, grad: State, tape: CompiledTape) -> list[SequenceGradients]:
+    """Run the directions of a layer back; see ``Engine.backward``."""
+    directions = [
+        _DirectionBack(None if grad_out is None else grad_out[d], State(grad.h[d], grad.c[d]), tape, d)
+        for d in range(len(tape.x))
     ]
-    found, threads, steps = library(), get_num_threads(), tapes[0].steps
-    rows = max(_BLOCK_ROWS, _BLOCK_BYTES // max(lane.row_bytes for lane in lanes))
+    kernels, threads, steps = library(), get_num_threads(), tape.steps
+    rows = max(_BLOCK_ROWS, _BLOCK_BYTES // directions[0].row_bytes)
     block = max(1, rows // max(1, steps.batch))
-    checked = found.module.steps(steps.offsets, steps.batch)
+    checked = checked_steps(steps)
     for end in range(len(steps), 0, -block):
         begin = max(0, end - block)
-        parts = tuple(lane.steps(begin, end) for lane in lanes)
-        found.module.backward(found.choice, parts, checked, begin, end, threads)
-        found.module.sums(found.choice, tuple(lane.sums(checked, begin, end) for lane in lanes), threads)
-        for lane in lanes:
-            lane.add_up((end - begin) * steps.batch, last=begin == 0)
-    return [lane.gradients() for lane in lanes]
+        parts = tuple(direction.steps(begin, end) for direction in directions)
+        kernels.module.backward(kernels.choice, parts, checked, begin, end, threads)
+        sums = tuple(direction.sums(checked, begin, end) for direction in directions)
+        kernels.module.sums(kernels.choice, sums, threads)
+        for direction in directions:
+            direction.add_up((end - begin) * steps.batch, last=begin == 0)
+    return [direction.gradients() for direction in directions]
 
 
 class _Gradients(NamedTuple):
@@ -69,17 +68,24 @@ class _Gradients(NamedTuple):
                 part[...] = 0
 
 
-class _WayBack:
-    """One layer in one direction on its way back, and the sums that grow on it."""
+class _DirectionBack:
+    """One direction of a layer on its way back, and the sums that grow on it."""
 
-    def __init__(self, grad_out: Array | None, final: State, tape: CompiledTape) -> None:
-        self._tape = tape
-        self._spec, self._packed = tape.recurrence.spec, pack_backward(tape.recurrence)
-        self._peephole = pack(tape.recurrence).peephole
-        (N, I), self._P, self._dtype = tape.x.shape, tape.out.shape[1], tape.x.dtype
-        self._H = final.c.shape[1]
+    def __init__(self, grad_out: Array | None, grad: State, tape: CompiledTape, d: int) -> None:
+        weights = tape.weights[d]
+        self._grad, self._steps, self._reverse = grad, tape.steps, tape.reverse[d]
+        self._x, self._out, self._h_0, self._c_0 = tape.x[d], tape.out[d], tape.h_0[d], tape.c_0[d]
+        self._gates, self._cells = tape.gates[d], tape.cells[d]
+        self._spec, self._packed, self._biased = (
+            weights.spec,
+            pack_backward(weights),
+            weights.params.bias_ih is not None,
+        )
+        self._peephole = pack(weights).peephole
+        (N, I), self._P, self._dtype = self._x.shape, self._out.shape[1], self._x.dtype
+        self._H = grad.c.shape[1]
         self._grad_out = None if grad_out is None else aligned_rows(grad_out)
-        self._grad_h, self._grad_c = padded_cells(final.h), padded_cells(final.c)
+        self._grad_h, self._grad_c = padded_cells(grad.h), padded_cells(grad.c)
         self._Pp, self._Hp = self._grad_h.shape[1], self._grad_c.shape[1]
         self._grad_m = None if self._packed.weight_hr is None else np.empty_like(self._grad_c)
         self._rooms: dict[str, Array] = {}
@@ -94,7 +100,7 @@ class _WayBack:
         return 4 * self._Hp * self._dtype.itemsize
 
     def _zeros(self) -> _Gradients:
-        I, G, dtype = self._tape.x.shape[1], 4 * self._Hp, self._dtype
+        I, G, dtype = self._x.shape[1], 4 * self._Hp, self._dtype
         return _Gradients(
             padded_zeros(G, I, dtype),
             padded_zeros(G, self._P, dtype),
@@ -111,40 +117,40 @@ class _WayBack:
         return room[:rows]
 
     def _rows(self, first: int, last: int) -> slice:
-        return self._tape.steps.span(first, last, reverse=self._tape.reverse)
+        return self._steps.span(first, last, reverse=self._reverse)
 
     def steps(self, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``backward`` of the kernels takes for some steps."""
-        tape, rows = self._tape, self._rows(first, last)
+        rows = self._rows(first, last)
         count = rows.stop - rows.start
         grad_projected = None if self._grad_m is None else self._room("projected", count, self._Pp)
         return (
-            *(self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, tape.c_0),
-            *(tape.gates, tape.cells, self._room("a", count, 4 * self._Hp), rows.start, tape.reverse),
+            *(self._grad_out, self._packed.weight_hh, self._grad_h, self._grad_c, self._c_0),
+            *(self._gates, self._cells, self._room("a", count, 4 * self._Hp), rows.start, self._reverse),
             *(self._H, self._P, self._peephole, self._spec.clip or 0.0),
             *(self._packed.weight_hr, grad_projected, self._grad_m),
         )
 
     def sums(self, checked: Any, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``sums`` of the kernels takes for the rows of some steps."""
-        tape, found, rows, sums = self._tape, library(), self._rows(first, last), self._of_block
+        kernels, rows, sums = library(), self._rows(first, last), self._of_block
         count = rows.stop - rows.start
 
         def before(name: str, values: Array, initial: Array) -> Array:
             into = self._room(name, count, values.shape[1])
-            found.module.previous(found.choice, values, initial, checked, first, last, tape.reverse, into)
+            kernels.module.previous(kernels.choice, values, initial, checked, first, last, self._reverse, into)
             return into
 
-        cells_before = None if sums.peephole is None else before("cells", tape.cells, tape.c_0)
+        cells_before = None if sums.peephole is None else before("cells", self._cells, self._c_0)
         grad_projected = m = None
         if sums.weight_hr is not None:
             grad_projected, m = self._room("projected", count, self._Pp), self._room("m", count, self._Hp)
-            found.module.outputs(found.choice, tape.gates[rows], tape.cells[rows], self._H, m)
-        h_before = before("h", tape.out, tape.h_0)
+            kernels.module.outputs(kernels.choice, self._gates[rows], self._cells[rows], self._H, m)
+        h_before = before("h", self._out, self._h_0)
         return (
-            *(self._room("a", count, 4 * self._Hp), tape.x[rows], h_before),
+            *(self._room("a", count, 4 * self._Hp), self._x[rows], h_before),
             *(sums.weight_ih, sums.weight_hh, sums.bias, self._packed.weight_ih, self._grad_x[rows]),
-            *(self._H, self._P, tape.cells[rows], cells_before, sums.peephole),
+            *(self._H, self._P, self._cells[rows], cells_before, sums.peephole),
             *(grad_projected, m, sums.weight_hr),
         )
 
@@ -164,20 +170,20 @@ class _WayBack:
     def gradients(self) -> SequenceGradients:
         """Return what was summed up, without what fills up the last panels."""
         total = self._of_block if self._total is None else self._total
-        state = State(self._grad_h[:, : self._P], self._grad_c[:, : self._H])
-        return SequenceGradients(self._grad_x[:, : self._tape.x.shape[1]], state, None, self._params(total), {})
+        self._grad.h[...], self._grad.c[...] = self._grad_h[:, : self._P], self._grad_c[:, : self._H]
+        return SequenceGradients(self._grad_x[:, : self._x.shape[1]], self._params(total))
 
     def _params(self, total: _Gradients) -> LSTMParams:
         H, P, coupled = self._H, self._P, self._spec.coupled_input_forget
         peephole = bias = weight_hr = None
-        if self._tape.recurrence.params.bias_ih is not None:
+        if self._biased:
             bias = gate_gradient(total.bias[:, None], H, 1, coupled=coupled)[:, 0]
         if total.peephole is not None:
             i, f, o = total.peephole[:, :H]
             peephole = np.concatenate([i - f, o] if coupled else [i, f, o])
         if total.weight_hr is not None:
             weight_hr = total.weight_hr[:P, :H].copy()
-        weight_ih = gate_gradient(total.weight_ih, H, self._tape.x.shape[1], coupled=coupled)
+        weight_ih = gate_gradient(total.weight_ih, H, self._x.shape[1], coupled=coupled)
         weight_hh = gate_gradient(total.weight_hh, H, P, coupled=coupled)
         grads = LSTMParams.of_sum(weight_ih, weight_hh, bias)
         return grads._replace(weight_ch=peephole, weight_hr=weight_hr)

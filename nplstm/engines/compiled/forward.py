@@ -5,54 +5,95 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
 from nplstm.engines._numpy.memory import aligned_empty
-from nplstm.engines.base import Lane
+from nplstm.engines.base import LayerCall, StackCall
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells, padded_width
 from nplstm.engines.threads import get_num_threads
 
-__all__ = ["CompiledTape", "aligned_rows", "compiled_forward"]
+__all__ = ["CompiledTape", "aligned_rows", "checked_steps", "compiled_forward", "compiled_stack"]
+
+_MOST_IN_ONE_CALL = 18
+"""Layers and directions of which one kernel call takes the parameters."""
+
+
+_NO_ROOM: tuple[Any, Any] = (None, None)
 
 
 class CompiledTape(NamedTuple):
-    """What backpropagation through time needs of one layer in one direction."""
+    """What backpropagation through time needs of the directions of a layer."""
 
-    recurrence: Recurrence
+    weights: list[LayerWeights]
     steps: PackedSteps
-    reverse: bool
-    x: Array  # (N, I)
-    out: Array  # (N, P)  h_t
-    h_0: Array  # (B, P)
-    c_0: Array  # (B, Hp)
-    gates: Array  # (N, 4Hp)  i, f, g, o
-    cells: Array  # (N, Hp)  c_t
+    reverse: tuple[bool, ...]
+    x: list[Array]  # (N, I)
+    out: list[Array]  # (N, P)  h_t
+    h_0: Array  # (D, B, P)
+    c_0: list[Array]  # (B, Hp)
+    gates: list[Array]  # (N, 4Hp)  i, f, g, o
+    cells: list[Array]  # (N, Hp)  c_t
 
 
-def compiled_forward(
-    lanes: list[Lane], steps: PackedSteps, *, record: bool
-) -> list[tuple[State, CompiledTape | None]]:
-    """Run the lanes; see ``Engine.forward``."""
-    found = library()
-    given = [_operands(lane, steps, record=record) for lane in lanes]
-    starts = [operands[5].copy() if record else operands[5] for operands in given]
-    checked = found.module.steps(steps.offsets, steps.batch)
-    found.module.forward(found.choice, tuple(given), checked, get_num_threads())
-    return [_result(lane, steps, operands, c_0) for lane, operands, c_0 in zip(lanes, given, starts, strict=True)]
+def compiled_forward(layer: LayerCall, steps: PackedSteps, *, record: bool) -> CompiledTape | None:
+    """Run the directions of a layer; see ``Engine.forward``."""
+    kernels, threads = library(), get_num_threads()
+    initial_h, initial_c, _ = layer.initial
+    cells = [padded_cells(c) for c in initial_c]
+    c_0 = [c.copy() for c in cells] if record else []
+    rooms = [_room(steps.total, c) if record else _NO_ROOM for c in cells]
+    x = [aligned_rows(rows) for rows in layer.x]
+    directions: list[tuple[Any, ...]] = []
+    for d, (weights, c) in enumerate(zip(layer.weights, cells, strict=True)):
+        packed, spec, h_0 = pack(weights), weights.spec, aligned_rows(initial_h[d])
+        directions.append(
+            (
+                *(x[d], packed.weight_ih, packed.weight_hh, packed.bias, h_0, c),
+                *(layer.out[d], layer.reverse[d], *rooms[d]),
+                *(initial_c.shape[2], packed.peephole, spec.clip or 0.0, packed.weight_hr),
+                _projected(packed, c, h_0),
+            )
+        )
+    kernels.module.forward(kernels.choice, tuple(directions), checked_steps(steps), threads)
+    for d, c in enumerate(cells):
+        layer.final.c[d] = c[:, : initial_c.shape[2]]
+        layer.final.h[d] = _last(layer.out[d], initial_h[d], steps, reverse=layer.reverse[d])
+    if not record:
+        return None
+    gates, kept = ([room[k] for room in rooms] for k in range(2))
+    return CompiledTape(layer.weights, steps, layer.reverse, x, layer.out, initial_h, c_0, gates, kept)
 
 
-def _operands(lane: Lane, steps: PackedSteps, *, record: bool) -> tuple[Any, ...]:
-    """Return what ``forward`` of the kernels takes of a lane."""
-    packed, spec = pack(lane.recurrence), lane.recurrence.spec
-    h_0 = lane.initial.h.copy() if record else aligned_rows(lane.initial.h)  # a tape shares nothing with the user
-    c, H = padded_cells(lane.initial.c), lane.initial.c.shape[1]
-    room = _room(steps.total, c) if record else (None, None)
-    weights = (packed.weight_ih, packed.weight_hh, packed.bias)
-    return (
-        *(aligned_rows(lane.x), *weights, h_0, c, lane.out, lane.reverse, *room),
-        *(H, packed.peephole, spec.clip or 0.0, packed.weight_hr, _projected(packed, c, h_0)),
+def compiled_stack(stack: StackCall, x: Array, out: Array, steps: PackedSteps) -> list[Any] | None:
+    """Run standard layers of one size in one kernel call, for sequences of one length; None for others."""
+    first = stack.weights[0][0]
+    standard = not first.spec.composes_cell and first.params.weight_hr is None
+    layers = len(stack.weights) * len(stack.reverse)
+    if not standard or isinstance(stack.final.h, list) or layers > _MOST_IN_ONE_CALL or not steps.total:
+        return None
+    packed = first.prepared(_packed_stack, *(one for row in stack.weights for one in row if one is not first))
+    T, B = len(steps), steps.batch
+    kernels, (initial_h, initial_c, _), (h_n, c_n, _) = library(), stack.initial, stack.final
+    kernels.module.stack(
+        *(kernels.choice, _whole(x.reshape(T, B, -1)), _whole(initial_h), _whole(initial_c)),
+        *(out.reshape(T, B, -1), h_n, c_n, packed, stack.reverse, get_num_threads()),
     )
+    return [None] * len(stack.weights)
+
+
+def _packed_stack(*weights: LayerWeights) -> tuple[Array, ...]:
+    """Return what one kernel call reads of all layers."""
+    return tuple(array for one in weights for array in pack(one)[:3])
+
+
+def checked_steps(steps: PackedSteps) -> Any:
+    """Return the steps as the kernels take them: their offsets are checked once."""
+    return steps.prepared(_checked)
+
+
+def _checked(steps: PackedSteps) -> Any:
+    return library().module.steps(steps.offsets, steps.batch)
 
 
 def _projected(packed: Packed, c: Array, h_0: Array) -> Array | None:
@@ -71,33 +112,27 @@ def _room(rows: int, c: Array) -> tuple[Array, Array]:
     return both[: rows * 4 * Hp].reshape(rows, 4 * Hp), both[rows * 4 * Hp :].reshape(rows, Hp)
 
 
-def _result(
-    lane: Lane, steps: PackedSteps, operands: tuple[Any, ...], c_0: Array
-) -> tuple[State, CompiledTape | None]:
-    x, _, _, _, h_0, c, out, reverse, gates, cells, H, *_ = operands
-    final = State(_last(out, h_0, steps, reverse=reverse), c if c.shape[1] == H else c[:, :H].copy())
-    if gates is None:
-        return final, None
-    return final, CompiledTape(lane.recurrence, steps, reverse, x, out, h_0, c_0, gates, cells)
-
-
 def aligned_rows(array: Array) -> Array:
     """Return an array whose rows the kernels can walk: the array itself, or a copy."""
-    itemsize = array.itemsize
-    fits = array.strides[1] == itemsize and array.strides[0] % itemsize == 0 and array.flags.aligned
+    itemsize, strides = array.itemsize, array.strides
+    fits = strides[1] == itemsize and strides[0] % itemsize == 0 and array.flags.aligned
     return array if fits else np.array(array, order="C")
+
+
+def _whole(array: Array) -> Array:
+    """Return an array without gaps: itself, or a copy."""
+    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
 
 
 def _last(out: Array, h_0: Array, steps: PackedSteps, *, reverse: bool) -> Array:
     """Return each sequence's h after its own last step, (B, P)."""
+    T, B = len(steps), steps.batch
+    running = steps.size(0) if T else 0
+    if running == B and (reverse or not steps.ragged):
+        return out[:B] if reverse else out[steps.bounds[T - 1] :]
     h_n = np.array(h_0)
-    T = len(steps)
-    if T and reverse:
-        h_n[: steps.size(0)] = out[: steps.size(0)]
-    elif T and steps.size(T - 1) == steps.batch:
-        h_n[...] = out[steps.bounds[T - 1] :]
-    elif T:
-        lengths = steps.lengths
-        n = steps.size(0)
-        h_n[:n] = out[steps.offsets[lengths[:n] - 1] + np.arange(n)]
+    if reverse:
+        h_n[:running] = out[:running]
+    else:
+        h_n[:running] = out[steps.offsets[steps.lengths[:running] - 1] + np.arange(running)]
     return h_n

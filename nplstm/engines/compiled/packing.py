@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nplstm._typing import Array, DType
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.params import LSTMParams
-from nplstm.core.step import Recurrence
 from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
 from nplstm.engines.compiled.library import library
 
@@ -44,14 +44,14 @@ class PackedBack(NamedTuple):
     weight_hr: Array | None
 
 
-def pack(recurrence: Recurrence) -> Packed:
+def pack(weights: LayerWeights) -> Packed:
     """Pack for the way forward; once for as long as the parameters live."""
-    return recurrence.prepared(_pack_coupled if recurrence.spec.coupled_input_forget else _pack)
+    return weights.prepared(_pack)
 
 
-def pack_backward(recurrence: Recurrence) -> PackedBack:
+def pack_backward(weights: LayerWeights) -> PackedBack:
     """Pack for the way back; once for as long as the parameters live."""
-    return recurrence.prepared(_pack_back_coupled if recurrence.spec.coupled_input_forget else _pack_back)
+    return weights.prepared(_pack_back)
 
 
 def uncoupled(gates: Array) -> Array:
@@ -74,7 +74,8 @@ def gate_gradient(values: Array, H: int, width: int, *, coupled: bool) -> Array:
     return np.concatenate([i - f, g, o] if coupled else [i, f, g, o])
 
 
-def _pack(params: LSTMParams) -> Packed:
+def _pack(weights: LayerWeights) -> Packed:
+    params = _four_gates(weights)
     bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
     peephole, weight_hr = params.weight_ch, params.weight_hr
     return Packed(
@@ -86,7 +87,8 @@ def _pack(params: LSTMParams) -> Packed:
     )
 
 
-def _pack_back(params: LSTMParams) -> PackedBack:
+def _pack_back(weights: LayerWeights) -> PackedBack:
+    params = _four_gates(weights)
     weight_hr = params.weight_hr
     return PackedBack(
         _packed(params.weight_ih, _BACK),
@@ -95,15 +97,11 @@ def _pack_back(params: LSTMParams) -> PackedBack:
     )
 
 
-def _pack_coupled(params: LSTMParams) -> Packed:
-    return _pack(_uncoupled_params(params))
-
-
-def _pack_back_coupled(params: LSTMParams) -> PackedBack:
-    return _pack_back(_uncoupled_params(params))
-
-
-def _uncoupled_params(params: LSTMParams) -> LSTMParams:
+def _four_gates(weights: LayerWeights) -> LSTMParams:
+    """Return the parameters with a forget gate, which coupled gates have not."""
+    params = weights.params
+    if not weights.spec.coupled_input_forget:
+        return params
     peephole = params.weight_ch
     if peephole is not None:  # of i and o
         i, o = peephole.reshape(2, -1)

@@ -6,7 +6,7 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.step import Recurrence
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
 from nplstm.engines.compiled.library import library
@@ -19,13 +19,13 @@ __all__ = ["CompiledStepper"]
 class CompiledStepper(Stepper):
     """See ``Stepper``. Weights and states of all layers stand in one array each."""
 
-    def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
-        packed, spec = [pack(recurrence) for recurrence in recurrences], recurrences[0].spec
-        I, dtype = recurrences[0].params.weight_ih.shape[1], recurrences[0].params.weight_ih.dtype
-        P, H = zip(*(recurrence.widths for recurrence in recurrences), strict=True)
+    def __init__(self, weights: list[LayerWeights], batch: int) -> None:
+        packed, first, spec = [pack(layer) for layer in weights], weights[0].params.weight_ih, weights[0].spec
+        I, dtype = first.shape[1], first.dtype
+        P, H = zip(*(layer.widths for layer in weights), strict=True)
         padded = [p.bias.size // 4 for p in packed]
         super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, P[-1]), dtype))
-        weights = _joined(w for p in packed for w in (p.weight_ih, p.weight_hh, p.weight_hr))
+        joined = _joined(w for p in packed for w in (p.weight_ih, p.weight_hh, p.weight_hr))
         biases = _joined(b for p in packed for b in (p.bias, p.peephole))
         # h of the step before and of this one, which take turns
         both = [np.zeros(batch * sum(P), dtype) for _ in range(2)]
@@ -35,7 +35,7 @@ class CompiledStepper(Stepper):
         self._c = [whole[:, :width] for whole, width in zip(_by_layer(c, batch, padded), H, strict=True)]
         self._turn = 0
         found, sizes = library(), np.array([I, *chain.from_iterable(zip(H, P, strict=True))], np.int64)
-        arrays = (self.x, sizes, weights, biases, *both, c, room, self.y)
+        arrays = (self.x, sizes, joined, biases, *both, c, room, self.y)
         options = (spec.peephole is not None, spec.clip or 0.0)
         self._step = found.module.new_step(found.choice, *arrays, get_num_threads(), *options)
         self._take = found.module.step

@@ -1,18 +1,19 @@
 """The engines on a CUDA device: our kernels around the library's products, or whole sequences in one kernel.
 
-``plan`` cuts a launch into blocks, ``kernels/`` is what they run, ``arguments`` what that is given, ``board`` how
-blocks tell each other what they have; ``forward`` and ``backward`` are what surrounds the steps, ``fused`` and
-``persistent`` two ways to run them, ``stepper`` one step at a time.
+``plan`` cuts a launch into blocks, ``kernels/`` is what they run, ``arguments`` what that is given, ``exchange``
+the buffers and flags by which blocks tell each other what they have; ``forward`` and ``backward`` are what surrounds
+the steps, ``fused`` and ``persistent`` two ways to run them, ``stepper`` one step at a time.
 """
 
 from functools import partial
 from typing import Any
 
 from nplstm._typing import Array
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
-from nplstm.engines.base import Engine, Lane, Request, Stepper
+from nplstm.engines.base import Engine, LayerCall, Request, StackCall, Stepper, state_of, unsupported_options
 from nplstm.engines.precision import allowed_precision
 
 __all__ = ["FusedEngine", "PersistentEngine"]
@@ -31,8 +32,8 @@ class FusedEngine(Engine):
     def unsupported_reason(self, request: Request) -> str:
         """Refuse what is no standard LSTM on arrays that kernels can reach."""
         if request.cuda is None:
-            return f"it runs on CuPy arrays, and the layer is on {request.backend!r}"
-        return f"it runs the standard LSTM, and there is {', '.join(request.variant)}" if request.variant else ""
+            return f"runs on CuPy arrays, and the layer is on {request.backend!r}"
+        return unsupported_options([*request.variant.values()], "the standard LSTM")
 
     def notes(self, request: Request) -> list[str]:
         """Tell in what the products are computed."""
@@ -41,27 +42,28 @@ class FusedEngine(Engine):
         rounded = request.dtype == "float32" and request.precision != "float32"
         return [f"products in {'tf32' if rounded else request.dtype}"]
 
-    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run the lanes in turn."""
+    def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[Any]:
+        """Run the directions in turn."""
+        from nplstm.engines.cuda.directions import directions_of
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.fused import fused_forward_steps
 
-        return cuda_forward(lanes, steps, record=record, precision=allowed_precision(), run=fused_forward_steps)
+        own, precision = directions_of(layer), allowed_precision()
+        return cuda_forward(own, steps, record=record, precision=precision, run=fused_forward_steps)
 
-    def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
-    ) -> list[SequenceGradients]:
-        """Run the lanes back in turn."""
+    def backward(self, grad_out: list[Array] | None, grad: State, tape: list[Any]) -> list[SequenceGradients]:
+        """Run the directions back in turn."""
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.fused import fused_backward_steps
 
-        return cuda_backward(grad_outputs, grad_final, tapes, run=fused_backward_steps)
+        grads = [state_of(grad, d) for d in range(len(tape))]
+        return cuda_backward(grad_out, grads, tape, run=fused_backward_steps)
 
-    def stepper(self, recurrences: list[Recurrence], batch: int, residual: frozenset[int]) -> Stepper:
+    def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """Return a graph of one launch a layer."""
         from nplstm.engines.cuda.stepper import CudaStepper
 
-        return CudaStepper(recurrences, batch)
+        return CudaStepper(weights, batch)
 
 
 class PersistentEngine(FusedEngine):
@@ -75,7 +77,7 @@ class PersistentEngine(FusedEngine):
         if reason or request.stream:
             return reason
         if request.dtype == "float64":
-            return "it multiplies float32 at most, and the layer is float64"
+            return "multiplies float32 at most, and the layer is float64"
         from nplstm.engines.cuda.crossover import unsupported_reason
 
         return unsupported_reason(request, _precision(request))
@@ -88,56 +90,60 @@ class PersistentEngine(FusedEngine):
             return super().notes(request)
         return describe(request, _precision(request))
 
-    def forward(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run the lanes in one launch."""
+    def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[Any]:
+        """Run the directions in one launch."""
+        from nplstm.engines.cuda.directions import directions_of
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.persistent import persistent_forward_steps
 
-        return cuda_forward(
-            lanes, steps, record=record, precision=allowed_precision(), run=persistent_forward_steps
-        )
+        own, precision = directions_of(layer), allowed_precision()
+        return cuda_forward(own, steps, record=record, precision=precision, run=persistent_forward_steps)
 
-    def runs_together(self, x: Array, widths: list[int], steps: PackedSteps) -> bool:
-        """Tell whether layers that follow each other a step behind are faster than one after the other."""
+    def forward_stack(
+        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
+    ) -> list[Any] | None:
+        """Run layers in one launch where that is faster, each a step behind the one that it reads."""
         from nplstm.engines.cuda.crossover import worth_a_chain
-
-        return worth_a_chain("forward", x, allowed_precision(), widths, steps)
-
-    def forward_stack(self, lanes: list[Lane], steps: PackedSteps, *, record: bool) -> list[tuple[State, Any]]:
-        """Run layers in one launch, each a step behind the one that it reads."""
+        from nplstm.engines.cuda.directions import directions_of
         from nplstm.engines.cuda.forward import cuda_forward
         from nplstm.engines.cuda.persistent import persistent_forward_steps
 
+        precision, widths = allowed_precision(), [h.shape[2] for h in stack.final.h]
+        if len(stack.reverse) > 1 or not worth_a_chain("forward", x, precision, widths, steps):
+            return None
+        layers = [directions_of(layer)[0] for layer in stack.column(x, out)]
         run = partial(persistent_forward_steps, chained=True)
-        return cuda_forward(lanes, steps, record=record, precision=allowed_precision(), run=run, chained=True)
+        tapes = cuda_forward(layers, steps, record=record, precision=precision, run=run, chained=True)
+        return [[tape] for tape in tapes]
 
-    def backward(
-        self, grad_outputs: list[Array] | None, grad_final: list[State], tapes: list[Any]
-    ) -> list[SequenceGradients]:
-        """Run the lanes back in one launch, where they fit and that is faster."""
+    def backward(self, grad_out: list[Array] | None, grad: State, tape: list[Any]) -> list[SequenceGradients]:
+        """Run the directions back in one launch, where they fit and that is faster."""
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.crossover import worth_a_launch_back
         from nplstm.engines.cuda.persistent import persistent_backward_steps
 
-        if not worth_a_launch_back(tapes):
-            return super().backward(grad_outputs, grad_final, tapes)
-        return cuda_backward(grad_outputs, grad_final, tapes, run=persistent_backward_steps)
+        if not worth_a_launch_back(tape):
+            return super().backward(grad_out, grad, tape)
+        grads = [state_of(grad, d) for d in range(len(tape))]
+        return cuda_backward(grad_out, grads, tape, run=persistent_backward_steps)
 
     def backward_stack(
-        self, grad_output: Array | None, grad_final: list[State], tapes: list[Any]
-    ) -> list[SequenceGradients]:
+        self, grad_out: list[Array] | None, grads: list[State], tapes: list[Any]
+    ) -> list[list[SequenceGradients]]:
         """Run layers back in one launch where that is faster, each a step behind the one above it."""
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.crossover import worth_a_chain
         from nplstm.engines.cuda.persistent import persistent_backward_steps
 
-        top = tapes[-1]
-        widths = [tape.out.shape[1] for tape in tapes]
+        top = tapes[-1][0]
+        widths = [tape.out.shape[1] for (tape,) in tapes]
         if not worth_a_chain("backward", top.x, top.precision, widths, top.steps):
-            return super().backward_stack(grad_output, grad_final, tapes)
-        grads = None if grad_output is None else [grad_output]
+            return super().backward_stack(grad_out, grads, tapes)
+        from_above = [tape for (tape,) in tapes[::-1]]
         run = partial(persistent_backward_steps, chained=True)
-        return cuda_backward(grads, grad_final[::-1], tapes[::-1], run=run, chained=True)[::-1]
+        states = [state_of(grad, 0) for grad in grads[::-1]]
+        results = cuda_backward(grad_out, states, from_above, run=run, chained=True)
+        return [[result] for result in results[::-1]]
 
 
 def _precision(request: Request) -> str:

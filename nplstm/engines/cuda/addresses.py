@@ -5,10 +5,9 @@ from typing import NamedTuple
 from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, CudaBackend
-from nplstm.core.params import LSTMParams
-from nplstm.core.step import Recurrence
+from nplstm.core.layer_weights import LayerWeights
 
-__all__ = ["Weights", "address", "cuda_of", "dense_rows", "row_stride", "rows_address"]
+__all__ = ["DeviceWeights", "address", "cuda_of", "dense_rows", "row_stride", "rows_address"]
 
 
 def cuda_of(array: Array) -> Cuda:
@@ -46,7 +45,7 @@ def dense_rows(array: Array) -> Array:
     return array if _has_dense_rows(array) else array.copy()
 
 
-class Weights(NamedTuple):
+class DeviceWeights(NamedTuple):
     """The parameters of a lane, dense."""
 
     ih: Array  # (4H, I)
@@ -55,14 +54,15 @@ class Weights(NamedTuple):
     bias_hh: Array | None  # (4H)
 
     @classmethod
-    def of(cls, recurrence: Recurrence) -> "Weights":
-        """Return them; made once for as long as the recurrence lives."""
-        return recurrence.prepared(_weights)
+    def of(cls, weights: LayerWeights) -> "DeviceWeights":
+        """Return them; made once for as long as the weights live."""
+        return weights.prepared(_dense)
 
 
-def _weights(params: LSTMParams) -> Weights:
+def _dense(weights: LayerWeights) -> DeviceWeights:
+    params = weights.params
     arrays = params.weight_ih, params.weight_hh, params.bias_ih, params.bias_hh
-    return Weights(*(a if a is None or a.flags.c_contiguous else a.copy() for a in arrays))  # pyright: ignore[reportArgumentType]
+    return DeviceWeights(*(a if a is None or a.flags.c_contiguous else a.copy() for a in arrays))  # pyright: ignore[reportArgumentType]
 
 
 def _has_dense_rows(array: Array) -> bool:

@@ -8,14 +8,14 @@ from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.cuda.addresses import dense_rows
-from nplstm.engines.cuda.board import check_launches
-from nplstm.engines.cuda.lanes import CudaTape, Running, Span, empty, multiply, spans
+from nplstm.engines.cuda.directions import CudaTape, Running, Span, empty, multiply, spans
+from nplstm.engines.cuda.exchange import check_launches
 
-__all__ = ["BackwardLane", "BackwardSteps", "cuda_backward"]
+__all__ = ["BackwardSpan", "BackwardSteps", "cuda_backward"]
 
 
-class BackwardLane(NamedTuple):
-    """One lane over one span."""
+class BackwardSpan(NamedTuple):
+    """One direction over one span."""
 
     tape: CudaTape
     grad_out: Array | None  # (N, H)
@@ -27,48 +27,50 @@ class BackwardLane(NamedTuple):
 class BackwardSteps(Protocol):
     """Runs the steps of a span back: what an engine is."""
 
-    def __call__(self, lanes: list[BackwardLane], span: Span) -> None:
+    def __call__(self, directions: list[BackwardSpan], span: Span) -> None:
         """Take ``running`` back and fill ``grad_a``. The span's steps count from the end of each sequence."""
         ...
 
 
 def cuda_backward(
-    grad_outputs: list[Array] | None,
-    grad_final: list[State],
+    grad_out: list[Array] | None,
+    grads: list[State],
     tapes: list[CudaTape],
     *,
     run: BackwardSteps,
     chained: bool = False,
 ) -> list[SequenceGradients]:
-    """Run the lanes back; see ``Engine.backward``.
+    """Run the directions of a layer back; see ``Engine.backward``. ``grads``, of the states, are overwritten.
 
-    With ``chained`` the gradient of each lane's output comes, as it is made, from the lane ahead of it in the
-    list; ``grad_outputs`` has that of the first alone.
+    With ``chained`` these are layers, the highest first, and the gradient of each one's output comes, as it is
+    made, from the layer ahead of it in the list; ``grad_out`` has that of the first alone.
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
     check_launches(x)
-    running = [Running(final) for final in grad_final]
-    given = [dense_rows(grad) for grad in grad_outputs or []]
-    grads = [*given, *[None] * (len(tapes) - len(given))]
+    running = [Running(grad) for grad in grads]
+    dense = [dense_rows(grad) for grad in grad_out or []]
+    grad_outs = [*dense, *[None] * (len(tapes) - len(dense))]
     sums = [_Sums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]
     parts = list(spans(steps, 4 * H * x.dtype.itemsize * len(tapes)))
     most = max((span.most_rows for span in parts), default=0)
     room = [empty(x, most, 4 * H) for _ in tapes]
     for span in parts:
-        of_span: list[BackwardLane] = []
-        for tape, grad, state, grad_a in zip(tapes, grads, running, room, strict=True):
-            of_span.append(BackwardLane(tape, grad, state, grad_a, span.rows(reverse=not tape.reverse).start))
+        of_span: list[BackwardSpan] = []
+        for tape, grad, state, grad_a in zip(tapes, grad_outs, running, room, strict=True):
+            of_span.append(BackwardSpan(tape, grad, state, grad_a, span.rows(reverse=not tape.reverse).start))
         run(of_span, span)
         for tape, total, grad_a in zip(tapes, sums, room, strict=True):
             total.add(grad_a, span.rows(reverse=not tape.reverse))
-    return [total.gradients(state.state()) for total, state in zip(sums, running, strict=True)]
+    for state, grad in zip(running, grads, strict=True):
+        state.write(grad)
+    return [total.gradients() for total in sums]
 
 
 class _Sums:
-    """The gradients of one lane's input and parameters, which grow by a span at a time."""
+    """The gradients of one direction's input and parameters, which grow by a span at a time."""
 
     def __init__(self, tape: CudaTape, passed_on: bool) -> None:
-        xp, params = namespace(tape.x), tape.recurrence.params
+        xp, params = namespace(tape.x), tape.weights.params
         self._tape, self._passed_on = tape, passed_on
         self._weight_ih, self._weight_hh = xp.zeros_like(params.weight_ih), xp.zeros_like(params.weight_hh)
         self._bias = None if params.bias_ih is None else xp.zeros_like(params.bias_ih)
@@ -81,14 +83,14 @@ class _Sums:
         for some, before in _states_before(tape, rows):
             self._weight_hh += multiply(grad_a[some].T, before, tape.precision)
         if not self._passed_on:
-            multiply(grad_a, tape.recurrence.params.weight_ih, tape.precision, self._x[rows])
+            multiply(grad_a, tape.weights.params.weight_ih, tape.precision, self._x[rows])
         if self._bias is not None:
             self._bias += grad_a.sum(axis=0)
 
-    def gradients(self, state: State) -> SequenceGradients:
+    def gradients(self) -> SequenceGradients:
         """Return the sums."""
         grads = LSTMParams.of_sum(self._weight_ih, self._weight_hh, self._bias)
-        return SequenceGradients(self._x, state, None, grads, {})
+        return SequenceGradients(self._x, grads)
 
 
 def _states_before(tape: CudaTape, rows: slice) -> list[tuple[slice, Array]]:

@@ -5,7 +5,7 @@ from nplstm.backends._cuda import Device
 from nplstm.core.packed import PackedSteps
 from nplstm.engines.base import Request
 from nplstm.engines.cuda.addresses import cuda_of
-from nplstm.engines.cuda.lanes import CudaTape
+from nplstm.engines.cuda.directions import CudaTape
 from nplstm.engines.cuda.persistent import unfit
 from nplstm.engines.cuda.plan import MAX_LANES, Direction, Plan, Problem, arithmetic_of, find_plan
 

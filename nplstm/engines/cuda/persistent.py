@@ -8,12 +8,12 @@ from nplstm._typing import Array
 from nplstm.backends import backend_of
 from nplstm.backends._cuda import Cuda, Device, Kernel
 from nplstm.core.packed import PackedSteps
-from nplstm.engines.cuda.addresses import Weights, address, cuda_of, row_stride, rows_address
+from nplstm.engines.cuda.addresses import DeviceWeights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD, FORWARD, made
-from nplstm.engines.cuda.backward import BackwardLane
-from nplstm.engines.cuda.board import Posts, board_of
-from nplstm.engines.cuda.forward import ForwardLane
-from nplstm.engines.cuda.lanes import Span
+from nplstm.engines.cuda.backward import BackwardSpan
+from nplstm.engines.cuda.directions import Span
+from nplstm.engines.cuda.exchange import Posts, board_of
+from nplstm.engines.cuda.forward import ForwardSpan
 from nplstm.engines.cuda.plan import THREADS, Direction, Plan, Problem, arithmetic_of, find_plan
 from nplstm.engines.cuda.source import persistent
 from nplstm.errors import DeviceError
@@ -28,54 +28,54 @@ _RING = {False: 2, True: 4}
 
 
 def persistent_forward_steps(
-    lanes: list[ForwardLane], span: Span, precision: str, *, chained: bool = False
+    directions: list[ForwardSpan], span: Span, precision: str, *, chained: bool = False
 ) -> None:
-    """Run all lanes in one launch; see ``ForwardSteps``."""
+    """Run all directions in one launch; see ``ForwardSteps``."""
 
     def describe(into: Any, k: int) -> None:
-        lane = lanes[k]
-        weights = Weights.of(lane.lane.recurrence)
+        part, direction = directions[k], directions[k].direction
+        weights = DeviceWeights.of(direction.weights)
         _fill(
             into,
             weight_hh=weights.hh,
-            weight_ih=None if lane.given else weights.ih,
+            weight_ih=None if part.has_product else weights.ih,
             bias_ih=weights.bias_ih,
             bias_hh=weights.bias_hh,
-            gates=lane.gates,
-            h=lane.running.h,
-            c=lane.running.c,
-            cells=lane.cells,
+            gates=part.gates,
+            h=part.running.h,
+            c=part.running.c,
+            cells=part.cells,
         )
-        into["out"], into["out_stride"] = rows_address(lane.lane.out), row_stride(lane.lane.out)
-        into["gates_from"] = lane.first_row
-        into["reverse"], into["given"] = lane.lane.reverse, lane.given
+        into["out"], into["out_stride"] = rows_address(direction.out), row_stride(direction.out)
+        into["gates_from"] = part.first_row
+        into["reverse"], into["given"] = direction.reverse, part.has_product
 
-    x, h = lanes[0].lane.x, lanes[0].running.h
-    _Launch("forward", x, len(lanes), h, span, precision, chained).go(FORWARD, describe)
+    x, h = directions[0].direction.x, directions[0].running.h
+    _Launch("forward", x, len(directions), h, span, precision, chained).go(FORWARD, describe)
 
 
-def persistent_backward_steps(lanes: list[BackwardLane], span: Span, *, chained: bool = False) -> None:
-    """Run all lanes back in one launch; see ``BackwardSteps``."""
+def persistent_backward_steps(directions: list[BackwardSpan], span: Span, *, chained: bool = False) -> None:
+    """Run all directions back in one launch; see ``BackwardSteps``."""
 
     def describe(into: Any, k: int) -> None:
-        lane, tape = lanes[k], lanes[k].tape
-        leader = Weights.of(lanes[k - 1].tape.recurrence) if chained and k else None
+        part, tape = directions[k], directions[k].tape
+        leader = DeviceWeights.of(directions[k - 1].tape.weights) if chained and k else None
         _fill(
             into,
-            weight_hh=Weights.of(tape.recurrence).hh,
+            weight_hh=DeviceWeights.of(tape.weights).hh,
             weight_ih=None if leader is None else leader.ih,
             gates=tape.gates,
             cells=tape.cells,
             c_0=tape.c_0,
-            grad_a=lane.grad_a,
-            grad_h=lane.running.h,
-            grad_c=lane.running.c,
+            grad_a=part.grad_a,
+            grad_h=part.running.h,
+            grad_c=part.running.c,
         )
-        into["grad_out"], into["grad_stride"] = rows_address(lane.grad_out), row_stride(lane.grad_out)
-        into["grad_a_from"], into["reverse"] = lane.first_row, tape.reverse
+        into["grad_out"], into["grad_stride"] = rows_address(part.grad_out), row_stride(part.grad_out)
+        into["grad_a_from"], into["reverse"] = part.first_row, tape.reverse
 
-    tape, h = lanes[0].tape, lanes[0].running.h
-    _Launch("backward", tape.x, len(lanes), h, span, tape.precision, chained).go(BACKWARD, describe)
+    tape, h = directions[0].tape, directions[0].running.h
+    _Launch("backward", tape.x, len(directions), h, span, tape.precision, chained).go(BACKWARD, describe)
 
 
 class _Prepared(NamedTuple):

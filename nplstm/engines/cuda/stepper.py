@@ -5,11 +5,11 @@ from functools import partial
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.core.step import Recurrence
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines.base import Stepper
-from nplstm.engines.cuda.addresses import Weights, address, cuda_of
+from nplstm.engines.cuda.addresses import DeviceWeights, address, cuda_of
 from nplstm.engines.cuda.arguments import STREAM_STEP, made
-from nplstm.engines.cuda.lanes import kept_type
+from nplstm.engines.cuda.directions import kept_type
 from nplstm.engines.cuda.source import stream
 from nplstm.errors import BackendError
 
@@ -22,11 +22,11 @@ _CELLS, _SEQUENCES = 4, 4
 class CudaStepper(Stepper):
     """See ``Stepper``. h has two places that take turns, and so there are two graphs."""
 
-    def __init__(self, recurrences: list[Recurrence], batch: int) -> None:
-        weight = recurrences[0].params.weight_ih
+    def __init__(self, weights: list[LayerWeights], batch: int) -> None:
+        weight = weights[0].params.weight_ih
         xp, dtype = namespace(weight), weight.dtype
-        widths = [recurrence.widths[1] for recurrence in recurrences]
-        self._recurrences, self._turn = recurrences, 0
+        widths = [layer.widths[1] for layer in weights]
+        self._weights, self._turn = weights, 0
         self._h = [[xp.zeros((batch, H), dtype=dtype) for H in widths] for _ in range(2)]
         self._c = [xp.zeros((batch, H), dtype=kept_type(dtype)) for H in widths]
         super().__init__(
@@ -40,10 +40,10 @@ class CudaStepper(Stepper):
     def _launches(self, turn: int) -> list[Callable[[], None]]:
         """Return what launches each layer, from the state in one place to that in the other."""
         kernel = stream(self._cuda, self.x.dtype)
-        below, last = self.x, len(self._recurrences) - 1
+        below, last = self.x, len(self._weights) - 1
         launches: list[Callable[[], None]] = []
-        for layer, recurrence in enumerate(self._recurrences):
-            after, weights = self._h[1 - turn][layer], Weights.of(recurrence)
+        for layer, of_layer in enumerate(self._weights):
+            after, weights = self._h[1 - turn][layer], DeviceWeights.of(of_layer)
             arrays = {
                 "weight_ih": weights.ih,
                 "weight_hh": weights.hh,

@@ -7,7 +7,6 @@ in ours is built here of ONNX's other operators: stacks, independent columns, re
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.lstm_node import add_lstm_node
 from nplstm.layers import LSTM, LSTMCell
-from nplstm.layers.options import Structure, build_structure
 
 __all__ = ["add_cell", "add_lstm"]
 
@@ -39,9 +38,9 @@ class _LSTMGraph:
     def __init__(self, graph: GraphBuilder, lstm: LSTM, *, states: bool, lengths: bool) -> None:
         self._graph = graph
         self._lstm = lstm
-        self._structure = structure = _structure(lstm)
-        every = tuple(range(structure.directions))
-        self._columns = [(d,) for d in every] if structure.wiring.independent else [every]
+        self._options = options = lstm.options
+        every = tuple(range(options.directions))
+        self._columns = [(d,) for d in every] if options.wiring.independent else [every]
         self._final: dict[str, dict[tuple[int, int], str]] = {"h": {}, "c": {}}
         self._x = self._input()
         self._initial = {name: self._initial_states(name) for name in self._final} if states else {}
@@ -52,12 +51,12 @@ class _LSTMGraph:
 
     def build(self) -> None:
         below = [self._without_padding(self._x)]
-        for layer in range(self._structure.layers):
+        for layer in range(self._options.layers):
             outputs: list[str] = []
             for column in range(len(self._columns)):
                 read = below[column % len(below)]  # one input for both columns, or one each
                 output = self._run(layer, column, read)
-                residual = layer in self._structure.wiring.residual
+                residual = layer in self._options.wiring.residual
                 outputs.append(self._graph.add("Add", output, read) if residual else output)
             below = outputs
         self._show(below)
@@ -68,22 +67,22 @@ class _LSTMGraph:
 
     def _run(self, layer: int, column: int, x: str) -> str:
         """Run a column's directions in one layer; return its output (T, B, D * H)."""
-        structure, directions = self._structure, self._columns[column]
+        options, directions = self._options, self._columns[column]
         h_0, c_0 = (self._initial[name][layer, column] if self._initial else "" for name in ("h", "c"))
         Y, *final = add_lstm_node(
             self._graph,
-            structure.suffix(layer, directions[0]),
+            options.suffix(layer, directions[0]),
             self._lstm.parameters,
-            [structure.suffix(layer, d) for d in directions],
+            [options.suffix(layer, d) for d in directions],
             self._lstm.cell,
-            reverse=[structure.wiring.directions[d] for d in directions],
+            reverse=[options.wiring.reverse[d] for d in directions],
             inputs=(x, self._lengths, h_0, c_0),
         )
         if self._empty:
             final = [self._graph.add("Where", self._empty, *each) for each in zip((h_0, c_0), final, strict=True)]
         for name, state in zip(("h", "c"), final, strict=True):
             self._final[name][layer, column] = state
-        return self._side_by_side(Y, len(directions), structure.hidden_sizes[layer])
+        return self._side_by_side(Y, len(directions), options.hidden_sizes[layer])
 
     def _without_steps(self) -> str:
         """Tell which sequences have length 0, (B, 1): they keep their state, where the operator returns zeros."""
@@ -101,12 +100,12 @@ class _LSTMGraph:
     # Input and output
 
     def _input(self) -> str:
-        x = self._graph.input("input", self._axes(self._structure.input_size))
+        x = self._graph.input("input", self._axes(self._options.input_size))
         return self._turned(x)
 
     def _without_padding(self, x: str) -> str:
         """Put zeros past the sequences' ends, where the first layer would add what is there to its output."""
-        if not self._lengths or 0 not in self._structure.wiring.residual:
+        if not self._lengths or 0 not in self._options.wiring.residual:
             return x
         graph = self._graph
         zero, one = graph.integers(0), graph.integers(1)
@@ -117,18 +116,18 @@ class _LSTMGraph:
 
     def _show(self, columns: list[str]) -> None:
         """Make the last layer's output the graph's: merged, and in the user's order of steps and axes."""
-        width = self._structure.output_axis[1] or 0
+        width = self._options.output_axis[1] or 0
         for name, value in zip(("output", "output_reverse"), self._merged(columns), strict=False):
             flipped = self._flipped(value) if self._lstm.output_order == "processing" else value
             self._graph.output(name, self._turned(flipped), self._axes(width))
 
     def _merged(self, columns: list[str]) -> list[str]:
         """Return what becomes of the two directions: one output, or both as they are."""
-        graph, structure, merge = self._graph, self._structure, self._structure.merge
-        if structure.directions == 1 or merge == "concat":
+        graph, options, merge = self._graph, self._options, self._options.merge
+        if options.directions == 1 or merge == "concat":
             return [graph.join(columns, axis=2)]
-        if not structure.wiring.independent:
-            columns = graph.split(columns[0], [structure.hidden_sizes[-1]] * 2, axis=2)
+        if not options.wiring.independent:
+            columns = graph.split(columns[0], [options.hidden_sizes[-1]] * 2, axis=2)
         if merge == "none":
             return columns
         merged = graph.add("Mul" if merge == "product" else "Add", *columns)
@@ -155,11 +154,11 @@ class _LSTMGraph:
 
     def _groups(self) -> list[tuple[str, list[tuple[int, int]]]]:
         """Return which states, by layer and column, stand in one array, in their order; and what ends its name."""
-        structure, columns = self._structure, range(len(self._columns))
-        if structure.by_layer:
-            return [(f"_l{layer}", [(layer, column) for column in columns]) for layer in range(structure.layers)]
-        every = [(layer, column) for layer in range(structure.layers) for column in columns]
-        return [("", sorted(every, key=lambda place: structure.place(*place)))]
+        options, columns = self._options, range(len(self._columns))
+        if options.by_layer:
+            return [(f"_l{layer}", [(layer, column) for column in columns]) for layer in range(options.layers)]
+        every = [(layer, column) for layer in range(options.layers) for column in columns]
+        return [("", sorted(every, key=lambda place: place if not options.wiring.independent else place[::-1]))]
 
     def _rows(self, members: list[tuple[int, int]]) -> list[int]:
         """Return how many directions each state has."""
@@ -182,21 +181,4 @@ class _LSTMGraph:
             self._graph.output(f"{name}_n{ending}", joined, axes)
 
     def _width(self, members: list[tuple[int, int]]) -> int:
-        return self._structure.hidden_sizes[members[0][0]]
-
-
-def _structure(lstm: LSTM) -> Structure:
-    """Return the sizes and wiring of a layer that has neither projection nor transform."""
-    return build_structure(
-        lstm.input_size,
-        lstm.hidden_size,
-        lstm.num_layers,
-        bidirectional=lstm.bidirectional,
-        proj_size=0,
-        recurrent_size=None,
-        transform=None,
-        stacking=lstm.stacking,
-        merge=lstm.merge,
-        residual=lstm.residual,
-        reverse=lstm.reverse,
-    )
+        return self._options.hidden_sizes[members[0][0]]

@@ -542,25 +542,23 @@ static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const
     if (stack->T < 1 || stack->T > MOST_ROWS / most(1, stack->B) || stack->I > MOST_WIDTH)
         return wrong(taken, "no steps, or an input that is too large");
     stack->x = take_whole(taken, given[1], 3, false, stack->T * stack->B * stack->I);
-    const Py_buffer* h_n = take_buffer(taken, given[5], 3, true, format_of(taken));
-    if (!h_n || h_n->shape[1] != stack->B) return wrong(taken, "h_n of another shape");
-    stack->H = h_n->shape[2];
+    const Py_buffer* h_n = take_buffer(taken, given[5], 4, true, format_of(taken));
+    if (!h_n || h_n->shape[2] != stack->B) return wrong(taken, "h_n of another shape");
+    stack->layers = h_n->shape[0], stack->directions = h_n->shape[1], stack->H = h_n->shape[3];
     if (stack->H < 1 || stack->H > MOST_WIDTH) return wrong(taken, "no cells, or too many");
-    const ptrdiff_t states = h_n->shape[0], Hp = padded(taken, stack->H);
-    if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
-    stack->directions = PyTuple_Size(given[8]);
     if (stack->directions != 1 && stack->directions != 2) return wrong(taken, "neither one direction nor two");
-    stack->layers = states / stack->directions;
-    if (!states) return wrong(taken, "no layers");
-    if (states > MOST_BUFFERS / 3) return wrong(taken, "too many layers");
-    if (PyTuple_Size(given[7]) != 3 * states || stack->layers * stack->directions != states)
-        return wrong(taken, "weights of another number of layers");
+    if (!stack->layers) return wrong(taken, "no layers");
+    if (stack->layers > MOST_BUFFERS / 3 / stack->directions) return wrong(taken, "too many layers");
+    const ptrdiff_t states = stack->layers * stack->directions, Hp = padded(taken, stack->H);
+    if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
+    if (PyTuple_Size(given[8]) != stack->directions) return wrong(taken, "another number of directions");
+    if (PyTuple_Size(given[7]) != 3 * states) return wrong(taken, "weights of another number of layers");
     const ptrdiff_t size = states * stack->B * stack->H, D = stack->directions;
-    stack->h_0 = given[2] == Py_None ? NULL : take_whole(taken, given[2], 3, false, size);
-    stack->c_0 = given[3] == Py_None ? NULL : take_whole(taken, given[3], 3, false, size);
+    stack->h_0 = given[2] == Py_None ? NULL : take_whole(taken, given[2], 4, false, size);
+    stack->c_0 = given[3] == Py_None ? NULL : take_whole(taken, given[3], 4, false, size);
     stack->out = take_whole(taken, given[4], 3, true, stack->T * stack->B * D * stack->H);
-    stack->h_n = take_whole(taken, given[5], 3, true, size);
-    stack->c_n = take_whole(taken, given[6], 3, true, size);
+    stack->h_n = take_whole(taken, given[5], 4, true, size);
+    stack->c_n = take_whole(taken, given[6], 4, true, size);
     for (ptrdiff_t k = 0; k < states; ++k) {
         const ptrdiff_t width = k < D ? stack->I : D * stack->H,
                         sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
@@ -573,9 +571,9 @@ static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const
 }
 
 PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
-                         "Run a stack of layers over sequences of one length, without recording. `weights` has "
-                         "W_ih, W_hh and b of each layer "
-                         "and direction, packed; `reverse` whether each direction runs back.");
+                         "Run a stack of layers over sequences of one length, without recording. x (T, B, I), out "
+                         "(T, B, D * H), states (L, D, B, H). `weights` has W_ih, W_hh and b of each layer and "
+                         "direction, packed; `reverse` whether each direction runs back.");
 
 static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
     (void)module;

@@ -1,4 +1,4 @@
-"""What runs on a CUDA device: the lanes of a layer, their tape, and the blocks of steps that memory has room for.
+"""What runs on a CUDA device: directions of layers, their tapes, and the spans of steps that memory has room for.
 
 An engine adds how a block of steps is run; what surrounds it, the products that need no recurrence, is here once.
 Axes as in ``sequence``: N rows, B sequences, I input, H cells.
@@ -9,20 +9,53 @@ from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
+from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.step import Recurrence, State
+from nplstm.core.step import State
+from nplstm.engines.base import LayerCall, state_of
 from nplstm.engines.cuda.addresses import cuda_of
 
-__all__ = ["CudaTape", "Running", "Span", "empty", "kept_type", "multiply", "spans"]
+__all__ = [
+    "CudaTape",
+    "LayerDirection",
+    "Running",
+    "Span",
+    "directions_of",
+    "empty",
+    "kept_type",
+    "multiply",
+    "spans",
+]
 
 BLOCK_BYTES = 2**28
 """Pre-activations that are in memory at once beyond what a recording keeps."""
 
 
+class LayerDirection(NamedTuple):
+    """One layer in one direction, and what it runs on."""
+
+    x: Array  # (N, I)
+    weights: LayerWeights
+    initial: State
+    final: State  # receives the state after each sequence's last step
+    out: Array  # (N, H)  receives h_t; may be a slice of a wider array
+    reverse: bool
+
+
+def directions_of(layer: LayerCall) -> list[LayerDirection]:
+    """Return the directions of a layer."""
+    return [
+        LayerDirection(x, weights, state_of(layer.initial, d), state_of(layer.final, d), out, reverse)
+        for d, (x, weights, out, reverse) in enumerate(
+            zip(layer.x, layer.weights, layer.out, layer.reverse, strict=True)
+        )
+    ]
+
+
 class CudaTape(NamedTuple):
     """What backpropagation through time needs of one layer in one direction."""
 
-    recurrence: Recurrence
+    weights: LayerWeights
     steps: PackedSteps
     reverse: bool
     precision: str
@@ -35,16 +68,15 @@ class CudaTape(NamedTuple):
 
 
 class Running:
-    """A lane's state, or its gradient, as the steps go on; c in the type that it is computed in."""
+    """A direction's state, or its gradient, as the steps go on; c in the type that it is computed in."""
 
     def __init__(self, state: State) -> None:
-        self._dtype = state.c.dtype
-        self.h = state.h.copy()
-        self.c = state.c.astype(kept_type(self._dtype), order="C")
+        self.h = state.h.copy(order="C")
+        self.c = state.c.astype(kept_type(state.c.dtype), order="C")
 
-    def state(self) -> State:
-        """Return it as users see it."""
-        return State(self.h, self.c.astype(self._dtype))
+    def write(self, state: State) -> None:
+        """Write it in the type that users see."""
+        state.h[...], state.c[...] = self.h, self.c.astype(state.c.dtype)
 
 
 class Span(NamedTuple):
@@ -55,7 +87,7 @@ class Span(NamedTuple):
     last: int
 
     def rows(self, *, reverse: bool) -> slice:
-        """Return where their rows are, for a lane that runs from the last step to the first or not."""
+        """Return where their rows are, for a direction that runs from the last step to the first or not."""
         return self.steps.span(self.first, self.last, reverse=reverse)
 
     @property

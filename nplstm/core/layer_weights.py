@@ -1,0 +1,42 @@
+"""The parameters of one layer in one direction, with what engines have made of them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from nplstm.core.cell_spec import CellSpec
+from nplstm.core.params import LSTMParams
+
+__all__ = ["LayerWeights"]
+
+T = TypeVar("T")
+
+
+class LayerWeights:
+    """Parameters and the options of their cell. They are not changed: a layer with new parameters has new ones.
+
+    Parameters
+    ----------
+    params : LSTMParams
+    spec : CellSpec
+    """
+
+    __slots__ = ("_prepared", "params", "spec")
+
+    def __init__(self, params: LSTMParams, spec: CellSpec) -> None:
+        self.params = params
+        self.spec = spec
+        self._prepared: dict[tuple[Any, ...], tuple[tuple[LayerWeights, ...], Any]] = {}
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """P and H."""
+        weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
+        H = weight_hh.shape[0] // self.spec.gates
+        return (H if weight_hr is None else weight_hr.shape[0]), H
+
+    def prepared(self, make: Callable[..., T], *beside: "LayerWeights") -> T:
+        """Return what an engine makes of these weights, and of others beside them; made once."""
+        key = (make, *map(id, beside))
+        if key not in self._prepared:  # the others are kept, too: so nothing else can have their id
+            self._prepared[key] = (beside, make(self, *beside))
+        return self._prepared[key][1]
