@@ -44,8 +44,20 @@ class StrictArray:
             return getattr(self._values, name)
         if name == "T":
             return StrictArray(self._values.T)
-        methods = {"reshape", "swapaxes", "sum", "min", "max", "clip", "any", "all", "copy", "astype",
-                   "nonzero", "take"}
+        methods = {
+            "reshape",
+            "swapaxes",
+            "sum",
+            "min",
+            "max",
+            "clip",
+            "any",
+            "all",
+            "copy",
+            "astype",
+            "nonzero",
+            "take",
+        }
         if name in methods:
             return _wrapped(getattr(self._values, name))
         raise AttributeError(name)

@@ -197,7 +197,7 @@ def test_no_cells(kernels):
     lane = (filled(4, 3), none, none, none, filled(2, 0), filled(2, 0), filled(4, 0), False, None, None)
     with pytest.raises(ValueError, match="out of range"):
         call(kernels, "forward", (((*lane, 0, None, 0.0, None, None),), offsets, 1))
-    states = (filled(2, 2, 0), filled(1, 2, 0), filled(1, 2, 0))
+    states = (filled(2, 2, 0), filled(1, 1, 2, 0), filled(1, 1, 2, 0))
     with pytest.raises(ValueError, match="no cells"):
         call(kernels, "stack", (filled(2, 2, 3), None, None, *states, (none,) * 3, (False,), 1))
 
@@ -213,7 +213,7 @@ def test_an_output_wider_than_the_cell(kernels):
 
 
 def test_more_layers_than_a_call_takes(kernels):
-    states, weights = (filled(400, 2, 4) for _ in range(2)), (filled(1),) * 1200
+    states, weights = (filled(400, 1, 2, 4) for _ in range(2)), (filled(1),) * 1200
     with pytest.raises(ValueError, match="too many layers"):
         call(kernels, "stack", (filled(2, 2, 3), None, None, filled(2, 2, 4), *states, weights, (False,), 1))
 

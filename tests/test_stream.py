@@ -1,4 +1,4 @@
-"""Streams: step by step what a call computes, in buffers that are made once; and whole stacks in one kernel call."""
+"""Streams: step by step what a call computes, in buffers that are made once; and stacks in one kernel call."""
 
 import gc
 import tracemalloc
@@ -10,7 +10,6 @@ from helpers import assert_close
 from test_engines import FAST, engine, threads  # noqa: F401  fixtures
 
 import nplstm
-from nplstm.backends import get_backend
 
 ENGINES = [*FAST, "plain"]
 STACKS = {
@@ -236,8 +235,8 @@ def test_a_stack_in_one_call_is_its_layers_to_the_bit(options, dtype, states, st
 def test_nothing_of_the_old_parameters_is_left():
     x = draw(4, 2, I, dtype="float32")
     lstm = nplstm.LSTM(I, 8, rng=0)
-    for engine in ("compiled", "numpy", "plain"):
-        with nplstm.use_engines(engine, "plain"):
+    for name in ("compiled", "numpy", "plain"):
+        with nplstm.use_engines(name, "plain"):
             before = lstm(x)[0]
             lstm.parameters["bias_ih_l0"] = lstm.parameters["bias_ih_l0"] + 1
             assert not np.array_equal(lstm(x)[0], before)

@@ -464,9 +464,7 @@ def test_noise_without_a_generator_names_its_options():
 
 
 def test_a_cell_without_meaning():
-    with pytest.raises(
-        nplstm.ArgumentError, match=r"zoneout_h=0.1 keeps h_.* recurrent_size=9, hidden_size=5"
-    ):
+    with pytest.raises(nplstm.ArgumentError, match=r"zoneout_h=0.1 keeps h_.* recurrent_size=9, hidden_size=5"):
         nplstm.LSTMCell(I, H, recurrent_size=9, cell=CellSpec(zoneout_h=0.1))
     cell = nplstm.LSTMCell(I, H, recurrent_size=9, rng=0)
     with pytest.raises(nplstm.ShapeError, match=r"h: expected shape \(B=3, R=9\), got \(3, 5\)"):

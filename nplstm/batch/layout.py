@@ -103,7 +103,7 @@ class Layout(ABC):
         return values if self._inverse is None else values[self._inverse]
 
     def initial(self, state: Array, reverse: tuple[bool, ...]) -> Array:
-        """Bring initial states (..., D, B, width) into the loop's order; ``reverse`` tells how each direction runs."""
+        """Bring initial states (..., D, B, width) into the loop's order; ``reverse``: by direction."""
         return state if self._order is None else state.take(self._order, axis=-2)
 
     def initial_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:

@@ -81,7 +81,7 @@ class LayerCall(NamedTuple):
 class StackCall(NamedTuple):
     """All layers of a stack over a batch of sequences.
 
-    Members of states are arrays (L, D, B, width), or lists over layers of (D, B, width) where layers differ in size.
+    Members of states are arrays (L, D, B, width), or lists of (D, B, width) where layers differ in size.
     """
 
     weights: list[list[LayerWeights]]  # by layer, then by direction

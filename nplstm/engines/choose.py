@@ -49,7 +49,7 @@ class EngineChoice(NamedTuple):
     >>> with nplstm.use_engines("numpy", "plain"):
     ...     choice = nplstm.LSTM(2, 3, proj_size=1).engine_for()
     >>> choice.name, choice.refused["numpy"]
-    ('plain', 'it runs the standard LSTM, and there is proj_size')
+    ('plain', 'supports only the standard LSTM; this layer has proj_size=1')
     """
 
     name: str

@@ -10,8 +10,9 @@ from nplstm.core.cell_spec import CellSpec
 from nplstm.core.masks import needed_generator
 from nplstm.core.params import Parameters
 from nplstm.errors import ShapeError
+from nplstm.layers.check_options import cell_options
 from nplstm.layers.forward import Pass, RecurrentLayer
-from nplstm.layers.options import cell_options
+from nplstm.layers.options import OptionAttribute
 from nplstm.layers.tape import LSTMTape
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
@@ -88,30 +89,11 @@ class LSTMCell(RecurrentLayer):
         options = cell_options(input_size, hidden_size, bias=bias, cell=cell, recurrent_size=recurrent_size)
         super().__init__(options, backend=backend, dtype=dtype, rng=rng)
 
-    @property
-    def input_size(self) -> int:
-        """I, the width of the input."""
-        return self._options.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H, the number of cells."""
-        return self._options.hidden_sizes[0]
-
-    @property
-    def recurrent_size(self) -> int:
-        """R, the width of what ``weight_hh`` reads."""
-        return self._options.recurrent_sizes[0]
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._options.bias
-
-    @property
-    def cell(self) -> CellSpec:
-        """Which member of the family."""
-        return self._options.cell
+    input_size = OptionAttribute(lambda o: o.input_size, "I, the width of the input.")
+    hidden_size = OptionAttribute(lambda o: o.hidden_sizes[0], "H, the number of cells.")
+    recurrent_size = OptionAttribute(lambda o: o.recurrent_sizes[0], "R, the width of what ``weight_hh`` reads.")
+    bias = OptionAttribute(lambda o: o.bias, "Whether there are biases.")
+    cell = OptionAttribute(lambda o: o.cell, "Which member of the family.")
 
     def __repr__(self) -> str:
         shown = "" if self.bias else ", bias=False"

@@ -144,11 +144,11 @@ class RecurrentLayer(Module):
         if context is not None or options.transform is not None:
             reader = ContextReader(options.transform, context)
         arrays = {"input": input.data if isinstance(input, PackedSequence) else input}
+        arrays[f"weight_ih{options.suffix(0, 0)}"] = next(iter(self._parameters.values()))
         for argument, value in zip(options.state_names, states, strict=True):
             if value is not None:
                 arrays |= state_arrays(argument, value, options)
-        weight = next(iter(self._parameters.values()))
-        check_arrays(options.owner, backend, dtype, weight_ih_l0=weight, **arrays, **reader.arrays())
+        check_arrays(options.owner, backend, dtype, **arrays, **reader.arrays())
         I, batch_first = options.input_size, options.batch_first
         layout = choose_layout(input, call, input_size=I, batch_first=batch_first, backend=backend)
         rows = layout.pack("input", input, [("I", I)], keep=record)

@@ -11,8 +11,9 @@ from nplstm.core.hidden_transform import has_backward
 from nplstm.core.masks import needed_generator
 from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
+from nplstm.layers.check_options import lstm_options
 from nplstm.layers.forward import RecurrentLayer
-from nplstm.layers.options import DEFAULTS, lstm_options
+from nplstm.layers.options import DEFAULTS, OptionAttribute
 from nplstm.layers.stream import Stream, check_streams
 from nplstm.layers.tape import LSTMTape
 
@@ -346,31 +347,30 @@ class LSTM(RecurrentLayer):
         >>> with nplstm.use_engines("numpy", "plain"):
         ...     print(lstm.engine_for())
         plain
-          not numpy: it runs the standard LSTM, and there is layer_norm
+          not numpy: supports only the standard LSTM; this layer has layer_norm='cell_output'
         """
         batch = check_size("batch_size", batch_size)
         request = self.request(recurrent_given=recurrent_given, training=training, batch=batch)
         return explain_engine(request)[1]
 
-    @property
-    def input_size(self) -> int:
-        """I, the width of the input."""
-        return self._options.input_size
-
-    @property
-    def hidden_size(self) -> Any:
-        """H, or a tuple with that of each layer."""
-        return self._by_layer(self._options.hidden_sizes)
-
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return self._options.layers
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are biases."""
-        return self._options.bias
+    input_size = OptionAttribute(lambda o: o.input_size, "I, the width of the input.")
+    hidden_size = OptionAttribute(lambda o: o.of_user(o.hidden_sizes), "H, or a tuple with that of each layer.")
+    num_layers = OptionAttribute(lambda o: o.layers, "L.")
+    bias = OptionAttribute(lambda o: o.bias, "Whether there are biases.")
+    bidirectional = OptionAttribute(lambda o: o.directions == 2, "Whether there are two directions.")
+    proj_size = OptionAttribute(lambda o: o.proj_size, "P, or 0 where there is no projection.")
+    cell = OptionAttribute(lambda o: o.cell, "Which member of the family.")
+    recurrent_size = OptionAttribute(
+        lambda o: o.of_user(o.recurrent_sizes), "R, or a tuple with that of each layer."
+    )
+    hidden_transform = OptionAttribute(lambda o: o.transform, "What makes the recurrent input of h, or None.")
+    stacking = OptionAttribute(lambda o: o.stacking, "How directions of different layers are connected.")
+    merge = OptionAttribute(lambda o: o.merge, "What becomes of the last layer's two directions.")
+    residual = OptionAttribute(lambda o: o.residual, "The layers that add their input to their output, or False.")
+    reverse = OptionAttribute(
+        lambda o: o.wiring.reverse == (True,), "Whether the one direction runs from the end."
+    )
+    output_order = OptionAttribute(lambda o: o.output_order, "The order of the output of a layer in reverse.")
 
     @property
     def batch_first(self) -> bool:
@@ -389,56 +389,3 @@ class LSTM(RecurrentLayer):
     @dropout.setter
     def dropout(self, value: float) -> None:
         self._options = self._options._replace(dropout=check_number("dropout", value, minimum=0.0, maximum=1.0))
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether there are two directions."""
-        return self._options.directions == 2
-
-    @property
-    def proj_size(self) -> int:
-        """P, or 0 where there is no projection."""
-        return self._options.proj_size
-
-    @property
-    def cell(self) -> CellSpec:
-        """Which member of the family."""
-        return self._options.cell
-
-    @property
-    def recurrent_size(self) -> Any:
-        """R, or a tuple with that of each layer."""
-        return self._by_layer(self._options.recurrent_sizes)
-
-    @property
-    def hidden_transform(self) -> Any:
-        """What makes the recurrent input of h, or None."""
-        return self._options.transform
-
-    @property
-    def stacking(self) -> str:
-        """How directions of different layers are connected."""
-        return "independent" if self._options.wiring.independent else "concat"
-
-    @property
-    def merge(self) -> str:
-        """What becomes of the last layer's two directions."""
-        return self._options.merge
-
-    @property
-    def residual(self) -> tuple[int, ...] | bool:
-        """The layers that add their input to their output, or False."""
-        return tuple(sorted(self._options.wiring.residual)) or False
-
-    @property
-    def reverse(self) -> bool:
-        """Whether the one direction runs from the end."""
-        return self._options.wiring.reverse == (True,)
-
-    @property
-    def output_order(self) -> str:
-        """In which order the output of a layer that runs in reverse stands."""
-        return self._options.output_order
-
-    def _by_layer(self, sizes: tuple[int, ...]) -> Any:
-        return sizes if self._options.by_layer else sizes[0]

@@ -1,17 +1,17 @@
-"""The options of an ``LSTM``, checked, and the sizes and parameter shapes that they imply."""
+"""The options of a layer, and the sizes and parameter shapes that they imply."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast, overload
 
-from nplstm._shapes import Axis, check_choice, check_flag, check_number, check_size
+from nplstm._shapes import Axis, check_size
 from nplstm.core.cell_spec import CellSpec
-from nplstm.core.hidden_transform import check_transform
 from nplstm.core.initialisers import ParameterSpec
 from nplstm.errors import ArgumentError
-from nplstm.layers.output import MERGES
 from nplstm.layers.stack import Wiring
 
-__all__ = ["DEFAULTS", "Options", "cell_options", "gate_misfit", "lstm_options"]
+__all__ = ["DEFAULTS", "OptionAttribute", "Options", "gate_misfit"]
+
+T = TypeVar("T")
 
 DEFAULTS: dict[str, Any] = {
     "num_layers": 1,
@@ -84,6 +84,20 @@ class Options(NamedTuple):
     def flipped(self) -> bool:
         """Whether the output is in the order of processing, of a layer that runs in reverse."""
         return self.output_order == "processing"
+
+    @property
+    def stacking(self) -> str:
+        """How directions of different layers are connected."""
+        return "independent" if self.wiring.independent else "concat"
+
+    @property
+    def residual(self) -> tuple[int, ...] | bool:
+        """The layers that add their input to their output, or False."""
+        return tuple(sorted(self.wiring.residual)) or False
+
+    def of_user(self, sizes: tuple[int, ...]) -> Any:
+        """Return sizes of layers as a user gave them: one for all, or a tuple."""
+        return sizes if self.by_layer else sizes[0]
 
     def suffix(self, layer: int, d: int) -> str:
         """Return what ends a parameter's name."""
@@ -161,116 +175,30 @@ class Options(NamedTuple):
         return specs
 
 
-def cell_options(input_size: Any, hidden_size: Any, *, bias: Any, cell: Any, recurrent_size: Any) -> Options:
-    """Check an ``LSTMCell``'s options against each other."""
-    H = check_size("hidden_size", hidden_size)
-    options = Options(
-        check_size("input_size", input_size),
-        (H,),
-        (H if recurrent_size is None else check_size("recurrent_size", recurrent_size),),
-        proj_size=0,
-        bias=check_flag("bias", bias),
-        cell=_checked_spec(cell, bias=bias),
-        transform=None,
-        state_size=0,
-        wiring=Wiring((False,)),
-        single_step=True,
-    )
-    _check_zoneout(options)
-    return options
+class _HasOptions(Protocol):
+    @property
+    def options(self) -> Options: ...
 
 
-def lstm_options(
-    input_size: Any,
-    hidden_size: Any,
-    num_layers: Any,
-    *,
-    bias: Any,
-    batch_first: Any,
-    dropout: Any,
-    bidirectional: Any,
-    proj_size: Any,
-    cell: Any,
-    recurrent_size: Any,
-    hidden_transform: Any,
-    stacking: Any,
-    merge: Any,
-    residual: Any,
-    reverse: Any,
-    output_order: Any,
-) -> Options:
-    """Check an ``LSTM``'s options against each other."""
-    bias = check_flag("bias", bias)
-    cell = _checked_spec(cell, bias=bias)
-    batch_first = check_flag("batch_first", batch_first)
-    dropout = check_number("dropout", dropout, minimum=0.0, maximum=1.0)
-    bidirectional = check_flag("bidirectional", bidirectional)
-    proj_size = check_size("proj_size", proj_size, minimum=0)
-    if hidden_transform is not None:
-        check_transform(hidden_transform)
-    layers = check_size("num_layers", num_layers)
-    by_layer = isinstance(hidden_size, tuple | list)
-    sizes = tuple(cast("Sequence[Any]", hidden_size)) if by_layer else (hidden_size,) * layers
-    hidden_sizes = tuple(check_size("hidden_size", size) for size in sizes)
-    if len(hidden_sizes) != layers:
-        raise ArgumentError(f"hidden_size: expected one for each of num_layers={layers}, got {hidden_size!r}")
-    if proj_size >= min(hidden_sizes):
-        raise ArgumentError(
-            f"proj_size: expected less than hidden_size={min(hidden_sizes)} (0 for none), got {proj_size}"
-        )
-    check_choice("stacking", stacking, ("concat", "independent"))
-    check_choice("merge", merge, MERGES)
-    for argument, value in (("stacking", stacking), ("merge", merge)):
-        if value != "concat" and not bidirectional:
-            raise ArgumentError(f"{argument}={value!r} is about two directions, and bidirectional=False has one")
-    reverse = check_flag("reverse", reverse)
-    if reverse and bidirectional:
-        raise ArgumentError("reverse=True runs one direction from the end, and bidirectional=True runs both")
-    options = Options(
-        check_size("input_size", input_size),
-        hidden_sizes,
-        tuple(_recurrent_size(recurrent_size, hidden_transform, proj_size or size) for size in hidden_sizes),
-        proj_size,
-        bias,
-        cell,
-        hidden_transform,
-        getattr(hidden_transform, "state_size", 0),
-        Wiring((False, True) if bidirectional else (reverse,), stacking == "independent"),
-        dropout,
-        batch_first,
-        merge,
-        output_order,
-        by_layer,
-    )
-    _check_output_order(options)
-    _check_zoneout(options)
-    return options._replace(wiring=options.wiring._replace(residual=_residual_layers(residual, options)))
+class OptionAttribute(Generic[T]):
+    """An option of a layer as an attribute that cannot be set."""
 
+    def __init__(self, read: Callable[[Options], T], doc: str) -> None:
+        self._read = read
+        self.__doc__ = doc
 
-def _checked_spec(cell: Any, *, bias: bool) -> CellSpec:
-    """Return the spec of a layer, the standard one for None; raise where it has no meaning there."""
-    spec = CellSpec() if cell is None else cell
-    if not isinstance(spec, CellSpec):
-        raise ArgumentError(f"cell: expected a CellSpec, got {cell!r}")
-    if spec.forget_bias is not None and not bias:
-        raise ArgumentError(f"forget_bias={spec.forget_bias} sets a bias, and bias=False has none")
-    return spec
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = name
 
+    @overload
+    def __get__(self, layer: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, layer: _HasOptions, owner: type[Any]) -> T: ...
+    def __get__(self, layer: _HasOptions | None, owner: type[Any]) -> Self | T:
+        return self if layer is None else self._read(layer.options)
 
-def _check_output_order(options: Options) -> None:
-    order: Any = options.output_order
-    if not isinstance(order, str) or order not in ("time", "processing"):
-        raise ArgumentError(f"output_order: expected 'time' or 'processing', got {order!r}")
-    if order == "processing" and options.wiring.reverse != (True,):
-        raise ArgumentError("output_order='processing' is about reverse=True, which the layer is not")
-
-
-def _check_zoneout(options: Options) -> None:
-    if options.steps_outside and options.cell.zoneout_h > 0:
-        raise ArgumentError(
-            f"zoneout_h={options.cell.zoneout_h} keeps h_{{t-1}}, which the layer does not get with recurrent_size="
-            f"{options.recurrent_sizes[0]}, hidden_size={options.h_width(0)} and no hidden_transform"
-        )
+    def __set__(self, layer: _HasOptions, value: Any) -> None:
+        raise AttributeError(f"{self._name}: an option is fixed when the layer is made; make another layer")
 
 
 def _parameter_shapes(transform: Any, width: int, R: int) -> dict[str, tuple[int, ...]]:
@@ -286,37 +214,6 @@ def _parameter_shapes(transform: Any, width: int, R: int) -> dict[str, tuple[int
         sizes = cast("tuple[Any, ...]", shape)
         checked[name] = tuple(check_size(f"{owner}[{name!r}]", size, minimum=0) for size in sizes)
     return checked
-
-
-def _recurrent_size(recurrent_size: Any, transform: Any, width: int) -> int:
-    """Return R for an h of this width."""
-    own = transform.recurrent_size(width) if hasattr(transform, "recurrent_size") else None
-    if recurrent_size is None:
-        return width if own is None else check_size("hidden_transform's recurrent_size", own)
-    size = check_size("recurrent_size", recurrent_size)
-    if own is not None and own != size:
-        raise ArgumentError(
-            f"recurrent_size={size}, but {transform!r} makes {own} of an h that is {width} wide: give one of them"
-        )
-    return size
-
-
-def _residual_layers(residual: Any, options: Options) -> frozenset[int]:
-    """Return which layers add their input to their output; their widths have to be equal."""
-    if isinstance(residual, tuple | list | set | frozenset):
-        layers = {check_size("residual", layer, minimum=0) for layer in cast("Sequence[Any]", residual)}
-        if layers and max(layers) >= options.layers:
-            raise ArgumentError(f"residual: expected layers below num_layers={options.layers}, got {residual!r}")
-    else:
-        layers = set(range(1, options.layers)) if check_flag("residual", residual) else set[int]()
-    for layer in sorted(layers):
-        columns = 1 if options.wiring.independent else options.directions
-        width, read = columns * options.h_width(layer), options.layer_input(layer)
-        if width != read:
-            raise ArgumentError(
-                f"residual: layer {layer} would add its input, {read} wide, to its output, {width} wide"
-            )
-    return frozenset(layers)
 
 
 def gate_misfit(spec: CellSpec, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str | None:

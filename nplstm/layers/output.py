@@ -5,7 +5,7 @@
     rows of each direction -> (fill masked steps) -> merge the directions -> the user's layout -> (flip in time)
 """
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
@@ -13,9 +13,7 @@ from nplstm.batch.layout import Layout
 from nplstm.batch.packing import PackedSequence
 from nplstm.engines.base import split_directions
 from nplstm.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from nplstm.layers.options import Options
+from nplstm.layers.options import Options
 
 __all__ = ["MERGES", "output_arrays", "output_backward", "output_forward"]
 
@@ -23,7 +21,7 @@ MERGES = ("concat", "sum", "mean", "product", "none")
 """What becomes of the outputs of two directions: side by side, their sum, mean or product, or both as they are."""
 
 
-def output_forward(joined: Array, initial_h: Array, options: "Options", layout: Layout) -> Any:
+def output_forward(joined: Array, initial_h: Array, options: Options, layout: Layout) -> Any:
     """Return the output: an array or a PackedSequence, or without merging a pair of them.
 
     Parameters
@@ -43,7 +41,7 @@ def output_forward(joined: Array, initial_h: Array, options: "Options", layout: 
 
 
 def output_backward(
-    grad_output: Any, joined: Array, initial_h: Array, options: "Options", layout: Layout
+    grad_output: Any, joined: Array, initial_h: Array, options: Options, layout: Layout
 ) -> tuple[list[Array] | None, list[Array | None]]:
     """Return the gradients of each direction's rows (N, P), and where it was shown of its initial h (M, P)."""
     grads = _by_argument(grad_output, options)
@@ -69,14 +67,14 @@ def output_backward(
     return [of_rows for of_rows, _ in pairs], [of_initial for _, of_initial in pairs]
 
 
-def output_arrays(grad_output: Any, options: "Options", layout: Layout) -> dict[str, Any]:
+def output_arrays(grad_output: Any, options: Options, layout: Layout) -> dict[str, Any]:
     """Return the arrays in a gradient of the output by what errors call them."""
     return {
         argument: layout.data_of(argument, grad) for argument, grad in _by_argument(grad_output, options).items()
     }
 
 
-def _by_argument(grad_output: Any, options: "Options") -> dict[str, Any]:
+def _by_argument(grad_output: Any, options: Options) -> dict[str, Any]:
     """Return the gradient, or where the output was a pair its members, by what errors call them."""
     if grad_output is None:
         return {}
@@ -93,7 +91,7 @@ def _by_argument(grad_output: Any, options: "Options") -> dict[str, Any]:
     return {f"grad_output[{d}]": grad for d, grad in enumerate(pair) if grad is not None}
 
 
-def _filled(joined: Array, initial_h: Array, options: "Options", layout: Layout) -> list[Array]:
+def _filled(joined: Array, initial_h: Array, options: Options, layout: Layout) -> list[Array]:
     """Return each direction's output with what it shows at steps that are masked out."""
     reverse = options.wiring.reverse
     parts = split_directions(joined, len(reverse))

@@ -6,7 +6,7 @@ layers differ in size.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, DType
@@ -14,9 +14,7 @@ from nplstm.backends import namespace
 from nplstm.batch.layout import Layout
 from nplstm.core.step import State
 from nplstm.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from nplstm.layers.options import Options
+from nplstm.layers.options import Options
 
 __all__ = [
     "Layers",
@@ -34,7 +32,7 @@ Layers = Array | list[Array]
 """One array with the axis of layers first, or one array for each layer."""
 
 
-def state_arrays(argument: str, value: Any, options: "Options") -> dict[str, Any]:
+def state_arrays(argument: str, value: Any, options: Options) -> dict[str, Any]:
     """Return the arrays in a user's state, by what errors call them."""
     if value is None:
         return {}
@@ -58,7 +56,7 @@ def read_state(
     argument: str,
     value: Any,
     axes: list[Axis],
-    options: "Options",
+    options: Options,
     layout: Layout,
     dtype: DType,
     *,
@@ -90,7 +88,7 @@ def read_state(
 
 
 def _read_tuple(
-    argument: str, value: Any, batch_axis: list[Axis], axes: list[Axis], options: "Options", layout: Layout
+    argument: str, value: Any, batch_axis: list[Axis], axes: list[Axis], options: Options, layout: Layout
 ) -> Layers:
     """Return a tuple of (D, B, width) over layers as the stack has it."""
     D, B = options.directions, layout.batch
@@ -123,7 +121,7 @@ def each_layer(function: Callable[..., Array], state: Layers, *arguments: Any) -
     return function(state, *arguments)
 
 
-def user_state(state: Layers, options: "Options", layout: Layout) -> Any:
+def user_state(state: Layers, options: Options, layout: Layout) -> Any:
     """Return a state, or a gradient of one, in the user's form; ``state`` is in the user's order of sequences."""
     if options.by_layer:
         return tuple(array if layout.batched else array[:, 0] for array in state)
@@ -135,7 +133,7 @@ def user_state(state: Layers, options: "Options", layout: Layout) -> Any:
     return array.reshape(*leading, B, width) if layout.batched else array.reshape(*leading, width)
 
 
-def stack_layers(parts: list[list[Array]], options: "Options", layout: Layout) -> Layers:
+def stack_layers(parts: list[list[Array]], options: Options, layout: Layout) -> Layers:
     """Put arrays (B, width) of each layer and direction together as the stack has states."""
     stack = layout.backend.xp.stack
     layers = [stack(directions) for directions in parts]

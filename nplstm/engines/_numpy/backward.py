@@ -164,9 +164,7 @@ class _Sums:
         return SequenceGradients(self._grad_x, grads)
 
 
-def _states_before(
-    out: Array, h_0: Array, steps: PackedSteps, reversal: Reversal, first: int, last: int
-) -> Array:
+def _states_before(out: Array, h_0: Array, steps: PackedSteps, reversal: Reversal, first: int, last: int) -> Array:
     """Return h_{t-1} of the rows of some steps, in the order of processing."""
     if first > 0 and not steps.ragged:
         return reversal.read(out, first - 1, last - 1)

@@ -3,8 +3,8 @@
 All directions run from their first row to their last: for the one from the end, sequences are reversed before and
 after, so that all have the same number of sequences at each step.
 
-Axes: S directions of a layer (or layers that run together), N rows, n sequences of a step, H cells. A recording has for each step planes (5, S, n, H) of
-exp(-a) of o, i, f, then g and c_{t-1}, one step after the other.
+Axes: S directions of a layer (or layers that run together), N rows, n sequences of a step, H cells. A recording
+has for each step planes (5, S, n, H) of exp(-a) of o, i, f, then g and c_{t-1}, one step after the other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -92,7 +92,7 @@ class FromInput:
         self._products, self._sums = aligned_empty((2, 4 * S * rows * H), weights.ih.dtype)
 
     def __call__(self, xs: list[Array], n: int) -> Array:
-        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each direction."""
+        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each."""
         weights, rows = self._weights, len(xs[0])
         _, S, _, H = weights.ih.shape
         products = self._products[: 4 * S * rows * H].reshape(4, S, rows, H)

@@ -16,8 +16,7 @@ from nplstm.engines.loading import load
 
 __all__ = ["CompiledEngine"]
 
-_OPTIONS = ("diagonal peepholes", "coupled_input_forget", "clip", "proj_size")
-"""Of other LSTMs than the standard one, those that it runs."""
+_SUPPORTED = "the standard LSTM, diagonal peepholes, coupled_input_forget, clip and proj_size"
 
 
 class CompiledEngine(Engine):
@@ -35,7 +34,7 @@ class CompiledEngine(Engine):
         if request.cell.peephole == "diagonal":
             others.pop("peephole")
         if others:
-            return unsupported_options([*others.values()], f"the standard LSTM and {', '.join(_OPTIONS)}")
+            return unsupported_options([*others.values()], _SUPPORTED)
         load(__name__, "backward", "forward", "stepper", "library")
         from nplstm.engines.compiled.library import problem
 

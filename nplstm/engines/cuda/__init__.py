@@ -1,8 +1,8 @@
 """The engines on a CUDA device: our kernels around the library's products, or whole sequences in one kernel.
 
 ``plan`` cuts a launch into blocks, ``kernels/`` is what they run, ``arguments`` what that is given, ``exchange``
-the buffers and flags by which blocks tell each other what they have; ``forward`` and ``backward`` are what surrounds
-the steps, ``fused`` and ``persistent`` two ways to run them, ``stepper`` one step at a time.
+the buffers and flags by which blocks tell each other what they have; ``forward`` and ``backward`` are what
+surrounds the steps, ``fused`` and ``persistent`` two ways to run them, ``stepper`` one step at a time.
 """
 
 from functools import partial
