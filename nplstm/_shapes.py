@@ -18,6 +18,8 @@ def describe_axes(axes: Sequence[Axis]) -> str:
 
 def check_shape(argument: str, shape: tuple[int, ...], axes: Sequence[Axis]) -> None:
     """Raise ShapeError unless ``shape`` has these axes and sizes."""
+    if tuple([size for _, size in axes]) == shape:
+        return
     fits = len(shape) == len(axes) and all(
         expected is None or size == expected for size, (_, expected) in zip(shape, axes, strict=True)
     )

@@ -20,7 +20,7 @@ from variants import Variant
 import nplstm
 from nplstm.backends import get_backend
 from nplstm.backends._cuda import Device
-from nplstm.engines.cuda import crossover, lanes, persistent, source
+from nplstm.engines.cuda import crossover, directions, persistent, source
 from nplstm.engines.cuda.plan import Problem, Tile, find_plan
 
 pytestmark = pytest.mark.other_backends
@@ -353,7 +353,7 @@ def test_layers_that_follow_each_other(sizes, precision, be, chains, emulator):
 def test_spans_of_steps_make_the_whole(engine, options, be, monkeypatch):
     problem = Problems(be, "float32", T=7, **options)
     whole = problem.found(engine)
-    monkeypatch.setattr(lanes, "BLOCK_BYTES", 4 * 4 * 7 * 3 * 2)  # two steps, or one
+    monkeypatch.setattr(directions, "BLOCK_BYTES", 4 * 4 * 7 * 3 * 2)  # two steps, or one
     for name, value in problem.found(engine).items():
         exact = name in ("output", "h_n", "c_n", "grad_h_0", "grad_c_0", "grad_input")
         assert_close(value, whole[name], 0 if exact and engine == "persistent" else 1e-5, name)
@@ -521,11 +521,11 @@ def test_blocks_that_cannot_run_at_once_are_not_launched(be, emulator):
 
 
 def test_flags_start_over_before_they_run_out(be, monkeypatch):
-    from nplstm.engines.cuda import board
+    from nplstm.engines.cuda import exchange
 
     problem = Problems(be, "float32", T=9, H=20)
     first = problem.found("persistent")
-    monkeypatch.setattr(board, "_LAST", 25)
+    monkeypatch.setattr(exchange, "_LAST", 25)
     for _ in range(4):
         again = problem.found("persistent")
         assert all(np.array_equal(first[name], again[name]) for name in first)

@@ -451,8 +451,8 @@ def test_the_check_sees_what_is_left_out(name, runtime, tmp_path, monkeypatch):
 
 
 def test_the_check_sees_states_in_another_order(runtime, tmp_path, monkeypatch):
-    place = layer_graph.Structure.place
-    monkeypatch.setattr(layer_graph.Structure, "place", lambda self, layer, d: -place(self, layer, d))
+    order = layer_graph._order
+    monkeypatch.setattr(layer_graph, "_order", lambda options, layer, column: -order(options, layer, column))
     for layer in ("two layers", "independent"):
         with pytest.raises(AssertionError, match="differs by"):
             check(make("standard", layer), tmp_path / "m", runtime, states=True, lengths=True, tolerance=1e-3)

@@ -5,7 +5,7 @@ CuPy is loaded already, so importing nplstm costs NumPy alone.
 """
 
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends._base import Backend
@@ -109,23 +109,27 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
 
     ``owner`` names what the arrays must agree with, for the message.
     """
-    current = backend.current_device()
     for argument, array in arrays.items():
-        found = backend_of(array, argument)
-        if found is not backend:
-            raise BackendError(
-                f"{argument}: is an array of {found.name!r}, but {owner} is on {backend.name!r}; "
-                f"nothing is transferred silently: move one of them (a layer with .to({found.name!r}))"
-            )
-        if array.dtype != dtype:
-            fits = array.dtype.name in backend.float_dtypes and array.dtype.name != dtype.name
-            other = f", or a layer's .to(dtype={array.dtype.name!r})" if fits else ""
-            raise DTypeError(
-                f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
-                f"{argument}.astype({dtype.name!r}){other}"
-            )
-        if backend.device_of(array) != current:
-            raise BackendError(
-                f"{argument}: is on {backend.device_of(array)}, but the current device is {current}; make the "
-                f"device of {owner} and its arrays the current one (with cupy.cuda.Device(...):)"
-            )
+        if not backend.holds(array, dtype):
+            _refuse_array(owner, backend, dtype, argument, array)
+
+
+def _refuse_array(owner: str, backend: Backend, dtype: DType, argument: str, array: Any) -> NoReturn:
+    """Raise, and say what is wrong with an array."""
+    found, current = backend_of(array, argument), backend.current_device()
+    if found is not backend:
+        raise BackendError(
+            f"{argument}: is an array of {found.name!r}, but {owner} is on {backend.name!r}; "
+            f"nothing is transferred silently: move one of them (a layer with .to({found.name!r}))"
+        )
+    if array.dtype != dtype:
+        fits = array.dtype.name in backend.float_dtypes and array.dtype.name != dtype.name
+        other = f", or a layer's .to(dtype={array.dtype.name!r})" if fits else ""
+        raise DTypeError(
+            f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
+            f"{argument}.astype({dtype.name!r}){other}"
+        )
+    raise BackendError(
+        f"{argument}: is on {backend.device_of(array)}, but the current device is {current}; make the "
+        f"device of {owner} and its arrays the current one (with cupy.cuda.Device(...):)"
+    )

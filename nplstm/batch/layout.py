@@ -16,7 +16,13 @@ from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, HostIndices
 from nplstm.backends import Backend
 from nplstm.batch.packing import PackedSequence
-from nplstm.core.packed import PackedSteps, inverse_permutation, padded_places, reversed_places, sort_by_length
+from nplstm.core.packed import (
+    PackedSteps,
+    inverse_permutation,
+    padded_places,
+    reversed_places,
+    sort_by_length,
+)
 from nplstm.errors import BackendError, ShapeError
 
 __all__ = ["Layout", "PackedLayout", "PaddedLayout"]
@@ -41,6 +47,11 @@ class Layout(ABC):
 
     fills = False
     """Whether the output has values at steps that are masked out."""
+
+    @property
+    def reorders(self) -> bool:
+        """Whether the loop's order of states is another than the user's."""
+        return self._order is not None
 
     def __init__(
         self, backend: Backend, steps: PackedSteps, batch: int, order: HostIndices | None, *, batched: bool
@@ -181,6 +192,8 @@ class PaddedLayout(Layout):
         super().__init__(backend, steps, shape[1], order, batched=batched)
         self._T, self._B = shape
         self._swap = batch_first and batched
+        sizes: list[Axis] = [("T", self._T), ("B", self._B)] if batched else [("T", self._T)]
+        self._leading = sizes[::-1] if self._swap else sizes
         self._places = places
         self._lengths = lengths
 
@@ -207,32 +220,30 @@ class PaddedLayout(Layout):
 
     def check(self, argument: str, values: Any, axes: list[Axis]) -> None:
         """Compare the shape."""
-        sizes: list[Axis] = [("T", self._T), ("B", self._B)] if self.batched else [("T", self._T)]
-        check_shape(argument, values.shape, [*(reversed(sizes) if self._swap else sizes), *axes])
+        check_shape(argument, values.shape, self._leading + axes)
 
     def pack(self, argument: str, values: Any, axes: list[Axis], *, keep: bool = False) -> Array:
         """Drop the padding."""
-        time_major = self._time_major(argument, values, axes)
-        if self._places is not None:
-            return time_major[self._places]
-        if keep:
-            time_major = time_major.copy(order="C")
-        return time_major.reshape(self._T * self._B, *time_major.shape[2 if self.batched else 1 :])
-
-    def _time_major(self, argument: str, values: Any, axes: list[Axis]) -> Array:
-        """Check an array per step, and return it as (T, B, ...), or (T, ...) without a batch axis."""
         self.check(argument, values, axes)
-        time_major = values.swapaxes(0, 1) if self._swap else values
-        return time_major[:, None] if self._places is not None and not self.batched else time_major
+        own = values.shape[2:] if self.batched else values.shape[1:]
+        values = self._time_major(values)
+        if self._places is not None:
+            return values[self._places]
+        return (values.copy(order="C") if keep else values).reshape(self.steps.total, *own)
+
+    def _time_major(self, values: Any) -> Array:
+        """Return an array per step as (T, B, ...), or (T, ...) without a batch axis where packing is a reshape."""
+        if self._swap:
+            return values.swapaxes(0, 1)
+        return values[:, None] if self._places is not None and not self.batched else values
 
     def unpack(self, rows: Array) -> Array:
         """Put the rows back; zeros where nothing was read."""
         shape = (self._T, self._B, *rows.shape[1:])
         if self._places is None:
-            values = rows.reshape(shape)
-        else:
-            values = self.backend.xp.zeros(shape, dtype=rows.dtype)
-            values[self._places] = rows
+            return self._user_layout(rows.reshape(shape))
+        values = self.backend.xp.zeros(shape, dtype=rows.dtype)
+        values[self._places] = rows
         return self._user_layout(values)
 
     def _user_layout(self, values: Array) -> Array:

@@ -31,6 +31,11 @@ class SegmentLayout(PaddedLayout):
         self._ends = [backend.asarray(segments.last), backend.asarray(segments.first)]  # forward, reverse
         self._fresh = [backend.asarray(fresh) for fresh in segments.fresh]  # forward, reverse
 
+    @property
+    def reorders(self) -> bool:
+        """Each segment has its own."""
+        return True
+
     def gather(self, values: Array) -> Array:
         """Give each segment what its sequence was given."""
         return values[self._owners]
@@ -98,7 +103,8 @@ class FilledLayout(SegmentLayout):
 
     def pack_filled(self, argument: str, values: Any, axes: list[Axis]) -> Array:
         """Check values at all steps, masked ones too, and return them as (T * B, w)."""
-        time_major = self._time_major(argument, values, axes)
+        self.check(argument, values, axes)
+        time_major = self._time_major(values)
         return time_major.reshape(self._T * self._B, time_major.shape[-1])
 
     def unpack_filled(self, rows: Array) -> Array:

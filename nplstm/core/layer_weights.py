@@ -20,11 +20,12 @@ class LayerWeights:
     spec : CellSpec
     """
 
-    __slots__ = ("_prepared", "params", "spec")
+    __slots__ = ("_prepared", "params", "spec", "standard")
 
     def __init__(self, params: LSTMParams, spec: CellSpec) -> None:
         self.params = params
         self.spec = spec
+        self.standard = not spec.composes_cell and params.weight_hr is None  # no other cell, no projection
         self._prepared: dict[tuple[Any, ...], tuple[tuple[LayerWeights, ...], Any]] = {}
 
     @property

@@ -20,6 +20,7 @@ from nplstm.backends import Backend
 from nplstm.errors import ArgumentError, BackendError, DTypeError, ShapeError
 
 __all__ = [
+    "KEPT_STEPS",
     "PackedSteps",
     "check_lengths",
     "host_array",
@@ -63,7 +64,7 @@ class PackedSteps:
     @classmethod
     def equal(cls, steps: int, batch: int) -> Self:
         """Return ``steps`` steps of ``batch`` sequences, all of one length."""
-        make = _equal if steps <= _SHORT else _equal.__wrapped__
+        make = _equal if steps <= KEPT_STEPS else _equal.__wrapped__
         return make(cls, steps, batch)
 
     @classmethod
@@ -155,7 +156,7 @@ class PackedSteps:
         return (self.batch_sizes[:, None] > np.arange(self.batch)).sum(axis=0)
 
 
-_SHORT = 1024
+KEPT_STEPS = 1024
 """Steps up to which what is made once is kept: for longer ones it is little beside the rest, and much to keep."""
 
 

@@ -35,6 +35,8 @@ _ENGINES: dict[str, Engine] = {
 }
 """By name, for each backend the fastest first."""
 
+_ALL = tuple(_ENGINES)
+
 _UNVERIFIED = "has not been verified on a GPU"
 
 
@@ -114,7 +116,7 @@ def use_engines(*names: str) -> Generator[None]:
 
 def allowed_engines() -> tuple[str, ...]:
     """Return the names of the engines that may be used here, in the order in which they are tried."""
-    return _allowed.get() or _from_environment() or tuple(_ENGINES)
+    return _allowed.get() or _from_environment() or _ALL
 
 
 def _named_engines(backend: str) -> tuple[str, ...]:

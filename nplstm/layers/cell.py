@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from nplstm._shapes import check_flag, check_shape
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import backend_of
-from nplstm.batch.choose_layout import CallOptions
+from nplstm.batch.choose_layout import NO_OPTIONS
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.masks import needed_generator
 from nplstm.core.params import Parameters
@@ -16,8 +16,6 @@ from nplstm.layers.options import OptionAttribute
 from nplstm.layers.tape import LSTMTape
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
-
-_ONE_STEP = CallOptions()
 
 
 class LSTMCellGradients(NamedTuple):
@@ -163,7 +161,7 @@ class LSTMCell(RecurrentLayer):
             raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {input.shape}")
         batch = [("B", None)] if input.ndim == 2 else []
         check_shape("input", input.shape, [*batch, ("I", self.input_size)])
-        return self._forward(input[None], hx, _ONE_STEP, rng=rng, record=record)
+        return self._forward(input[None], hx, NO_OPTIONS, rng=rng, record=record)
 
 
 class LSTMCellTape:

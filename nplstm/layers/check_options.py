@@ -1,6 +1,7 @@
 """The options of an ``LSTM`` or ``LSTMCell``, checked against each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from nplstm._shapes import check_choice, check_flag, check_number, check_size
@@ -18,9 +19,9 @@ def cell_options(input_size: Any, hidden_size: Any, *, bias: Any, cell: Any, rec
     """Check an ``LSTMCell``'s options against each other."""
     H = check_size("hidden_size", hidden_size)
     options = Options(
-        check_size("input_size", input_size),
-        (H,),
-        (H if recurrent_size is None else check_size("recurrent_size", recurrent_size),),
+        input_size=check_size("input_size", input_size),
+        hidden_sizes=(H,),
+        recurrent_sizes=(H if recurrent_size is None else check_size("recurrent_size", recurrent_size),),
         proj_size=0,
         bias=check_flag("bias", bias),
         cell=_checked_spec(cell, bias=bias),
@@ -79,25 +80,26 @@ def lstm_options(
     reverse = check_flag("reverse", reverse)
     if reverse and bidirectional:
         raise ArgumentError("reverse=True runs one direction from the end, and bidirectional=True runs both")
+    recurrent_sizes = [_recurrent_size(recurrent_size, hidden_transform, proj_size or H) for H in hidden_sizes]
     options = Options(
-        check_size("input_size", input_size),
-        hidden_sizes,
-        tuple(_recurrent_size(recurrent_size, hidden_transform, proj_size or size) for size in hidden_sizes),
-        proj_size,
-        bias,
-        cell,
-        hidden_transform,
-        getattr(hidden_transform, "state_size", 0),
-        Wiring((False, True) if bidirectional else (reverse,), stacking == "independent"),
-        dropout,
-        batch_first,
-        merge,
-        output_order,
-        by_layer,
+        input_size=check_size("input_size", input_size),
+        hidden_sizes=hidden_sizes,
+        recurrent_sizes=tuple(recurrent_sizes),
+        proj_size=proj_size,
+        bias=bias,
+        cell=cell,
+        transform=hidden_transform,
+        state_size=getattr(hidden_transform, "state_size", 0),
+        wiring=Wiring((False, True) if bidirectional else (reverse,), stacking == "independent"),
+        dropout=dropout,
+        batch_first=batch_first,
+        merge=merge,
+        output_order=output_order,
+        by_layer=by_layer,
     )
     _check_output_order(options)
     _check_zoneout(options)
-    return options._replace(wiring=options.wiring._replace(residual=_residual_layers(residual, options)))
+    return replace(options, wiring=options.wiring._replace(residual=_residual_layers(residual, options)))
 
 
 def _checked_spec(cell: Any, *, bias: bool) -> CellSpec:

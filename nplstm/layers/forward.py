@@ -14,6 +14,7 @@ from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.masks import draw_masks, inference_masks
 from nplstm.core.module import Module
 from nplstm.core.ops.dropout import dropout_mask
+from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State, StepInputs
 from nplstm.engines import Engine, Request, StackCall, allowed_engines, allowed_precision, find_engine
 from nplstm.engines.checkpoint import Checkpointed
@@ -22,14 +23,14 @@ from nplstm.layers.context import ContextReader
 from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
 from nplstm.layers.stack import DropoutMasks, StackTape, stack_forward
-from nplstm.layers.states import Layers, each_layer, empty_states, read_state, state_arrays, user_state
+from nplstm.layers.states import Layers, each_layer, new_states, read_state, state_arrays, user_state
 
 __all__ = ["Pass", "RecurrentLayer"]
 
+_NO_STATES = None, None, None
+
 _ENGINES_KEPT = 16
 """Answers that are kept for a layer: calls of many sizes are not to fill the memory."""
-
-_NO_CONTEXT = ContextReader(None, None)
 
 
 class Pass(NamedTuple):
@@ -37,7 +38,7 @@ class Pass(NamedTuple):
 
     options: Options
     layout: Layout
-    context: ContextReader
+    context: ContextReader | None
     hx: tuple[Any, Any, Any]  # the states as the user gave them
     recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
     initial: State
@@ -51,12 +52,14 @@ class Pass(NamedTuple):
 
     def states(self) -> tuple[Any, ...]:
         """Return (h_n, c_n), and s_n where the hidden transform has a state, in the user's form."""
-        options, layout, reverse = self.options, self.layout, self.options.wiring.reverse
-        members = self.final if options.state_size else self.final[:2]
-        return tuple(
-            user_state(each_layer(layout.final, cast("Layers", member), reverse), options, layout)
-            for member in members
-        )
+        h, c, s = self.final
+        return (self._state(h), self._state(c)) if s is None else (self._state(h), self._state(c), self._state(s))
+
+    def _state(self, state: Layers) -> Any:
+        options, layout = self.options, self.layout
+        if layout.reorders:
+            state = each_layer(layout.final, state, options.wiring.reverse)
+        return user_state(state, options, layout)
 
 
 class RecurrentLayer(Module):
@@ -113,7 +116,7 @@ class RecurrentLayer(Module):
             cuda=backend.cuda if isinstance(backend, CudaBackend) else None,
         )
 
-    def _engine(self, *, recurrent_given: bool, training: bool, batch: int) -> Engine:
+    def _engine(self, recurrent_given: bool, training: bool, batch: int) -> Engine:
         """Find the engine; asked once, until the parameters are replaced."""
         key: tuple[Any, ...] = (allowed_engines(), recurrent_given, training)
         if isinstance(self._backend, CudaBackend):  # there, sizes decide as well
@@ -139,40 +142,52 @@ class RecurrentLayer(Module):
     ) -> Pass:
         """Bring the input into the packed layout and run the stack, with masks if there is a generator."""
         options, backend, dtype = self._options, self._backend, self._dtype
-        states = check_triple("hx", options.state_names, hx, options.state_size > 0)
-        reader = _NO_CONTEXT
+        states = _NO_STATES
+        if hx is not None:
+            states = check_triple("hx", options.state_names, hx, options.state_size > 0)
+        reader = None
         if context is not None or options.transform is not None:
             reader = ContextReader(options.transform, context)
-        arrays = {"input": input.data if isinstance(input, PackedSequence) else input}
-        arrays[f"weight_ih{options.suffix(0, 0)}"] = next(iter(self._parameters.values()))
-        for argument, value in zip(options.state_names, states, strict=True):
-            if value is not None:
-                arrays |= state_arrays(argument, value, options)
-        check_arrays(options.owner, backend, dtype, **arrays, **reader.arrays())
+        self._check_arrays(input, states, reader)
         I, batch_first = options.input_size, options.batch_first
         layout = choose_layout(input, call, input_size=I, batch_first=batch_first, backend=backend)
-        rows = layout.pack("input", input, [("I", I)], keep=record)
+        rows, steps = layout.pack("input", input, [("I", I)], keep=record), layout.steps
         recurrent = _gives_recurrent_input(states[0], options)
         if recurrent:
             _check_recurrent_input(options, layout, every)
         initial, r_0 = self._initial(states, layout, recurrent=recurrent, copy=record)
-        final = empty_states(initial)
+        final = new_states(backend.xp.empty, options, steps.batch, dtype)
         dropout = self._dropout_masks(rng, len(rows))
         weights = self.weights()
-        stack = StackCall(
-            weights,
-            self._inputs(weights, layout, reader, rng, r_0, record),
-            initial,
-            final,
-            options.wiring.reverse,
-        )
-        engine = self._engine(recurrent_given=recurrent, training=rng is not None, batch=layout.steps.batch)
+        if rng is None and options.transform is None and not recurrent:
+            inputs = self._parameters.derived("inference inputs", self._inference_inputs)
+        else:
+            contexts = {} if reader is None else reader.read(layout, keep=record)
+            inputs = self._inputs(weights, steps, contexts, rng, r_0)
+        engine = self._engine(recurrent, rng is not None, steps.batch)
         if every is not None:
             engine = Checkpointed(engine, every)
+        stack = StackCall(weights, inputs, initial, final, options.wiring.reverse)
         joined, tape = stack_forward(
-            rows, stack, layout.steps, engine, wiring=options.wiring, dropout=dropout, record=record
+            rows, stack, steps, engine, wiring=options.wiring, dropout=dropout, record=record
         )
         return Pass(options, layout, reader, states, recurrent, initial, final, joined, tape)
+
+    def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
+        """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""
+        nothing_else = states is _NO_STATES and reader is None and self._backend.one_device
+        if nothing_else and self._backend.holds(input, self._dtype):
+            return
+        options = self._options
+        arrays = {"input": input.data if isinstance(input, PackedSequence) else input}
+        arrays[options.first_weight] = self._parameters[options.first_weight]
+        if states is not _NO_STATES:
+            for argument, value in zip(options.state_names, states, strict=True):
+                if value is not None:
+                    arrays |= state_arrays(argument, value, options)
+        if reader is not None:
+            arrays |= reader.arrays()
+        check_arrays(options.owner, self._backend, self._dtype, **arrays)
 
     def _initial(
         self, states: tuple[Any, Any, Any], layout: Layout, *, recurrent: bool, copy: bool
@@ -182,50 +197,49 @@ class RecurrentLayer(Module):
         With ``copy`` they share no memory with the user's.
         """
         options, names = self._options, self._options.state_names
+        if states is _NO_STATES and not recurrent:
+            return new_states(layout.backend.xp.zeros, options, layout.steps.batch, self._dtype), None
 
-        def read(argument: str, value: Any, axes: list[Axis]) -> Layers:
+        def read(argument: str, value: Any, axes: list[Axis]) -> Any:
             state = read_state(argument, value, axes, options, layout, self._dtype, shareable=True)
-            state = each_layer(layout.initial, state, options.wiring.reverse)
+            if layout.reorders:
+                return each_layer(layout.initial, state, options.wiring.reverse)
             return each_layer(_copied, state) if copy and value is not None else state
 
-        h_0, *others = states
-        h_axes, *axes = options.state_axes()
-        h = read(names[0], None if recurrent else h_0, h_axes)
-        members = [read(*each) for each in zip(names[1:], others, axes, strict=False)]
-        r_0 = read(names[0], h_0, options.state_axes(recurrent=True)[0]) if recurrent else None
-        return State(h, *members), r_0  # pyright: ignore[reportArgumentType]
-
-    def _inputs(
-        self,
-        weights: list[list[LayerWeights]],
-        layout: Layout,
-        reader: ContextReader,
-        rng: Any,
-        r_0: Layers | None,
-        record: bool,
-    ) -> list[list[StepInputs]]:
-        """Return what the steps of each layer and direction get beside their weights."""
-        options = self._options
-        if rng is None and options.transform is None and r_0 is None:
-            return self._parameters.derived("inference inputs", self._inference_inputs)
-        contexts = reader.read(layout, keep=record)
-        return [
-            [
-                self._step_inputs(weights[k][d], k, layout, contexts, rng, None if r_0 is None else r_0[k][d])
-                for d in range(options.directions)
-            ]
-            for k in range(options.layers)
-        ]
+        h_0, c_0, s_0 = states
+        axes = options.state_axes
+        r_0 = read(names[0], h_0, options.recurrent_axes) if recurrent else None
+        h = read(names[0], None if recurrent else h_0, axes[0])
+        s = read(names[2], s_0, axes[2]) if options.state_size else None
+        return State(h, read(names[1], c_0, axes[1]), s), r_0
 
     def _inference_inputs(self) -> list[list[StepInputs]]:
         options = self._options
         return [[StepInputs(inference_masks(options.cell))] * options.directions] * options.layers
 
+    def _inputs(
+        self,
+        weights: list[list[LayerWeights]],
+        steps: PackedSteps,
+        contexts: dict[str, Context],
+        rng: Any,
+        r_0: Layers | None,
+    ) -> list[list[StepInputs]]:
+        """Return what the steps of each layer and direction get beside their weights."""
+        options = self._options
+        return [
+            [
+                self._step_inputs(weights[k][d], k, steps, contexts, rng, None if r_0 is None else r_0[k][d])
+                for d in range(options.directions)
+            ]
+            for k in range(options.layers)
+        ]
+
     def _step_inputs(
         self,
         weights: LayerWeights,
         layer: int,
-        layout: Layout,
+        steps: PackedSteps,
         contexts: dict[str, Context],
         rng: Any,
         r_0: Array | None,
@@ -234,9 +248,7 @@ class RecurrentLayer(Module):
         options, params, masks = self._options, weights.params, inference_masks(weights.spec)
         if rng is not None:
             H = options.hidden_sizes[layer]
-            masks = draw_masks(
-                weights.spec, rng, params, layout.steps, H, backend=self._backend, dtype=self._dtype
-            )
+            masks = draw_masks(weights.spec, rng, params, steps, H, backend=self._backend, dtype=self._dtype)
         transform = None
         if options.transform is not None:
             R = options.recurrent_sizes[layer]

@@ -1,11 +1,12 @@
 """``LSTM``: whole sequences through a stack of layers."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from nplstm._shapes import check_flag, check_number, check_size
 from nplstm._typing import DTypeLike
-from nplstm.batch.choose_layout import CallOptions
+from nplstm.batch.choose_layout import call_options
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.hidden_transform import has_backward
 from nplstm.core.masks import needed_generator
@@ -241,7 +242,7 @@ class LSTM(RecurrentLayer):
         DeviceError
             If a kernel on a GPU has no room to run, or one before it gave up.
         """
-        done = self._forward(input, hx, CallOptions(lengths, mask, masked_output, reset, reset_to), context)
+        done = self._forward(input, hx, call_options(lengths, mask, masked_output, reset, reset_to), context)
         return done.output(), done.states()
 
     def record(
@@ -298,7 +299,7 @@ class LSTM(RecurrentLayer):
                 f"plain calls, and cannot be recorded"
             )
         every = None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
-        call = CallOptions(lengths, mask, masked_output, reset, reset_to)
+        call = call_options(lengths, mask, masked_output, reset, reset_to)
         return LSTMTape(self._forward(input, hx, call, context, rng=generator, record=True, every=every))
 
     def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
@@ -379,7 +380,7 @@ class LSTM(RecurrentLayer):
 
     @batch_first.setter
     def batch_first(self, value: bool) -> None:
-        self._options = self._options._replace(batch_first=check_flag("batch_first", value))
+        self._options = replace(self._options, batch_first=check_flag("batch_first", value))
 
     @property
     def dropout(self) -> float:
@@ -388,4 +389,4 @@ class LSTM(RecurrentLayer):
 
     @dropout.setter
     def dropout(self, value: float) -> None:
-        self._options = self._options._replace(dropout=check_number("dropout", value, minimum=0.0, maximum=1.0))
+        self._options = replace(self._options, dropout=check_number("dropout", value, minimum=0.0, maximum=1.0))

@@ -1,7 +1,9 @@
 """The options of a layer, and the sizes and parameter shapes that they imply."""
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, cast, overload
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 from nplstm._shapes import Axis, check_size
 from nplstm.core.cell_spec import CellSpec
@@ -31,7 +33,8 @@ DEFAULTS: dict[str, Any] = {
 """The options that are printed and saved, ``recurrent_size`` aside, with their values where they are left out."""
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Options:
     """The options of an ``LSTM`` or ``LSTMCell``, and what follows from them. Layer l, direction d."""
 
     input_size: int
@@ -50,37 +53,47 @@ class Options(NamedTuple):
     by_layer: bool = False  # whether the user's states are a tuple over layers: their sizes may differ
     single_step: bool = False  # an LSTMCell: no axes for steps, layers and directions, no numbers in names
 
-    @property
+    @cached_property
     def owner(self) -> str:
         """What errors call the layer."""
         return "the LSTMCell" if self.single_step else "the LSTM"
 
-    @property
+    @cached_property
     def state_names(self) -> tuple[str, str, str]:
         """What errors call the members of the initial state."""
         return ("h", "c", "s") if self.single_step else ("h_0", "c_0", "s_0")
 
-    @property
+    @cached_property
     def gradient_names(self) -> tuple[str, str, str]:
         """What errors call the gradients of the final state."""
         return ("grad_h", "grad_c", "grad_s") if self.single_step else ("grad_h_n", "grad_c_n", "grad_s_n")
 
-    @property
+    @cached_property
+    def first_weight(self) -> str:
+        """The name of the first parameter."""
+        return "weight_ih" + self.suffix(0, 0)
+
+    @cached_property
     def layers(self) -> int:
         """L."""
         return len(self.hidden_sizes)
 
-    @property
+    @cached_property
     def directions(self) -> int:
         """D."""
         return len(self.wiring.reverse)
 
-    @property
+    @cached_property
+    def states(self) -> int:
+        """L * D."""
+        return self.layers * self.directions
+
+    @cached_property
     def uniform(self) -> bool:
         """Whether all layers have one size: then their states are one array."""
         return not self.by_layer or len({*self.hidden_sizes}) == 1
 
-    @property
+    @cached_property
     def flipped(self) -> bool:
         """Whether the output is in the order of processing, of a layer that runs in reverse."""
         return self.output_order == "processing"
@@ -107,14 +120,19 @@ class Options(NamedTuple):
         """Name and size of the last axis of h."""
         return ("P", self.proj_size) if self.proj_size else ("H", self.hidden_sizes[layer])
 
-    def state_axes(self, *, recurrent: bool = False) -> list[list[Axis]]:
-        """Return the last axes of h (of r_0 with ``recurrent``), of c and, where the transform has one, of s."""
-        layers = range(self.layers)
-        first: list[Axis] = [("R", self.recurrent_sizes[k]) if recurrent else self.h_axis(k) for k in layers]
-        axes: list[list[Axis]] = [first, [("H", self.hidden_sizes[k]) for k in layers]]
+    @cached_property
+    def state_axes(self) -> list[list[Axis]]:
+        """The last axes of h, of c and, where the hidden transform has a state, of s; by layer."""
+        h: list[Axis] = [self.h_axis(layer) for layer in range(self.layers)]
+        axes: list[list[Axis]] = [h, [("H", size) for size in self.hidden_sizes]]
         return [*axes, [("S", self.state_size)] * self.layers] if self.state_size else axes
 
-    @property
+    @cached_property
+    def recurrent_axes(self) -> list[Axis]:
+        """The last axis of the recurrent input, by layer."""
+        return [("R", size) for size in self.recurrent_sizes]
+
+    @cached_property
     def steps_outside(self) -> bool:
         """Whether what becomes of h between steps is the caller's business: R is not P, and nothing transforms."""
         if self.transform is not None:
@@ -131,7 +149,7 @@ class Options(NamedTuple):
             return self.input_size
         return self.h_width(layer - 1) * (1 if self.wiring.independent else self.directions)
 
-    @property
+    @cached_property
     def output_axis(self) -> Axis:
         """Name and size of the last axis of the output, or of each of its parts where they are not merged."""
         name, size = self.h_axis(self.layers - 1)

@@ -30,10 +30,11 @@ def output_forward(joined: Array, initial_h: Array, options: Options, layout: La
     initial_h : Array, shape (D, M, P)
         The last layer's initial h, in the loop's order; for steps that are masked out.
     """
-    if options.merge == "concat" and not layout.fills:
-        merged = [joined]
-    else:
+    merged = [joined]
+    if options.merge != "concat" or layout.fills:
         merged = _merge(_filled(joined, initial_h, options, layout), options.merge)
+    elif not options.flipped:
+        return layout.unpack(joined)
     shown = [layout.unpack_filled(rows) for rows in merged]
     if options.flipped:
         shown = [layout.flip(values) for values in shown]

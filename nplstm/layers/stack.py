@@ -40,7 +40,7 @@ class Wiring(NamedTuple):
     @property
     def plain(self) -> bool:
         """Whether each layer reads the whole output of the one below as it is, dropout aside."""
-        return not self.residual and self.inputs == 1
+        return not self.residual and not self.independent
 
 
 class StackTape(NamedTuple):

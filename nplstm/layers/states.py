@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from nplstm._shapes import Axis, check_shape
 from nplstm._typing import Array, DType
-from nplstm.backends import namespace
 from nplstm.batch.layout import Layout
 from nplstm.core.step import State
 from nplstm.errors import ArgumentError
@@ -19,7 +18,6 @@ from nplstm.layers.options import Options
 __all__ = [
     "Layers",
     "each_layer",
-    "empty_states",
     "is_vector",
     "read_state",
     "stack_layers",
@@ -67,16 +65,9 @@ def read_state(
     ``axes`` are the last axes by layer. A vector for all is taken if ``shareable``. What is returned may be the
     user's memory.
     """
-    xp, B, D, L = layout.backend.xp, layout.batch, options.directions, options.layers
-    width = axes[0][1]
-    if value is None:
-        if options.uniform:
-            return xp.zeros((L, D, B, width), dtype=dtype)
-        return [xp.zeros((D, B, axis[1]), dtype=dtype) for axis in axes]
-    if shareable and is_vector(value):
-        for axis in axes:
-            check_shape(argument, value.shape, [axis])
-        return xp.broadcast_to(value, (L, D, B, width))
+    if value is None or (shareable and is_vector(value)):
+        return _same_for_all(argument, value, axes, options, layout, dtype)
+    B, D, L, width = layout.batch, options.directions, options.layers, axes[0][1]
     batch_axis: list[Axis] = [("B", B)] if layout.batched else []
     if options.by_layer:
         return _read_tuple(argument, value, batch_axis, axes, options, layout)
@@ -85,6 +76,23 @@ def read_state(
     if options.wiring.independent:  # all layers of one direction, then those of the other
         return value.reshape(D, L, B, width).swapaxes(0, 1)
     return value.reshape(L, D, B, width)
+
+
+def _same_for_all(
+    argument: str, vector: Any, axes: list[Axis], options: Options, layout: Layout, dtype: DType
+) -> Layers:
+    """Return zeros, or one vector for all layers, directions and sequences."""
+    xp, B, D = layout.backend.xp, layout.batch, options.directions
+    if vector is not None:
+        for axis in axes:
+            check_shape(argument, vector.shape, [axis])
+    shapes = [(D, B, width) for _, width in axes]
+    if options.uniform:
+        shapes = [(options.layers, *shapes[0])]
+    parts: list[Array] = [
+        xp.zeros(shape, dtype=dtype) if vector is None else xp.broadcast_to(vector, shape) for shape in shapes
+    ]
+    return parts[0] if options.uniform else parts
 
 
 def _read_tuple(
@@ -104,14 +112,15 @@ def _read_tuple(
     return layout.backend.xp.stack(parts) if options.uniform else parts
 
 
-def empty_states(like: State) -> State:
-    """Make room for states of the same shapes."""
-    h, c, s = (None if member is None else each_layer(_empty_like, member) for member in like)
-    return State(h, c, s)  # pyright: ignore[reportArgumentType]
-
-
-def _empty_like(array: Array) -> Array:
-    return namespace(array).empty(array.shape, dtype=array.dtype)
+def new_states(make: Callable[..., Array], options: Options, sequences: int, dtype: DType) -> State:
+    """Make states of all layers and directions for so many sequences, by ``xp.zeros`` or ``xp.empty``."""
+    L, D = options.layers, options.directions
+    if options.uniform:
+        h = make((L, D, sequences, options.h_width(0)), dtype)
+        c = make((L, D, sequences, options.hidden_sizes[0]), dtype)
+        return State(h, c, make((L, D, sequences, options.state_size), dtype) if options.state_size else None)
+    h, c, *s = ([make((D, sequences, width), dtype) for _, width in axes] for axes in options.state_axes)
+    return State(h, c, s[0] if s else None)  # pyright: ignore[reportArgumentType]
 
 
 def each_layer(function: Callable[..., Array], state: Layers, *arguments: Any) -> Layers:
@@ -121,16 +130,14 @@ def each_layer(function: Callable[..., Array], state: Layers, *arguments: Any) -
     return function(state, *arguments)
 
 
-def user_state(state: Layers, options: Options, layout: Layout) -> Any:
+def user_state(state: Any, options: Options, layout: Layout) -> Any:
     """Return a state, or a gradient of one, in the user's form; ``state`` is in the user's order of sequences."""
     if options.by_layer:
         return tuple(array if layout.batched else array[:, 0] for array in state)
-    array = cast("Array", state)
     if options.wiring.independent:
-        array = array.swapaxes(0, 1)
-    L, D, B, width = array.shape
-    leading = () if options.single_step else (L * D,)
-    return array.reshape(*leading, B, width) if layout.batched else array.reshape(*leading, width)
+        state = state.swapaxes(0, 1)
+    shape = state.shape[2:] if layout.batched else state.shape[3:]
+    return state.reshape(shape if options.single_step else (options.states, *shape))
 
 
 def stack_layers(parts: list[list[Array]], options: Options, layout: Layout) -> Layers:

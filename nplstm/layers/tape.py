@@ -124,7 +124,7 @@ class LSTMTape:
         check_arrays(options.owner, layout.backend, dtype, **{"the recording": recorded.joined}, **arrays)
         initial_h = recorded.initial.h[-1]
         grad_rows, grad_filled = output_backward(grad_output, recorded.joined, initial_h, options, layout)
-        members = [self._final_gradient(*each) for each in zip(names, states, options.state_axes(), strict=False)]
+        members = [self._final_gradient(*each) for each in zip(names, states, options.state_axes, strict=False)]
         grad = State(*members)  # pyright: ignore[reportArgumentType]
         grads = stack_backward(grad_rows, grad, cast("StackTape", recorded.tape))
         named = {
@@ -140,14 +140,17 @@ class LSTMTape:
             c_0=c_0,
             parameters=Parameters(named, copy=False),
             s_0=s_0,
-            context=recorded.context.gradients(_summed_contexts(grads), layout),
+            context={}
+            if recorded.context is None
+            else recorded.context.gradients(_summed_contexts(grads), layout),
         )
 
     def _final_gradient(self, argument: str, value: Any, axes: list[Axis]) -> Layers:
         """Return the gradient of a final state in the loop's order, zeros for None; it may be written to."""
         options, layout, dtype = self._pass.options, self._pass.layout, self._pass.joined.dtype
         state = read_state(argument, value, axes, options, layout, dtype, shareable=False)
-        state = each_layer(layout.final_gradient, state, options.wiring.reverse)
+        if layout.reorders:
+            return each_layer(layout.final_gradient, state, options.wiring.reverse)
         return state if value is None else each_layer(_copied, state)
 
     def _initial_gradients(
@@ -167,7 +170,9 @@ class LSTMTape:
             if state is None:
                 found.append(None)
                 continue
-            initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
+            initial = state
+            if layout.reorders:
+                initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
             found.append(sum_states(initial) if is_vector(given) else user_state(initial, options, layout))
         return found[0], found[1], found[2]
 

@@ -11,12 +11,15 @@ are one row, whose product is faster with all gates at once.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
+from nplstm.core.packed import PackedSteps
 from nplstm.engines._numpy.memory import aligned_copy
+from nplstm.engines.blas import limited_blas
 
 __all__ = [
     "back_hh",
@@ -29,6 +32,7 @@ __all__ = [
     "ih_rows",
     "joint_planes",
     "joint_rows",
+    "limited",
     "torch_order",
 ]
 
@@ -39,6 +43,11 @@ _BACK = (1, 2, 3, 0)
 def count_weights(weights: Iterable[LayerWeights]) -> int:
     """Return how many multiplications a step of one sequence takes in all of them together."""
     return sum(w.params.weight_ih.size + w.params.weight_hh.size for w in weights)
+
+
+def limited(weights: Iterable[LayerWeights], steps: PackedSteps) -> AbstractContextManager[None]:
+    """Return the context that limits BLAS's threads for directions or layers that run together."""
+    return limited_blas(steps.total, steps.batch, count_weights(weights))
 
 
 def ih_planes(*weights: LayerWeights) -> Array:

@@ -24,6 +24,12 @@ class CompiledEngine(Engine):
 
     name = "compiled"
 
+    def __init__(self) -> None:
+        # modules, which are imported when the engine is first asked whether it runs a layer
+        self._backward: Any = None
+        self._forward: Any = None
+        self._stepper: Any = None
+
     def unsupported_reason(self, request: Request) -> str:
         """Refuse what the kernels do not compute, and everything where there are none."""
         if request.backend != "numpy":
@@ -35,10 +41,10 @@ class CompiledEngine(Engine):
             others.pop("peephole")
         if others:
             return unsupported_options([*others.values()], _SUPPORTED)
-        load(__name__, "backward", "forward", "stepper", "library")
-        from nplstm.engines.compiled.library import problem
-
-        return problem()
+        self._backward, self._forward, self._stepper, library = load(
+            __name__, "backward", "forward", "stepper", "library"
+        )
+        return library.problem()
 
     def notes(self, request: Request) -> list[str]:
         """Name the instruction set."""
@@ -48,26 +54,18 @@ class CompiledEngine(Engine):
 
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> Any:
         """Run the directions, several threads sharing the work."""
-        from nplstm.engines.compiled.forward import compiled_forward
-
-        return compiled_forward(layer, steps, record=record)
+        return self._forward.compiled_forward(layer, steps, record=record)
 
     def forward_stack(
         self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
     ) -> list[Any] | None:
         """Run standard layers in one kernel call, where nothing is recorded and sequences are of one length."""
-        from nplstm.engines.compiled.forward import compiled_stack
-
-        return None if record or steps.ragged else compiled_stack(stack, x, out, steps)
+        return None if record or steps.ragged else self._forward.compiled_stack(stack, x, out, steps)
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
         """Run the directions back."""
-        from nplstm.engines.compiled.backward import compiled_backward
-
-        return compiled_backward(grad_out, grad, tape)
+        return self._backward.compiled_backward(grad_out, grad, tape)
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """Return one kernel call a step for all layers."""
-        from nplstm.engines.compiled.stepper import CompiledStepper
-
-        return CompiledStepper(weights, batch)
+        return self._stepper.CompiledStepper(weights, batch)

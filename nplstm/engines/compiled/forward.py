@@ -67,12 +67,12 @@ def compiled_forward(layer: LayerCall, steps: PackedSteps, *, record: bool) -> C
 
 def compiled_stack(stack: StackCall, x: Array, out: Array, steps: PackedSteps) -> list[Any] | None:
     """Run standard layers of one size in one kernel call, for sequences of one length; None for others."""
-    first = stack.weights[0][0]
-    standard = not first.spec.composes_cell and first.params.weight_hr is None
-    layers = len(stack.weights) * len(stack.reverse)
-    if not standard or isinstance(stack.final.h, list) or layers > _MOST_IN_ONE_CALL or not steps.total:
+    first, layers = stack.weights[0][0], len(stack.weights) * len(stack.reverse)
+    uniform = not isinstance(stack.final.h, list)
+    if not (first.standard and uniform and layers <= _MOST_IN_ONE_CALL and steps.total):
         return None
-    packed = first.prepared(_packed_stack, *(one for row in stack.weights for one in row if one is not first))
+    others = () if layers == 1 else [weights for row in stack.weights for weights in row][1:]
+    packed = first.prepared(_packed_stack, *others)
     T, B = len(steps), steps.batch
     kernels, (initial_h, initial_c, _), (h_n, c_n, _) = library(), stack.initial, stack.final
     kernels.module.stack(

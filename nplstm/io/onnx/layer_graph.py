@@ -7,6 +7,7 @@ in ours is built here of ONNX's other operators: stacks, independent columns, re
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.lstm_node import add_lstm_node
 from nplstm.layers import LSTM, LSTMCell
+from nplstm.layers.options import Options
 
 __all__ = ["add_cell", "add_lstm"]
 
@@ -158,7 +159,7 @@ class _LSTMGraph:
         if options.by_layer:
             return [(f"_l{layer}", [(layer, column) for column in columns]) for layer in range(options.layers)]
         every = [(layer, column) for layer in range(options.layers) for column in columns]
-        return [("", sorted(every, key=lambda place: place if not options.wiring.independent else place[::-1]))]
+        return [("", sorted(every, key=lambda place: _order(options, *place)))]
 
     def _rows(self, members: list[tuple[int, int]]) -> list[int]:
         """Return how many directions each state has."""
@@ -182,3 +183,8 @@ class _LSTMGraph:
 
     def _width(self, members: list[tuple[int, int]]) -> int:
         return self._options.hidden_sizes[members[0][0]]
+
+
+def _order(options: Options, layer: int, column: int) -> int:
+    """Return where a state stands among all: by layers, or in independent columns by columns."""
+    return column * options.layers + layer if options.wiring.independent else layer
