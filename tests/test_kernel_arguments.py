@@ -70,6 +70,9 @@ class Arguments:
     def pack(self) -> list[Any]:
         return [filled(4 * H, I), filled(self.G * self.Ip), 1]
 
+    def unpack(self) -> list[Any]:
+        return [filled(self.G, self.Ip), filled(4 * H, I), H]
+
     def functions(self) -> list[Any]:
         return [True, filled(9), filled(9)]
 

@@ -61,7 +61,7 @@ class NumpyBackend(Backend):
     def freeze(self, array: Array) -> Array:
         """Return a read-only view."""
         view = array.view()
-        view.flags.writeable = False
+        view.setflags(write=False)
         return view
 
     def guard(self, array: Array) -> Array:

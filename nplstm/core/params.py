@@ -63,9 +63,11 @@ class LSTMParams(NamedTuple):
 
     def named(self, suffix: str = "") -> dict[str, Array]:
         """Return the ones that there are, by their names in a state dict: ``weight_ih`` + ``suffix``, ..."""
-        arrays = {field: getattr(self, field) for field in self._fields if field != "transform"}
-        arrays |= {"transform_" + name: array for name, array in (self.transform or {}).items()}
-        return {name + suffix: array for name, array in arrays.items() if array is not None}
+        *arrays, transform = self
+        named = {field + suffix: a for field, a in zip(self._fields, arrays, strict=False) if a is not None}
+        for name, array in (transform or {}).items():
+            named["transform_" + name + suffix] = array
+        return named
 
 
 class Sums:

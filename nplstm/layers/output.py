@@ -15,7 +15,7 @@ from nplstm.engines.base import split_directions
 from nplstm.errors import ArgumentError
 from nplstm.layers.options import Options
 
-__all__ = ["MERGES", "output_arrays", "output_backward", "output_forward"]
+__all__ = ["MERGES", "output_backward", "output_forward", "output_gradients"]
 
 MERGES = ("concat", "sum", "mean", "product", "none")
 """What becomes of the outputs of two directions: side by side, their sum, mean or product, or both as they are."""
@@ -42,40 +42,45 @@ def output_forward(joined: Array, initial_h: Array, options: Options, layout: La
 
 
 def output_backward(
-    grad_output: Any, joined: Array, initial_h: Array, options: Options, layout: Layout
+    grads: dict[str, Any], joined: Array, initial_h: Array, options: Options, layout: Layout
 ) -> tuple[list[Array] | None, list[Array | None]]:
-    """Return the gradients of each direction's rows (N, P), and where it was shown of its initial h (M, P)."""
-    grads = _by_argument(grad_output, options)
+    """Return the gradients of each direction's rows (N, P), and where it was shown of its initial h (M, P).
+
+    ``grads`` is what ``output_gradients`` returned.
+    """
     if not grads:
-        return None, [None] * options.directions
+        return None, []
     axis = options.output_axis
     rows: dict[str, Array] = {}
     for argument, grad in grads.items():
-        layout.check(argument, grad, [axis])
-        rows[argument] = layout.pack_filled(argument, layout.flip(grad) if options.flipped else grad, [axis])
+        in_time = grad
+        if options.flipped:
+            layout.check(argument, grad, [axis])
+            in_time = layout.flip(grad)
+        rows[argument] = layout.pack_filled(argument, in_time, [axis])
     by_direction = [*rows.values()]
     if options.directions == 2:
-        if options.merge == "none":  # zeros for one that was left out
-            none: Array = namespace(by_direction[0]).zeros_like(by_direction[0])
-            by_direction = [rows.get(f"grad_output[{d}]", none) for d in range(2)]
-        else:
-            factors = _filled(joined, initial_h, options, layout) if options.merge == "product" else []
-            by_direction = _merge_backward(by_direction[0], options.merge, factors)
-    pairs = [
-        layout.fill_gradient(grad, reverse=reverse)
-        for grad, reverse in zip(by_direction, options.wiring.reverse, strict=True)
-    ]
+        by_direction = _of_directions(rows, joined, initial_h, options, layout)
+    if not layout.fills:
+        return by_direction, []
+    reverse = options.wiring.reverse
+    pairs = [layout.fill_gradient(grad, reverse=reverse[d]) for d, grad in enumerate(by_direction)]
     return [of_rows for of_rows, _ in pairs], [of_initial for _, of_initial in pairs]
 
 
-def output_arrays(grad_output: Any, options: Options, layout: Layout) -> dict[str, Any]:
-    """Return the arrays in a gradient of the output by what errors call them."""
-    return {
-        argument: layout.data_of(argument, grad) for argument, grad in _by_argument(grad_output, options).items()
-    }
+def _of_directions(
+    rows: dict[str, Array], joined: Array, initial_h: Array, options: Options, layout: Layout
+) -> list[Array]:
+    """Return the gradient of each direction's rows, given those of what they were merged into."""
+    first = next(iter(rows.values()))
+    if options.merge == "none":  # zeros for one that was left out
+        none: Array = namespace(first).zeros_like(first)
+        return [rows.get(f"grad_output[{d}]", none) for d in range(2)]
+    factors = _filled(joined, initial_h, options, layout) if options.merge == "product" else []
+    return _merge_backward(first, options.merge, factors)
 
 
-def _by_argument(grad_output: Any, options: Options) -> dict[str, Any]:
+def output_gradients(grad_output: Any, options: Options) -> dict[str, Any]:
     """Return the gradient, or where the output was a pair its members, by what errors call them."""
     if grad_output is None:
         return {}

@@ -11,12 +11,12 @@ from nplstm.core.bound_transform import BoundTransform
 from nplstm.core.params import Parameters
 from nplstm.core.step import State, Step
 from nplstm.layers.forward import Pass
-from nplstm.layers.output import output_arrays, output_backward
+from nplstm.layers.output import output_backward, output_gradients
 from nplstm.layers.stack import StackGradients, StackTape, stack_backward
 from nplstm.layers.states import (
-    Layers,
     each_layer,
     is_vector,
+    new_states,
     read_state,
     stack_layers,
     state_arrays,
@@ -114,18 +114,13 @@ class LSTMTape:
         ShapeError, DTypeError, BackendError
             As the forward pass, for the gradients given.
         """
-        recorded, names = self._pass, self._pass.options.gradient_names
-        options, layout, dtype = recorded.options, recorded.layout, recorded.joined.dtype
-        states = check_triple("grad_state", names, grad_state, options.state_size > 0)
-        arrays = output_arrays(grad_output, options, layout)
-        for argument, value in zip(names, states, strict=True):
-            if value is not None:
-                arrays |= state_arrays(argument, value, options)
-        check_arrays(options.owner, layout.backend, dtype, **{"the recording": recorded.joined}, **arrays)
+        recorded, options, layout = self._pass, self._pass.options, self._pass.layout
+        states = check_triple("grad_state", options.gradient_names, grad_state, options.state_size > 0)
+        grad_outputs = output_gradients(grad_output, options)
+        self._check_arrays(grad_outputs, states)
         initial_h = recorded.initial.h[-1]
-        grad_rows, grad_filled = output_backward(grad_output, recorded.joined, initial_h, options, layout)
-        members = [self._final_gradient(*each) for each in zip(names, states, options.state_axes, strict=False)]
-        grad = State(*members)  # pyright: ignore[reportArgumentType]
+        grad_rows, grad_filled = output_backward(grad_outputs, recorded.joined, initial_h, options, layout)
+        grad = self._final_gradients(states)
         grads = stack_backward(grad_rows, grad, cast("StackTape", recorded.tape))
         named = {
             name: array
@@ -145,13 +140,31 @@ class LSTMTape:
             else recorded.context.gradients(_summed_contexts(grads), layout),
         )
 
-    def _final_gradient(self, argument: str, value: Any, axes: list[Axis]) -> Layers:
-        """Return the gradient of a final state in the loop's order, zeros for None; it may be written to."""
+    def _check_arrays(self, grad_outputs: dict[str, Any], states: tuple[Any, Any, Any]) -> None:
+        """Raise unless the gradients are where the recording is, and of its element type."""
+        recorded, options = self._pass, self._pass.options
+        arrays = {"the recording": recorded.joined}
+        for argument, value in grad_outputs.items():
+            arrays[argument] = recorded.layout.data_of(argument, value)
+        for argument, value in zip(options.gradient_names, states, strict=True):
+            if value is not None:
+                arrays |= state_arrays(argument, value, options)
+        check_arrays(options.owner, recorded.layout.backend, recorded.joined.dtype, **arrays)
+
+    def _final_gradients(self, states: tuple[Any, Any, Any]) -> State:
+        """Return the gradients of the final states in the loop's order, zeros for None; they may be written to."""
         options, layout, dtype = self._pass.options, self._pass.layout, self._pass.joined.dtype
-        state = read_state(argument, value, axes, options, layout, dtype, shareable=False)
-        if layout.reorders:
-            return each_layer(layout.final_gradient, state, options.wiring.reverse)
-        return state if value is None else each_layer(_copied, state)
+        if states[0] is states[1] is states[2] is None:
+            return new_states(layout.backend.xp.zeros, options, layout.steps.batch, dtype)
+
+        def read(argument: str, value: Any, axes: list[Axis]) -> Any:
+            state = read_state(argument, value, axes, options, layout, dtype, shareable=False)
+            if layout.reorders:
+                return each_layer(layout.final_gradient, state, options.wiring.reverse)
+            return state if value is None else each_layer(_copied, state)
+
+        members = zip(options.gradient_names, states, options.state_axes, strict=False)
+        return State(*(read(*member) for member in members))
 
     def _initial_gradients(
         self, grad: State, grads: StackGradients, grad_filled: list[Array | None]

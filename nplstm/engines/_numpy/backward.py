@@ -16,7 +16,7 @@ from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.cell import exact_sigmoids
 from nplstm.engines._numpy.forward import NumpyTape, equal_runs, planes_of
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import work_space
 from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
 
@@ -44,7 +44,7 @@ def numpy_backward(grad_out: list[Array] | None, grad: State, tape: NumpyTape) -
     reversals = [Reversal(steps, reverse=reverse) for reverse in tape.reverse]
     sums = [_Sums(tape, d, reversal) for d, reversal in enumerate(reversals)]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tape.x[0].shape[1]))
-    room = aligned_empty((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
+    room = work_space((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
         rows = steps.span(block[0], block[-1] + 1)
         size = S * H * (rows.stop - rows.start)

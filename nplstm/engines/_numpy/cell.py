@@ -9,7 +9,7 @@ import numpy as np
 from numpy import add, copyto, divide, exp, tanh
 
 from nplstm._typing import Array
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import work_space
 
 __all__ = ["Cell", "Product", "exact_sigmoids"]
 
@@ -38,8 +38,8 @@ class Cell:
     """
 
     def __init__(self, c: Array) -> None:
-        self._planes = aligned_empty((5, *c.shape), c.dtype)  # o, i, f, g, c: one stretch of memory
-        self._pair = aligned_empty((2, *c.shape), c.dtype)
+        self._planes = work_space((5, *c.shape), c.dtype)  # o, i, f, g, c: one stretch of memory
+        self._pair = work_space((2, *c.shape), c.dtype)
         self.gates, self.c = self._planes[:4], self._planes[4]
         self.c[...] = c
         self._sigmoids, self._o, self._g = self._planes[:3], self._planes[0], self._planes[3]
@@ -89,7 +89,7 @@ class Product:
         S, _, H = shape
         self.weight = weight
         if weight.ndim == 4:
-            self.out = self.planes = aligned_empty((4, *shape), weight.dtype)
+            self.out = self.planes = work_space((4, *shape), weight.dtype)
         else:
-            self.out = aligned_empty((S, 1, 4 * H), weight.dtype)
+            self.out = work_space((S, 1, 4 * H), weight.dtype)
             self.planes = self.out.reshape(S, 4, 1, H).swapaxes(0, 1)

@@ -17,7 +17,7 @@ from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import work_space
 from nplstm.engines._numpy.reversal import Reversal
 from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
 from nplstm.engines.base import LayerCall
@@ -70,6 +70,9 @@ class PreparedWeights:
 
 def equal_runs(steps: PackedSteps, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Cut steps into runs with the same number of sequences: (first step, last step, sequences)."""
+    if not steps.ragged:
+        yield first, last, steps.batch
+        return
     changes = np.flatnonzero(np.diff(steps.batch_sizes[first:last])) + 1
     for a, b in pairwise([first, *(first + changes).tolist(), last]):
         if steps.size(a):
@@ -89,7 +92,7 @@ class FromInput:
     def __init__(self, weights: PreparedWeights, rows: int) -> None:
         _, S, _, H = weights.ih.shape
         self._weights = weights
-        self._products, self._sums = aligned_empty((2, 4 * S * rows * H), weights.ih.dtype)
+        self._products, self._sums = work_space((2, 4 * S * rows * H), weights.ih.dtype)
 
     def __call__(self, xs: list[Array], n: int) -> Array:
         """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each."""

@@ -6,31 +6,22 @@ import numpy as np
 
 from nplstm._typing import Array, DType
 
-__all__ = ["aligned_copy", "aligned_empty", "aligned_zeros"]
+__all__ = ["aligned_copy", "aligned_empty", "aligned_zeros", "work_space", "zeroed_work_space"]
 
 _LINE = 64
 
-_SMALL = 4096
-"""Bytes up to which an array stays where the C library puts it: to align it would take longer than what is won."""
+_SMALL = 1 << 14
+"""Bytes of a work space up to which it takes longer to align it than one call wins by it."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> Array:
     """As ``numpy.empty``."""
-    if prod(shape) * dtype.itemsize <= _SMALL:
-        return np.empty(shape, dtype)
     return _aligned(np.empty(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DType) -> Array:
     """As ``numpy.zeros``: large ones are in memory once they are written to."""
-    if prod(shape) * dtype.itemsize <= _SMALL:
-        return np.zeros(shape, dtype)
     return _aligned(np.zeros(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
-
-
-def _aligned(room: Array, shape: tuple[int, ...], dtype: DType) -> Array:
-    start = -room.__array_interface__["data"][0] % _LINE
-    return room[start : start + len(room) - _LINE].view(dtype).reshape(shape)
 
 
 def aligned_copy(values: Array) -> Array:
@@ -38,3 +29,18 @@ def aligned_copy(values: Array) -> Array:
     array = aligned_empty(values.shape, values.dtype)
     array[...] = values
     return array
+
+
+def work_space(shape: tuple[int, ...], dtype: DType) -> Array:
+    """Make room for one call; aligned where that pays."""
+    return np.empty(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_empty(shape, dtype)
+
+
+def zeroed_work_space(shape: tuple[int, ...], dtype: DType) -> Array:
+    """Make zeros for one call; aligned where that pays."""
+    return np.zeros(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_zeros(shape, dtype)
+
+
+def _aligned(room: Array, shape: tuple[int, ...], dtype: DType) -> Array:
+    start = -room.__array_interface__["data"][0] % _LINE
+    return room[start : start + len(room) - _LINE].view(dtype).reshape(shape)

@@ -8,7 +8,7 @@ from nplstm._typing import Array
 from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, checked_steps
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import (
@@ -72,16 +72,12 @@ class _DirectionBack:
     """One direction of a layer on its way back, and the sums that grow on it."""
 
     def __init__(self, grad_out: Array | None, grad: State, tape: CompiledTape, d: int) -> None:
-        weights = tape.weights[d]
+        weights, self._kernels = tape.weights[d], library()
         self._grad, self._steps, self._reverse = grad, tape.steps, tape.reverse[d]
         self._x, self._out, self._h_0, self._c_0 = tape.x[d], tape.out[d], tape.h_0[d], tape.c_0[d]
         self._gates, self._cells = tape.gates[d], tape.cells[d]
-        self._spec, self._packed, self._biased = (
-            weights.spec,
-            pack_backward(weights),
-            weights.params.bias_ih is not None,
-        )
-        self._peephole = pack(weights).peephole
+        self._spec, self._packed = weights.spec, pack_backward(weights)
+        self._biased, self._peephole = weights.params.bias_ih is not None, pack(weights).peephole
         (N, I), self._P, self._dtype = self._x.shape, self._out.shape[1], self._x.dtype
         self._H = grad.c.shape[1]
         self._grad_out = None if grad_out is None else aligned_rows(grad_out)
@@ -89,7 +85,7 @@ class _DirectionBack:
         self._Pp, self._Hp = self._grad_h.shape[1], self._grad_c.shape[1]
         self._grad_m = None if self._packed.weight_hr is None else np.empty_like(self._grad_c)
         self._rooms: dict[str, Array] = {}
-        self._grad_x = aligned_empty((N, padded_width(I, self._dtype.itemsize)), self._dtype)
+        self._grad_x = work_space((N, padded_width(I, self._dtype.itemsize)), self._dtype)
         self._rows_summed = 0
         self._of_block = self._zeros()
         self._total: _Gradients | None = None
@@ -113,7 +109,7 @@ class _DirectionBack:
         """Return a work space for some rows, the same memory for each block."""
         room = self._rooms.get(name)
         if room is None or len(room) < rows:
-            room = self._rooms[name] = aligned_empty((rows, width), self._dtype)
+            room = self._rooms[name] = work_space((rows, width), self._dtype)
         return room[:rows]
 
     def _rows(self, first: int, last: int) -> slice:
@@ -133,7 +129,7 @@ class _DirectionBack:
 
     def sums(self, checked: Any, first: int, last: int) -> tuple[Any, ...]:
         """Return what ``sums`` of the kernels takes for the rows of some steps."""
-        kernels, rows, sums = library(), self._rows(first, last), self._of_block
+        kernels, rows, sums = self._kernels, self._rows(first, last), self._of_block
         count = rows.stop - rows.start
 
         def before(name: str, values: Array, initial: Array) -> Array:

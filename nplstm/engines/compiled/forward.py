@@ -7,7 +7,7 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.engines._numpy.memory import aligned_empty
+from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.base import LayerCall, StackCall
 from nplstm.engines.compiled.library import library
 from nplstm.engines.compiled.packing import Packed, pack, padded_cells, padded_width
@@ -101,14 +101,14 @@ def _projected(packed: Packed, c: Array, h_0: Array) -> Array | None:
     if packed.weight_hr is None:
         return None
     width = c.shape[1] + padded_width(h_0.shape[1], c.itemsize)
-    return aligned_empty((len(c) * width,), c.dtype)
+    return work_space((len(c) * width,), c.dtype)
 
 
 def _room(rows: int, c: Array) -> tuple[Array, Array]:
     """Make room for the gates (rows, 4Hp) and the cells (rows, Hp)."""
     # one piece of memory: of many large ones, the C library gives some back to the system after each call
     Hp = c.shape[1]
-    both = aligned_empty((rows * 5 * Hp,), c.dtype)
+    both = work_space((rows * 5 * Hp,), c.dtype)
     return both[: rows * 4 * Hp].reshape(rows, 4 * Hp), both[rows * 4 * Hp :].reshape(rows, Hp)
 
 

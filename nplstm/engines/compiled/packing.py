@@ -11,7 +11,7 @@ import numpy as np
 from nplstm._typing import Array, DType
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.params import LSTMParams
-from nplstm.engines._numpy.memory import aligned_empty, aligned_zeros
+from nplstm.engines._numpy.memory import aligned_empty, zeroed_work_space
 from nplstm.engines.compiled.library import library
 
 __all__ = [
@@ -68,10 +68,12 @@ def gate_gradient(values: Array, H: int, width: int, *, coupled: bool) -> Array:
 
     With ``coupled`` of the three gates of which ``uncoupled`` made four.
     """
-    lanes, columns = library().lanes(values.itemsize), values.shape[1]
-    by_gate = values.reshape(-1, 4, lanes, columns).swapaxes(0, 1).reshape(4, -1, columns)
-    i, f, g, o = by_gate[:, :H, :width]
-    return np.concatenate([i - f, g, o] if coupled else [i, f, g, o])
+    gates, kernels = np.empty((4 * H, width), values.dtype), library()
+    kernels.module.unpack(kernels.choice, values, gates, H)
+    if not coupled:
+        return gates
+    i, f, g, o = gates.reshape(4, H, width)
+    return np.concatenate([i - f, g, o])
 
 
 def _pack(weights: LayerWeights) -> Packed:
@@ -145,4 +147,4 @@ def padded_cells(values: Array) -> Array:
 
 def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
     """Return zeros with whole panels of columns."""
-    return aligned_zeros((rows, padded_width(columns, dtype.itemsize)), dtype)
+    return zeroed_work_space((rows, padded_width(columns, dtype.itemsize)), dtype)

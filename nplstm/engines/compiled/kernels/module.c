@@ -728,6 +728,32 @@ static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t co
     return ended(&taken, true);
 }
 
+PyDoc_STRVAR(unpack_text, "unpack(set, values, into, H)\n--\n\n"
+                          "Write the gradients of four gates, rows by panels of cells, in torch's order: "
+                          "(4Hp, at least K) into (4H, K).");
+
+static PyObject* py_unpack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+    (void)module;
+    Taken taken;
+    Matrix values, into;
+    ptrdiff_t rows = -1, columns = -1, own_rows = -1, own_columns = -1, H;
+    if (!check_count(count, 4)) return NULL;
+    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
+    if (!take_matrix(&taken, given[1], false, &rows, &columns, &values)) return failed(&taken);
+    if (!take_matrix(&taken, given[2], true, &own_rows, &own_columns, &into)) return failed(&taken);
+    if (!take_number(&taken, given[3], 1, MOST_WIDTH, &H)) return failed(&taken);
+    if (rows != 4 * padded(&taken, H) || own_rows != 4 * H || own_columns > columns)
+        return wrong(&taken, "gradients of another size"), failed(&taken);
+    const ptrdiff_t lanes = taken.kernels->lanes, bytes = taken.kernels->bits / 8;
+    for (ptrdiff_t gate = 0; gate < 4; ++gate)
+        for (ptrdiff_t cell = 0; cell < H; ++cell) {
+            const ptrdiff_t row = (cell / lanes * 4 + gate) * lanes + cell % lanes;
+            memcpy((char*)into.at + (gate * H + cell) * into.row * bytes,
+                   (const char*)values.at + row * values.row * bytes, (size_t)(own_columns * bytes));
+        }
+    return ended(&taken, true);
+}
+
 PyDoc_STRVAR(functions_text, "functions(set, which, values, into)\n--\n\n"
                              "Write sigmoid (which = False) or tanh of all values, as the kernels compute them: "
                              "for tests.");
@@ -784,6 +810,7 @@ static PyMethodDef methods[] = {
     FAST(new_step, new_step_text),
     {"step", py_step, METH_O, step_text},
     FAST(pack, pack_text),
+    FAST(unpack, unpack_text),
     FAST(functions, functions_text),
     {"sets", py_sets, METH_NOARGS, sets_text},
     {"pool_size", py_pool_size, METH_NOARGS, pool_text},
