@@ -267,7 +267,7 @@ def _add_doctor(subparsers: Any) -> None:
 
 
 def _doctor(*, as_json: bool) -> int:
-    from nplstm.doctor.command import doctor  # what it takes to ask a machine, no other command needs
+    from nplstm.doctor.report import doctor
 
     return doctor(as_json=as_json)
 
