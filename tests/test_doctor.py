@@ -16,8 +16,8 @@ from conftest import needs_kernels
 from nplstm.cli import main
 from nplstm.doctor import advice, machine, rates, report
 from nplstm.doctor.advice import advise
-from nplstm.doctor.machine import Blas, Engine, Gpu, Processor, instruction_sets
-from nplstm.doctor.rates import KernelTrial, Product, Rates, worth_trying
+from nplstm.doctor.machine import Blas, EngineStatus, Gpu, Processor, instruction_sets
+from nplstm.doctor.rates import KernelTrial, ProductRate, Rates, worth_trying
 from nplstm.doctor.report import Examination, write_report
 from nplstm.engines import cpus
 from nplstm.engines.blas import BlasThreads, find_blas_threads
@@ -31,7 +31,7 @@ SECTIONS = ["Versions", "Processor", "CPUs for this process", "BLAS", "Environme
 CPUS = Cpus(affinity=8, quota=None, usable=8)
 BLAS = Blas("OpenBLAS", "0.3.31", "/lib/libopenblas.so", "Haswell", 8, "pthreads")
 STEP, SHAPE = "LSTM step", (2048, 512, 32)
-RATES = Rates([Product(STEP, SHAPE, 8, 400.0), Product(STEP, SHAPE, 1, 60.0)], 0.25)
+RATES = Rates([ProductRate(STEP, SHAPE, 8, 400.0), ProductRate(STEP, SHAPE, 1, 60.0)], 0.25)
 PROCESSOR = Processor("Some CPU", ["avx2", "avx512f"], ["X86_V2"], ["X86_V4"], [])
 TRIAL = KernelTrial("Haswell", 200.0, "SkylakeX", 390.0, 1.95)
 
@@ -47,7 +47,7 @@ def examined(**changes):
         rates=RATES,
         kernel_trial=None,
         gpu=Gpu(available=False, note="CuPy is not installed"),
-        engines=[Engine("plain", available=True, note="")],
+        engines=[EngineStatus("plain", available=True, note="")],
         advice=[],
     )
     return replace(found, **changes)
@@ -344,9 +344,9 @@ def test_more_threads_than_cpus_are_too_many():
 def test_one_thread_is_recommended_where_it_is_faster():
     def measured(*speeds):
         names = ["big step", "small step"]
-        products = [Product(name, SHAPE, 8, 10.0) for name in names]
-        products += [Product(name, SHAPE, 1, speed) for name, speed in zip(names, speeds, strict=True)]
-        return Rates([Product("square", SHAPE, 8, 100.0), *products], 0.2)
+        products = [ProductRate(name, SHAPE, 8, 10.0) for name in names]
+        products += [ProductRate(name, SHAPE, 1, speed) for name, speed in zip(names, speeds, strict=True)]
+        return Rates([ProductRate("square", SHAPE, 8, 100.0), *products], 0.2)
 
     (found,) = advise(CPUS, BLAS, measured(90.0, 30.0), None)
     assert found.line == "export OPENBLAS_NUM_THREADS=1"
@@ -454,8 +454,8 @@ def test_engines_say_what_they_need(monkeypatch):
     reason = "its library of kernels is missing: pip install it"
     monkeypatch.setattr("nplstm.engines.compiled.library.problem", lambda: reason)
     compiled, numpy, plain = machine.find_engines()
-    assert compiled == Engine("compiled", available=False, note=reason, kernels=None)
-    assert (numpy, plain) == tuple(Engine(name, available=True, note="") for name in ("numpy", "plain"))
+    assert compiled == EngineStatus("compiled", available=False, note=reason, kernels=None)
+    assert (numpy, plain) == tuple(EngineStatus(name, available=True, note="") for name in ("numpy", "plain"))
     text = " ".join(write_report(examined(engines=[compiled, numpy])).split())
     assert f"compiled not available: {reason} numpy available What to do" in text
 
@@ -463,7 +463,7 @@ def test_engines_say_what_they_need(monkeypatch):
 def test_kernels_are_named():
     needs_kernels()
     compiled = machine.find_engines()[0]
-    assert compiled == Engine("compiled", available=True, note="", kernels=library().instruction_set)
+    assert compiled == EngineStatus("compiled", available=True, note="", kernels=library().instruction_set)
     assert f"available, kernels for {compiled.kernels}" in write_report(examined(engines=[compiled]))
 
 

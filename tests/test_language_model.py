@@ -131,13 +131,13 @@ def test_a_run_is_neither_overwritten_nor_resumed_by_accident(text, tmp_path, ca
     assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 0
     before = digest(out / "checkpoint.safetensors")
     assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 2
-    assert "holds a run already: go on with --resume" in capsys.readouterr().err
+    assert "holds a run already: continue it with --resume" in capsys.readouterr().err
     assert run("train", text, "--out", out, "--resume", "--hidden-size", 9) == 2
     assert "--hidden-size: the run to resume has 8, got 9; only --steps may change" in capsys.readouterr().err
     assert run("train", PYDOC, "--out", out, "--resume") == 2
-    assert "and the text given is another" in capsys.readouterr().err
+    assert "and this is another text" in capsys.readouterr().err
     assert run("train", text, "--out", out, "--resume", "--steps", 3) == 2
-    assert "has 4 updates behind it, got 3" in capsys.readouterr().err
+    assert "has taken 4 updates already, got 3" in capsys.readouterr().err
     assert digest(out / "checkpoint.safetensors") == before
     assert run("train", text, "--out", out, "--resume", "--steps", 6, "--hidden-size", 8) == 0
     assert run("train", text, "--out", out, "--overwrite", "--steps", 4, *SMALL) == 0
@@ -226,7 +226,7 @@ def test_damaged_and_foreign_model_files_are_refused(text, tmp_path, capsys):
         write_tensors(model, tensors, dict(metadata, **{key: value}))
         refuses("the model in this file is damaged", "sample", model)
     write_tensors(model, {name: array * np.float32("nan") for name, array in tensors.items()}, metadata)
-    refuses("scores are not finite", "sample", model)
+    refuses("logits are infinite or NaN", "sample", model)
     write_tensors(model, tensors, metadata)
     model.replace(checkpoint)
     refuses("not a checkpoint of `nplstm train`", "train", text, "--out", out, "--resume")
@@ -607,7 +607,7 @@ def test_measuring_needs_two_characters():
 
 def test_temperature_sharpens_and_flattens():
     """Frequencies of a million draws against the softmax, at three temperatures."""
-    from nplstm.language_model.model import _draw
+    from nplstm.language_model.network import _draw
 
     scores, rng = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0)
     for temperature in (0.5, 1.0, 2.0):

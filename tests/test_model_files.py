@@ -393,7 +393,7 @@ def test_initial_states_that_do_not_fit_are_named(folder, name, capsys):
 def test_what_cannot_be_written_is_named_before_the_work(folder, capsys, monkeypatch):
     make()
     np.save("x.npy", draw(3, 2, I))
-    monkeypatch.setattr("nplstm.model_files.run.run_in_pieces", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr("nplstm.model_files.run.run_in_chunks", lambda *_, **__: pytest.fail("the work has begun"))
     for states, message in (
         ("s.h5", "ends in .h5, which is Keras's"),
         ("s.onnx", "ONNX files hold layers"),

@@ -71,7 +71,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineStatus:
     """A way to run an LSTM on NumPy."""
 
     name: str
@@ -168,8 +168,8 @@ def find_gpu() -> Gpu:
     return Gpu(available=True, cupy=cupy.__version__, device=name, memory_bytes=memory)
 
 
-def find_engines() -> list[Engine]:
+def find_engines() -> list[EngineStatus]:
     """Ask each engine for NumPy arrays whether it would run a standard LSTM here."""
     reasons = engine_refusals()
     kernels = {} if reasons["compiled"] else {"compiled": library().instruction_set}
-    return [Engine(name, not reason, reason, kernels.get(name)) for name, reason in reasons.items()]
+    return [EngineStatus(name, not reason, reason, kernels.get(name)) for name, reason in reasons.items()]

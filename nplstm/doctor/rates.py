@@ -46,7 +46,7 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
-class Product:
+class ProductRate:
     """The speed of one product, float32; the median over rounds."""
 
     name: str
@@ -60,7 +60,7 @@ class Product:
 class Rates:
     """What was measured."""
 
-    products: list[Product]
+    products: list[ProductRate]
     tanh_ns: float
     """Nanoseconds an element, float32; the median over rounds."""
 
@@ -100,7 +100,7 @@ def measure_rates(threads: int | None) -> Rates:
                 seconds.append(seconds_per_call(call, SECONDS))
     *of_products, of_tanh = (statistics.median(seconds[1:]) for seconds in samples)
     timed = zip(cases, of_products, strict=True)
-    products = [Product(_NAMES[shape], shape, limit, gflops(shape, seconds)) for (shape, limit), seconds in timed]
+    products = [ProductRate(_NAMES[shape], shape, limit, gflops(shape, seconds)) for (shape, limit), seconds in timed]
     return Rates(products, of_tanh / TANH_SIZE * 1e9)
 
 

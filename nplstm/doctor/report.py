@@ -30,7 +30,7 @@ class Examination:
     kernel_trial: KernelTrial | None
     """None where there was no reason for it, or where it failed."""
     gpu: machine.Gpu
-    engines: list[machine.Engine]
+    engines: list[machine.EngineStatus]
     advice: list[Advice]
 
 
@@ -114,7 +114,7 @@ def _gpu(gpu: machine.Gpu) -> Rows:
     return [("device", f"{gpu.device}{memory}"), ("CuPy", gpu.cupy)]
 
 
-def _engine(engine: machine.Engine) -> str:
+def _engine(engine: machine.EngineStatus) -> str:
     if not engine.available:
         return f"not available: {engine.note}"
     return f"available, kernels for {engine.kernels}" if engine.kernels else "available"

@@ -18,7 +18,7 @@ from nplstm.io import atomic_write, load, read_tensors, write_tensors
 from nplstm.io.layer_files import check_tensors_format
 from nplstm.io.model_file import MAX_BYTES, check_ordinary, damaged, printable
 from nplstm.layers import LSTM
-from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
+from nplstm.model_files.sequences import STATES, States, as_lstm, named_states, run_in_chunks
 from nplstm.steps import check_lengths
 
 __all__ = ["run"]
@@ -58,7 +58,7 @@ def run(
     _check_outputs(output, states)
     shape = (*x.shape[:-1], _width(lstm))
     with _mapped_output(output, shape, lstm.dtype) as out, _progress(batched[..., 0].size) as done:
-        final = run_in_pieces(
+        final = run_in_chunks(
             lstm, batched, out.reshape(*batched.shape[:2], shape[-1]), hx=hx, lengths=said, done=done
         )
     if states is not None:

@@ -1,4 +1,4 @@
-"""A layer over arrays that may lie in files: piece by piece, so that long inputs fit and show progress."""
+"""A layer over arrays that may lie in files: chunk by chunk, so that long inputs fit and show progress."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -10,10 +10,10 @@ from nplstm.backends import Backend, get_backend
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers import LSTM, LSTMCell
 
-__all__ = ["STATES", "States", "as_lstm", "named_states", "run_in_pieces"]
+__all__ = ["STATES", "States", "as_lstm", "named_states", "run_in_chunks"]
 
 _ROWS = 1 << 14
-"""Steps of sequences in a piece: enough that a call's own cost is nothing, few enough to show progress."""
+"""Steps of sequences in a chunk: enough that a call's own cost is nothing, few enough to show progress."""
 
 States = tuple[Any, ...]
 """(h, c) and, of a hidden transform, s; each an array, or a tuple of them where layers differ in size."""
@@ -23,7 +23,7 @@ STATES = ("h_n", "c_n", "s_n")
 """What files call the final states; where layers differ in size, each has ``_l0``, ... at its end."""
 
 
-class _Piece(NamedTuple):
+class _Chunk(NamedTuple):
     steps: slice
     sequences: slice
 
@@ -50,7 +50,7 @@ def as_lstm(layer: LSTM | LSTMCell) -> LSTM:
     )
 
 
-def run_in_pieces(
+def run_in_chunks(
     lstm: LSTM,
     x: Array,
     out: Array,
@@ -65,14 +65,14 @@ def run_in_pieces(
     ----------
     lstm : LSTM
     x : ndarray, shape (T, B, I), or (B, T, I) with ``batch_first``
-        May be mapped from a file; converted to the layer's element type a piece at a time.
+        May be mapped from a file; converted to the layer's element type a chunk at a time.
     out : ndarray
         Where the output goes; may be mapped from a file.
     hx : tuple of ndarrays, optional
         The initial states, as for a call.
     lengths : ndarray of int, shape (B,), optional
     done : callable
-        Told after each piece how many steps of sequences it had.
+        Told after each chunk how many steps of sequences it had.
 
     Returns
     -------
@@ -86,34 +86,34 @@ def run_in_pieces(
     along_time = not (lstm.bidirectional or lstm.reverse)
     state = None if hx is None else _each(hx, lambda array: backend.asarray(array.astype(lstm.dtype)))
     finals: list[States] = []
-    for piece in _cut(steps, batch, along_time=along_time):
-        own = None if state is None else _each(state, lambda array, piece=piece: array[:, piece.sequences])
-        final = _run_piece(lstm, backend, x, out, piece, own, lengths)
+    for chunk in _cut(steps, batch, along_time=along_time):
+        own = None if state is None else _each(state, lambda array, chunk=chunk: array[:, chunk.sequences])
+        final = _run_chunk(lstm, backend, x, out, chunk, own, lengths)
         if along_time:
             state, finals = final, [final]  # what follows goes on from here
         else:
             finals.append(final)
-        done(piece.size)
+        done(chunk.size)
     return _side_by_side([_each(final, backend.to_numpy) for final in finals])
 
 
-def _cut(steps: int, batch: int, *, along_time: bool) -> list[_Piece]:
+def _cut(steps: int, batch: int, *, along_time: bool) -> list[_Chunk]:
     """Cut the work along time, where a step needs only those before it; else into groups of sequences."""
     if along_time:
         block = max(_ROWS // batch, 1)
-        return [_Piece(slice(t, min(t + block, steps)), slice(0, batch)) for t in range(0, steps, block)]
+        return [_Chunk(slice(t, min(t + block, steps)), slice(0, batch)) for t in range(0, steps, block)]
     group = max(_ROWS // steps, 1)
-    return [_Piece(slice(0, steps), slice(b, min(b + group, batch))) for b in range(0, batch, group)]
+    return [_Chunk(slice(0, steps), slice(b, min(b + group, batch))) for b in range(0, batch, group)]
 
 
-def _run_piece(
-    lstm: LSTM, backend: Backend, x: Array, out: Array, piece: _Piece, hx: States | None, lengths: Array | None
+def _run_chunk(
+    lstm: LSTM, backend: Backend, x: Array, out: Array, chunk: _Chunk, hx: States | None, lengths: Array | None
 ) -> States:
-    at = (piece.sequences, piece.steps) if lstm.batch_first else (piece.steps, piece.sequences)
+    at = (chunk.sequences, chunk.steps) if lstm.batch_first else (chunk.steps, chunk.sequences)
     left = None
-    if lengths is not None:  # of each sequence, in this piece
-        start, stop = piece.steps.start, piece.steps.stop
-        left = np.clip(lengths[piece.sequences] - start, 0, stop - start)
+    if lengths is not None:  # of each sequence, in this chunk
+        start, stop = chunk.steps.start, chunk.steps.stop
+        left = np.clip(lengths[chunk.sequences] - start, 0, stop - start)
     output, final = lstm(backend.asarray(x[at].astype(lstm.dtype)), hx, lengths=left)
     if isinstance(output, tuple):
         raise ArgumentError("merge='none': the model returns its directions apart, and a file holds one array")
