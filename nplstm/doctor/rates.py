@@ -100,7 +100,9 @@ def measure_rates(threads: int | None) -> Rates:
                 seconds.append(seconds_per_call(call, SECONDS))
     *of_products, of_tanh = (statistics.median(seconds[1:]) for seconds in samples)
     timed = zip(cases, of_products, strict=True)
-    products = [ProductRate(_NAMES[shape], shape, limit, gflops(shape, seconds)) for (shape, limit), seconds in timed]
+    products = [
+        ProductRate(_NAMES[shape], shape, limit, gflops(shape, seconds)) for (shape, limit), seconds in timed
+    ]
     return Rates(products, of_tanh / TANH_SIZE * 1e9)
 
 

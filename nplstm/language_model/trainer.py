@@ -100,7 +100,11 @@ class Trainer:
 
         Examples
         --------
-        See the class.
+        >>> from nplstm.language_model import Corpus, Settings, Trainer
+        >>> settings = Settings(embedding_size=4, hidden_size=8, batch_size=2, window=8)
+        >>> trainer = Trainer(Corpus.of("to be or not to be, " * 9, validation=0.1, window=8), settings)
+        >>> 2 < trainer.update() < 4  # log2(8) is 3
+        True
         """
         progress, settings = self.progress, self.settings
         if progress.position >= len(self._inputs):
