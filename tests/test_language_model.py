@@ -302,7 +302,7 @@ def test_sampling_is_reproducible_and_refuses_what_it_does_not_know(text, tmp_pa
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
     assert run("sample", out, "--prompt", "@?", "--length", 5) == 2
-    assert "the model has not seen '?', '@'; it knows" in capsys.readouterr().err
+    assert "not in the model's vocabulary: '?', '@'; the vocabulary is" in capsys.readouterr().err
     assert run("sample", out, "--temperature", -1) == 2
     assert "temperature: expected a number" in capsys.readouterr().err
     assert run("sample", out, "--length", -1) == 2
@@ -407,7 +407,7 @@ def test_a_model_that_is_saved_is_the_same_when_loaded(tmp_path, be):
 
 
 def test_unknown_characters_are_named():
-    with pytest.raises(nplstm.ArgumentError, match="has not seen 'x'; it knows 'ab'"):
+    with pytest.raises(nplstm.ArgumentError, match="vocabulary: 'x'; the vocabulary is 'ab'"):
         Vocabulary("ab").encode("abx")
     with pytest.raises(nplstm.ArgumentError, match="each once"):
         Vocabulary("aa")

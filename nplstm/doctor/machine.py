@@ -89,7 +89,7 @@ def find_versions() -> dict[str, str]:
 
 
 def find_processor() -> Processor:
-    """Ask the system for the processor, and NumPy for its SIMD loops."""
+    """Return the processor, as the system describes it, and the SIMD instruction sets of NumPy's loops."""
     text = CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.exists() else ""
     lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())  # of the first CPU
     cpuinfo = {key.strip(): value.strip() for key, _, value in lines}
@@ -101,7 +101,7 @@ def find_processor() -> Processor:
 
 
 def instruction_sets(flags: Iterable[str]) -> list[str]:
-    """Return the SIMD instruction sets among what Linux or NumPy calls a processor's features.
+    """Return the SIMD instruction sets among a processor's features, which Linux and NumPy write differently.
 
     >>> instruction_sets(["fpu", "sse4_2", "avx2"]), instruction_sets(["SSE42", "AVX2"])
     (['sse42', 'avx2'], ['sse42', 'avx2'])
@@ -124,7 +124,7 @@ def _numpy_config(part: str) -> dict[str, Any]:
 
 
 def find_blas() -> Blas:
-    """Ask threadpoolctl for NumPy's BLAS; without it, NumPy tells the library that it was built with."""
+    """Return NumPy's BLAS as threadpoolctl describes it, or without threadpoolctl as NumPy's build does."""
     build = _numpy_config("Build Dependencies").get("blas", {})
     note, loaded = "", dict[str, Any]()
     try:
@@ -145,7 +145,7 @@ def find_blas() -> Blas:
 
 
 def _loaded_blas() -> dict[str, Any]:
-    """Return what threadpoolctl says of NumPy's BLAS: nothing, where it does not know the library."""
+    """Return threadpoolctl's entry for NumPy's BLAS; empty for a library that it does not know."""
     pools = import_module("threadpoolctl").threadpool_info()
     found: list[dict[str, Any]] = [pool for pool in pools if pool["user_api"] == "blas"]
     # another OpenBLAS may be loaded, SciPy's
@@ -158,7 +158,7 @@ def find_environment() -> dict[str, str]:
 
 
 def find_gpu() -> Gpu:
-    """Load the CuPy backend; its own message says what is missing."""
+    """Return the GPU of the CuPy backend, or the backend's message if it is not available."""
     try:
         cupy: Any = get_backend("cupy").xp
     except BackendUnavailableError as error:
@@ -169,7 +169,7 @@ def find_gpu() -> Gpu:
 
 
 def find_engines() -> list[EngineStatus]:
-    """Ask each engine for NumPy arrays whether it would run a standard LSTM here."""
+    """Return for each engine for NumPy arrays whether it runs a standard LSTM here."""
     reasons = engine_refusals()
     kernels = {} if reasons["compiled"] else {"compiled": library().instruction_set}
     return [EngineStatus(name, not reason, reason, kernels.get(name)) for name, reason in reasons.items()]

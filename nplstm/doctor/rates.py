@@ -107,7 +107,7 @@ def measure_rates(threads: int | None) -> Rates:
 
 
 def gflops(shape: Shape, seconds: float) -> float:
-    """Return the rate of a product that took so long: a multiplication and an addition for each of M·K·N.
+    """Return the rate of a product that took ``seconds``: a multiplication and an addition for each of M·K·N.
 
     >>> gflops((1000, 1000, 1000), seconds=2.0)
     1.0

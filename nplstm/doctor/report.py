@@ -45,7 +45,7 @@ def doctor(*, as_json: bool = False) -> int:
 
 
 def examine() -> Examination:
-    """Look, measure, and conclude; takes some two seconds, and three more where other kernels are tried."""
+    """Collect facts, measure, and derive advice: about 2 seconds, 3 more if other kernels are tried."""
     processor, cpus, blas = machine.find_processor(), find_cpus(), machine.find_blas()
     rates = measure_rates(blas.threads)
     trial = try_kernels() if worth_trying(processor, blas) else None

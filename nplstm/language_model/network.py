@@ -24,7 +24,7 @@ FORMAT = "nplstm language model 1"
 _PADDING = -100
 _COLD = 1e-6  # a temperature below which the likeliest character is taken, and no quotient can overflow
 
-State = tuple[Array, Array]
+LSTMState = tuple[Array, Array]
 """(h_n, c_n) of the LSTM, each (num_layers, B, hidden_size)."""
 
 
@@ -33,7 +33,7 @@ class Result(NamedTuple):
 
     loss: float  # nats per character
     gradients: JoinedParameters
-    state: State  # after the window: where the next one starts
+    state: LSTMState  # after the window: where the next one starts
 
 
 class LanguageModel:
@@ -103,7 +103,7 @@ class LanguageModel:
             part.to(backend, dtype)
         return self
 
-    def logits(self, numbers: Array, state: State | None = None) -> tuple[Array, State]:
+    def logits(self, numbers: Array, state: LSTMState | None = None) -> tuple[Array, LSTMState]:
         """Return the logits of the next character at each step, and the state after the last one.
 
         Parameters
@@ -130,7 +130,7 @@ class LanguageModel:
         output, state = self.lstm(self.embedding(numbers), state)
         return self.head(output), state
 
-    def loss(self, numbers: Array, targets: Array, state: State | None = None) -> tuple[float, State]:
+    def loss(self, numbers: Array, targets: Array, state: LSTMState | None = None) -> tuple[float, LSTMState]:
         """Return the mean loss in nats per character, without dropout, and the state after the window.
 
         ``numbers`` and ``targets``, the characters that follow them, have shape (T, B).
@@ -150,7 +150,7 @@ class LanguageModel:
         self,
         numbers: Array,
         targets: Array,
-        state: State | None = None,
+        state: LSTMState | None = None,
         *,
         rng: Any = None,
         training: bool = True,
@@ -224,7 +224,7 @@ class LanguageModel:
         targets = np.full(count * length, _PADDING, dtype=np.int64)
         inputs[:predicted], targets[:predicted] = numbers[:-1], numbers[1:]
         inputs, targets = inputs.reshape(count, length).T, targets.reshape(count, length).T
-        state: State | None = None
+        state: LSTMState | None = None
         total = 0.0
         for start in range(0, length, window):
             span = slice(start, start + window)
@@ -267,7 +267,7 @@ class LanguageModel:
         self, numbers: HostIndices, length: int, temperature: float, rng: np.random.Generator
     ) -> Iterator[str]:
         backend = get_backend(self.lstm.backend)
-        state: State | None = None
+        state: LSTMState | None = None
         for _ in range(length):
             logits, state = self.logits(backend.asarray(numbers[:, None]), state)
             scores = backend.to_numpy(logits)[-1, 0].astype(np.float64)

@@ -120,8 +120,8 @@ class Vocabulary:
         unknown = sorted(set(text) - self._index.keys())
         if unknown:
             raise ArgumentError(
-                f"text: the model has not seen {_shorten(', '.join(map(repr, unknown)))}; "
-                f"it knows {_shorten(repr(self.characters))}"
+                f"text: not in the model's vocabulary: {_shorten(', '.join(map(repr, unknown)))}; "
+                f"the vocabulary is {_shorten(repr(self.characters))}"
             )
         return np.array([self._index[character] for character in text], dtype=np.int64)
 

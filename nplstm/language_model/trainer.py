@@ -19,7 +19,7 @@ from nplstm.backends import check_arrays, get_backend
 from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
 from nplstm.io import read_tensors, write_tensors
 from nplstm.language_model.files import DAMAGE, check_sizes, check_text, describe, read_header_of
-from nplstm.language_model.network import LanguageModel, State
+from nplstm.language_model.network import LanguageModel, LSTMState
 from nplstm.language_model.settings import Progress, Settings
 from nplstm.language_model.text import Corpus, streams
 from nplstm.training import Adam, clip_grad_norm
@@ -69,7 +69,7 @@ class Trainer:
             rng=self._rng,
         )
         self._optimizer = Adam(self.model.parameters, lr=settings.lr)
-        self._state: State | None = None
+        self._state: LSTMState | None = None
         inputs, targets = streams(corpus.training, settings.batch_size, window=settings.window)
         place = get_backend(backend).asarray
         self._inputs, self._targets = place(inputs), place(targets)
