@@ -59,8 +59,7 @@ def train(
     Raises
     ------
     ArgumentError
-        If ``out`` holds a run and neither option says what to do, or the text or a setting of the resumed run
-        differs.
+        If ``out`` holds a run and neither option is set, or the text or a setting of the resumed run differs.
     MissingDependencyError
         If tqdm or safetensors is not installed.
     """
@@ -275,20 +274,8 @@ def sample(
 ) -> int:
     """Print the prompt and the text that a model generates after it, one character at a time.
 
-    Parameters
-    ----------
-    path : Path
-        A model file, or a run's folder.
-    prompt, length, temperature, seed
-        As for ``LanguageModel.sample``.
+    ``path`` is a model file or a run's folder; the rest, as for ``LanguageModel.sample``. Returns 0.
 
-    Returns
-    -------
-    int
-        0.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from nplstm.language_model import Vocabulary
     >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
@@ -309,12 +296,7 @@ def sample(
 
 
 def check_gradient(path: Path, source: str | None, *, backend: str = "numpy", window: int = 32) -> int:
-    """Compare the gradient of a trained model's loss with finite differences in float64, and print the result.
-
-    Returns
-    -------
-    int
-        0.
+    """Compare a trained model's gradient with finite differences in float64; print the result and return 0.
 
     Raises
     ------

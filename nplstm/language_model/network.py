@@ -94,7 +94,6 @@ class LanguageModel:
     def to(self, backend: str | None = None, dtype: DTypeLike | None = None) -> Self:
         """Move all parts to another backend or element type, in place, as ``LSTM.to``; return the model.
 
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
         >>> model.to(dtype="float64").parameters["head.bias"].dtype
         dtype('float64')
@@ -118,10 +117,6 @@ class LanguageModel:
         logits : Array, shape (T, B, len(vocabulary))
         state : tuple of Arrays (h_n, c_n)
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
         >>> logits, (h_n, c_n) = model.logits(np.array([[0], [1], [0], [1]]))
         >>> logits.shape, h_n.shape
@@ -135,8 +130,6 @@ class LanguageModel:
 
         ``numbers`` and ``targets``, the characters that follow them, have shape (T, B).
 
-        >>> import numpy as np
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
         >>> text = np.array([[0], [1], [0], [1]])
         >>> loss, state = model.loss(text[:-1], text[1:])
@@ -173,10 +166,6 @@ class LanguageModel:
         Result
             ``loss`` in nats per character, ``gradients`` by the names of ``parameters``, ``state``.
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
         >>> text = np.array([[0], [1], [0], [1]])
         >>> model.gradients(text[:-1], text[1:]).gradients["head.bias"].shape
@@ -206,9 +195,6 @@ class LanguageModel:
         ArgumentError
             If there are less than two characters.
 
-        Examples
-        --------
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> vocabulary = Vocabulary("ab")
         >>> model = LanguageModel(vocabulary, embedding_size=2, hidden_size=3, rng=0)
         >>> 0.5 < model.bits_per_character(vocabulary.encode("abba" * 9)) < 1.5
@@ -250,9 +236,6 @@ class LanguageModel:
         ArgumentError
             If the prompt has a character that the model does not know, or the temperature is negative.
 
-        Examples
-        --------
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
         >>> len("".join(model.sample("abba", length=10, temperature=0.5, rng=1)))
         10
@@ -277,7 +260,6 @@ class LanguageModel:
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments for a model of the same sizes, without vocabulary, backend and dtype.
 
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3).config()
         {'embedding_size': 2, 'hidden_size': 3, 'num_layers': 1, 'dropout': 0.0}
         """
@@ -313,7 +295,6 @@ class LanguageModel:
         Examples
         --------
         >>> import pathlib, tempfile
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(pathlib.Path(folder, "model.safetensors"))
@@ -339,9 +320,6 @@ class LanguageModel:
         StateDictError
             If an array is missing, unexpected, or has another shape.
 
-        Examples
-        --------
-        >>> from nplstm.language_model import LanguageModel, Vocabulary
         >>> a, b = (LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3) for _ in range(2))
         >>> b.load_state_dict(a.parameters)
         >>> bool((a.parameters["head.bias"] == b.parameters["head.bias"]).all())
