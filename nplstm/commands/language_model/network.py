@@ -1,4 +1,4 @@
-"""The model: embedding, LSTM, linear head; and its file."""
+"""The language model: embedding, LSTM and linear layer; sampling, saving and loading it."""
 
 import json
 import math
@@ -24,19 +24,20 @@ FORMAT = "nplstm language model 1"
 _PADDING = -100
 _COLD = 1e-6  # a temperature below which the likeliest character is taken, and no quotient can overflow
 
-State = tuple[Array, Array]
+LSTMState = tuple[Array, Array]
+"""(h_n, c_n) of the LSTM, each (num_layers, B, hidden_size)."""
 
 
 class Result(NamedTuple):
-    """Loss and gradients of one window."""
+    """Loss and gradients of one window of text."""
 
     loss: float  # nats per character
     gradients: JoinedParameters
-    state: State  # after the window, to go on from
+    state: LSTMState  # after the window: where the next one starts
 
 
 class LanguageModel:
-    """Predicts the next character from all that came before.
+    """Predicts each character of a text from all characters before it.
 
     ::
 
@@ -87,22 +88,54 @@ class LanguageModel:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the model consists of."""
+        """The number of elements of all parameters."""
         return sum(int(array.size) for array in self.parameters.values())
 
     def to(self, backend: str | None = None, dtype: DTypeLike | None = None) -> Self:
-        """Move all parts, as ``LSTM.to``."""
+        """Move all parts to another backend or element type, in place, as ``LSTM.to``; return the model.
+
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
+        >>> model.to(dtype="float64").parameters["head.bias"].dtype
+        dtype('float64')
+        """
         for part in (self.embedding, self.lstm, self.head):
             part.to(backend, dtype)
         return self
 
-    def logits(self, numbers: Array, state: State | None = None) -> tuple[Array, State]:
-        """Return (T, B, len(vocabulary)) logits for (T, B) characters, and the state after them."""
+    def logits(self, numbers: Array, state: LSTMState | None = None) -> tuple[Array, LSTMState]:
+        """Return the logits of the next character at each step, and the state after the last one.
+
+        Parameters
+        ----------
+        numbers : Array of integers, shape (T, B)
+            Characters, by their numbers in the vocabulary.
+        state : tuple of Arrays (h, c), each (num_layers, B, hidden_size), optional
+            Zeros by default.
+
+        Returns
+        -------
+        logits : Array, shape (T, B, len(vocabulary))
+        state : tuple of Arrays (h_n, c_n)
+
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
+        >>> logits, (h_n, c_n) = model.logits(np.array([[0], [1], [0], [1]]))
+        >>> logits.shape, h_n.shape
+        ((4, 1, 2), (1, 1, 3))
+        """
         output, state = self.lstm(self.embedding(numbers), state)
         return self.head(output), state
 
-    def loss(self, numbers: Array, targets: Array, state: State | None = None) -> tuple[float, State]:
-        """Return the mean loss in nats per character, and the state after the window; no dropout."""
+    def loss(self, numbers: Array, targets: Array, state: LSTMState | None = None) -> tuple[float, LSTMState]:
+        """Return the mean loss in nats per character, without dropout, and the state after the window.
+
+        ``numbers`` and ``targets``, the characters that follow them, have shape (T, B).
+
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+        >>> text = np.array([[0], [1], [0], [1]])
+        >>> loss, state = model.loss(text[:-1], text[1:])
+        >>> 0.5 < loss < 1  # log(2) is about 0.69
+        True
+        """
         logits, state = self.logits(numbers, state)
         return cross_entropy(logits, targets)[0], state
 
@@ -110,12 +143,34 @@ class LanguageModel:
         self,
         numbers: Array,
         targets: Array,
-        state: State | None = None,
+        state: LSTMState | None = None,
         *,
         rng: Any = None,
         training: bool = True,
     ) -> Result:
-        """Run a window of characters (T, B) forward and back; dropout acts in training, from ``rng``."""
+        """Return the loss of a window, its gradients, and the state after it.
+
+        Parameters
+        ----------
+        numbers, targets : Array of integers, shape (T, B)
+            Characters, and those that follow them.
+        state : tuple of Arrays (h, c), optional
+            Zeros by default; no gradient flows into it.
+        rng : int, numpy.random.Generator or None
+            Draws the dropout.
+        training : bool
+            Whether dropout acts.
+
+        Returns
+        -------
+        Result
+            ``loss`` in nats per character, ``gradients`` by the names of ``parameters``, ``state``.
+
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+        >>> text = np.array([[0], [1], [0], [1]])
+        >>> model.gradients(text[:-1], text[1:]).gradients["head.bias"].shape
+        (2,)
+        """
         embedded = self.embedding.record(numbers)
         recurrent = self.lstm.record(embedded.output, state, rng=rng, training=training)
         head = self.head.record(recurrent.output)
@@ -134,6 +189,16 @@ class LanguageModel:
         The text is read as up to ``count`` parallel streams, each from a zero state. The characters at the
         streams' starts are predicted without what came before, so the figure is a little too high rather than
         too low.
+
+        Raises
+        ------
+        ArgumentError
+            If there are less than two characters.
+
+        >>> vocabulary = Vocabulary("ab")
+        >>> model = LanguageModel(vocabulary, embedding_size=2, hidden_size=3, rng=0)
+        >>> 0.5 < model.bits_per_character(vocabulary.encode("abba" * 9)) < 1.5
+        True
         """
         if len(numbers) < 2:
             raise ArgumentError(f"numbers: expected at least 2 characters to measure on, got {len(numbers)}")
@@ -145,7 +210,7 @@ class LanguageModel:
         targets = np.full(count * length, _PADDING, dtype=np.int64)
         inputs[:predicted], targets[:predicted] = numbers[:-1], numbers[1:]
         inputs, targets = inputs.reshape(count, length).T, targets.reshape(count, length).T
-        state: State | None = None
+        state: LSTMState | None = None
         total = 0.0
         for start in range(0, length, window):
             span = slice(start, start + window)
@@ -160,7 +225,7 @@ class LanguageModel:
         Parameters
         ----------
         prompt : str
-            What comes before. Empty: a line break, or the first character known.
+            The text to continue. Empty: a line break, or the first character of the vocabulary.
         length : int
         temperature : float >= 0
             Logits are divided by it: below 1 the likelier characters gain. 0 always takes the likeliest.
@@ -170,6 +235,10 @@ class LanguageModel:
         ------
         ArgumentError
             If the prompt has a character that the model does not know, or the temperature is negative.
+
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+        >>> len("".join(model.sample("abba", length=10, temperature=0.5, rng=1)))
+        10
         """
         length = check_size("length", length, minimum=0)
         temperature = check_number("temperature", temperature, minimum=0.0)
@@ -181,7 +250,7 @@ class LanguageModel:
         self, numbers: HostIndices, length: int, temperature: float, rng: np.random.Generator
     ) -> Iterator[str]:
         backend = get_backend(self.lstm.backend)
-        state: State | None = None
+        state: LSTMState | None = None
         for _ in range(length):
             logits, state = self.logits(backend.asarray(numbers[:, None]), state)
             scores = backend.to_numpy(logits)[-1, 0].astype(np.float64)
@@ -189,7 +258,11 @@ class LanguageModel:
             yield self.vocabulary.decode(numbers)
 
     def config(self) -> dict[str, Any]:
-        """Return what the constructor needs to make a model of this shape, but for backend and dtype."""
+        """Return the constructor's arguments for a model of the same sizes, without vocabulary, backend and dtype.
+
+        >>> LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3).config()
+        {'embedding_size': 2, 'hidden_size': 3, 'num_layers': 1, 'dropout': 0.0}
+        """
         return {
             "embedding_size": self.embedding.embedding_dim,
             "hidden_size": self.lstm.hidden_size,
@@ -198,7 +271,7 @@ class LanguageModel:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a safetensors file, with its shape and vocabulary in the metadata."""
+        """Write the model to a safetensors file, with ``config()`` and the vocabulary in its metadata."""
         metadata = {
             "format": FORMAT,
             "config": json.dumps(self.config()),
@@ -216,8 +289,19 @@ class LanguageModel:
             If the file is damaged, or holds something else. Memory is taken only for what the file really has.
         OSError
             If it cannot be read.
+        BackendUnavailableError
+            If the backend is not installed.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(pathlib.Path(folder, "model.safetensors"))
+        ...     LanguageModel.load(pathlib.Path(folder, "model.safetensors")).vocabulary.characters
+        'ab'
         """
-        get_backend(backend)  # what is wrong with the backend is not the file's fault
+        get_backend(backend)  # before anything that is reported as damage of the file
         shapes, metadata = read_header_of(path, FORMAT, "a language model")
         try:
             vocabulary, config = Vocabulary(json.loads(metadata["vocabulary"])), json.loads(metadata["config"])
@@ -229,14 +313,25 @@ class LanguageModel:
         return model
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Replace the parameters, by their names in ``parameters``; all of them, or on any error none."""
+        """Replace all parameters, by their names in ``parameters``; on any error none is replaced.
+
+        Raises
+        ------
+        StateDictError
+            If an array is missing, unexpected, or has another shape.
+
+        >>> a, b = (LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3) for _ in range(2))
+        >>> b.load_state_dict(a.parameters)
+        >>> bool((a.parameters["head.bias"] == b.parameters["head.bias"]).all())
+        True
+        """
         load_arrays(self.parameters, state_dict, owner="the language model", strict=True)
 
 
 def _draw(scores: Array, temperature: float, rng: np.random.Generator) -> int:
     """Draw an index from the softmax of scores / temperature."""
     if not np.isfinite(scores).all():
-        raise DivergenceError("the model's scores are not finite: its weights are of no use")
+        raise DivergenceError("the model's logits are infinite or NaN: its weights cannot be used")
     if temperature < _COLD:
         return int(np.argmax(scores))
     cumulative: Array = np.exp((scores - scores.max()) / temperature).cumsum()
