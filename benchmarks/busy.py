@@ -21,12 +21,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nplstm.io import atomic_write
-
-from .rivals.cases import Case
-from .rivals.machine import describe
-from .rivals.others import QUIET, Others
-from .rivals.report import head, row
+from .common.cases import Case
+from .common.machine import describe
+from .common.tables import head, row, write
+from .rivals.system import QUIET, OtherPrograms
 from .rivals.worker import LIBRARIES, Worker, WorkerError
 
 __all__ = ["busy_processes", "main", "measure", "write_table"]
@@ -66,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = measure(arguments.libraries, 0.2 if arguments.quick else 1.0, 2 if arguments.quick else 5)
     print(write_table(run))
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            file.write(json.dumps(run, indent=1).encode())
+        write(arguments.json, json.dumps(run, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,7 +142,7 @@ def _prepare(case: Case, workers: Workers) -> Workers:
 
 
 def _measure_case(case: Case, ready: Workers, cpus: int, seconds: float, turns: int) -> list[dict[str, Any]]:
-    seen = Others([worker.pid for worker in ready.values()])
+    seen = OtherPrograms([worker.pid for worker in ready.values()])
     rates, others = {"idle": _measure_rates(ready, seconds, turns)}, seen.cores()
     with busy_processes(cpus):
         rates["busy"] = _measure_rates(ready, seconds, turns)

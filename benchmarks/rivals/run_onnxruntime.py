@@ -1,10 +1,11 @@
-"""How onnxruntime runs a case: its LSTM operator on the CPU provider, inference only.
+"""onnxruntime in a worker's process: its LSTM operator on the CPU provider, inference only.
 
 There are two ways to call a session, by a dict of arrays and by binding buffers once; both are offered.
 """
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from itertools import cycle
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from .cases import Case
-from .prepared import Prepared, Unavailable, versions_of
+from ..common.cases import Case, Prepared
+from .worker import Unavailable
 
 __all__ = ["instructions", "prepare", "start"]
 
@@ -26,7 +27,7 @@ def start(threads: int) -> dict[str, str]:
     """Keep the number of threads for the sessions to come, and say what runs."""
     global _threads  # noqa: PLW0603  onnxruntime has it in each session's options
     _threads = threads
-    return versions_of("onnxruntime", "onnx")
+    return {name: version(name) for name in ("onnxruntime", "onnx")}
 
 
 def instructions() -> dict[str, str]:
