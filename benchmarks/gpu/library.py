@@ -1,57 +1,31 @@
-"""What the benchmark asks of a library: to make something of a case, and to measure a call on its own stream."""
+"""A library on the GPU as the benchmark uses it: layers kept from case to case, waiting, its errors."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
-from .cases import Case
+from ..common.cases import Case, Prepared
 
-__all__ = ["Library", "Meter", "MissingError", "Prepared", "is_out_of_memory", "seconds_waited"]
+__all__ = ["Library", "MissingError", "is_out_of_memory", "seconds_waited"]
 
 
 class MissingError(Exception):
     """What the benchmark needs is not there; says what, in a line."""
 
 
-class Prepared(NamedTuple):
-    """A case with its weights and inputs on the device, and one way to run it."""
-
-    call: Callable[[], Any]
-    """What is timed."""
-    results: Callable[[], dict[str, Any]]
-    """What is checked: the same computation, with its results by name, as arrays of one kind for all libraries."""
-    engine: str = ""
-    """What runs it, where there is a choice."""
-    notes: tuple[str, ...] = ()
-
-
-class Meter(ABC):
-    """Measures calls on the stream that is current in a library."""
-
-    @abstractmethod
-    def seconds(self, call: Callable[[], Any], calls: int) -> float:
-        """Return what so many calls take together, between two events on the stream."""
-
-    @abstractmethod
-    def peak_bytes(self, call: Callable[[], Any]) -> int:
-        """Return the most memory that the library's arrays take during a call, with what was there before."""
-
-    @abstractmethod
-    def wait(self) -> None:
-        """Wait for the device; raise if it has failed."""
-
-    @abstractmethod
-    def release(self) -> None:
-        """Give back all memory that is not in use."""
-
-
 class Library(ABC):
-    """One of those that are compared."""
+    """One of those that are compared.
 
-    name: str
-    meter: Meter
+    Its ``meter`` measures on the library's current stream: ``seconds(call, calls)`` between two events,
+    ``peak_bytes(call)`` of its allocator; it can ``wait()`` for the device, which raises if that has failed, and
+    ``release()`` memory that is not in use.
+    """
+
+    def __init__(self, name: str, meter: Any) -> None:
+        self.name, self.meter = name, meter
+        self._kept: tuple[Any, Any] | None = None
 
     @abstractmethod
     def facts(self) -> dict[str, str]:
@@ -65,15 +39,28 @@ class Library(ABC):
     def prepare(self, case: Case) -> dict[str, Prepared]:
         """Put a case on the device; return the ways to run it, by name."""
 
-    def forget(self) -> None:  # noqa: B027  there may be nothing to forget
-        """Let go of what is kept from one case for the next."""
+    @abstractmethod
+    def make_layer(self, case: Case) -> Any:
+        """Make the case's layer on the device."""
 
     def choice(self, case: Case) -> str:
         """Return which engine the library would choose, where it has several."""
         return ""
 
+    def layer(self, case: Case) -> Any:
+        """Return the case's layer, which the case before it may have had too."""
+        key = case.layers, case.bidirectional, case.H, case.precision
+        if self._kept is None or self._kept[0] != key:
+            self.forget()
+            self._kept = key, self.make_layer(case)
+        return self._kept[1]
 
-def seconds_waited(meter: Meter, call: Callable[[], Any], calls: int) -> float:
+    def forget(self) -> None:
+        """Let go of the layer."""
+        self._kept = None
+
+
+def seconds_waited(meter: Any, call: Callable[[], Any], calls: int) -> float:
     """Return what so many calls take together when each is waited for, by the host's clock."""
     start = time.perf_counter()
     for _ in range(calls):

@@ -1,15 +1,13 @@
-"""A case: checked, then timed in turns, then its memory."""
+"""One case on a GPU: results of all libraries compared, then calls timed in turns, then their memory."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from nplstm.backends._cuda import Device
-
-from ..rivals.measure import interleave, summary
-from .cases import Case
-from .check import TOLERANCES, WrongResultError, differences
-from .library import Library, Prepared, is_out_of_memory, seconds_waited
-from .model import modelled
+from ..common.cases import Case, Prepared
+from ..common.checks import WrongResultError, differences, relative_norm
+from ..common.timing import interleave, summary
+from .cases import TOLERANCES
+from .library import Library, is_out_of_memory, seconds_waited
 
 __all__ = ["DeviceLostError", "measure"]
 
@@ -23,9 +21,7 @@ class _Way(NamedTuple):
     prepared: Prepared
 
 
-def measure(
-    case: Case, libraries: Sequence[Library], *, seconds: float, slack: float, device: Device | None
-) -> dict[str, Any]:
+def measure(case: Case, libraries: Sequence[Library], *, seconds: float) -> dict[str, Any]:
     """Check and time a case; return its record.
 
     Parameters
@@ -34,28 +30,22 @@ def measure(
         The first one's results are what the others' are compared with.
     seconds : float
         For each way to run it, at least.
-    slack : float
-        What tolerances are multiplied by.
-    device : Device, optional
-        Of which a model says what the case should take.
 
     Raises
     ------
     DeviceLostError
         If a library's error has left the device unusable.
     """
-    record: dict[str, Any] = {
-        "part": case.part,
-        "task": case.task,
-        "label": case.label,
-        "case": case.as_dict(),
-        "steps": case.steps,
-        "seconds": seconds,
-        "cudnn_persists": case.cudnn_persists,
-        "model_us": modelled(case, device) if device and case.steps > 1 else None,
-    } | {what: {} for what in ("values", "engines", "notes", "differences", "memory", "refused")}
+    record: dict[str, Any] = case.described() | {"steps": case.steps, "seconds": seconds}
+    record |= {what: {} for what in ("values", "engines", "notes", "differences", "memory", "refused")}
     _make_room(libraries)
-    ways = _agreeing(_prepare(case, libraries, record), case, slack, record)
+    ways: dict[str, _Way] = {}
+    for library in libraries:
+        found = _tried(library, case, library.name, record, lambda library=library: library.prepare(case))
+        for name, prepared in (found or {}).items():
+            ways[name] = _Way(library, prepared)
+            record["engines"][name], record["notes"][name] = prepared.engine, list(prepared.notes)
+    ways = _agreeing(ways, case, record)
     if len(ways) > 1:  # a figure that stands alone would not be of this comparison
         _time(ways, case, seconds, record)
     record["outcome"] = _outcome(record)
@@ -71,18 +61,7 @@ def _make_room(libraries: Iterable[Library]) -> None:
         raise DeviceLostError(f"{type(error).__name__}: {error}") from error
 
 
-def _prepare(case: Case, libraries: Sequence[Library], record: dict[str, Any]) -> dict[str, _Way]:
-    """Return the ways to run the case, by name."""
-    ways: dict[str, _Way] = {}
-    for library in libraries:
-        found = _tried(library, case, library.name, record, lambda library=library: library.prepare(case))
-        for name, prepared in (found or {}).items():
-            ways[name] = _Way(library, prepared)
-            record["engines"][name], record["notes"][name] = prepared.engine, list(prepared.notes)
-    return ways
-
-
-def _agreeing(ways: dict[str, _Way], case: Case, slack: float, record: dict[str, Any]) -> dict[str, _Way]:
+def _agreeing(ways: dict[str, _Way], case: Case, record: dict[str, Any]) -> dict[str, _Way]:
     """Return those whose results are those of the first."""
     good: dict[str, _Way] = {}
     expected: dict[str, Any] | None = None
@@ -95,8 +74,8 @@ def _agreeing(ways: dict[str, _Way], case: Case, slack: float, record: dict[str,
             continue
         try:
             way.library.meter.wait()
-            record["differences"][name] = differences(results, expected, slack * TOLERANCES[case.precision])
-            good[name] = way
+            found = differences(results, expected, lambda _: TOLERANCES[case.precision], relative_norm)
+            record["differences"][name], good[name] = found, way
         except WrongResultError as error:
             record["refused"][name] = f"WRONG: {error}"
     return good
@@ -111,7 +90,7 @@ def _time(ways: dict[str, _Way], case: Case, seconds: float, record: dict[str, A
         _refuse(next(iter(ways.values())).library, " and ".join(ways), error, record)
         return
     record["values"] = {name: summary(column) for name, column in samples.items()}
-    for name, way in ways.items() if case.part == "table" else ():
+    for name, way in ways.items() if case.group == "table" else ():
         _make_room(each.library for each in ways.values())
         peak = _tried(
             way.library, case, name, record, lambda way=way: way.library.meter.peak_bytes(way.prepared.call)
@@ -145,9 +124,9 @@ def _tried(library: Library, case: Case, name: str, record: dict[str, Any], do: 
 
 
 def _refuse(library: Library, name: str, error: Exception, record: dict[str, Any]) -> None:
-    memory = is_out_of_memory(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    record["refused"][name] = f"out of memory: {first}" if memory else f"{type(error).__name__}: {first}"
+    kind = "out of memory" if is_out_of_memory(error) else type(error).__name__
+    record["refused"][name] = f"{kind}: {first}"
     try:
         library.meter.wait()
     except Exception as lost:  # noqa: BLE001
@@ -159,11 +138,7 @@ def _outcome(record: dict[str, Any]) -> str:
     reasons = list(record["refused"].values())
     if any(reason.startswith("WRONG") for reason in reasons):
         return "wrong"
-    if record["values"] and not any(map(_failure, reasons)):
+    # where engines are compared, not each runs each case: a refusal is no failure
+    if record["values"] and all(reason.startswith(("ArgumentError", "out of memory")) for reason in reasons):
         return "timed"
     return "out of memory" if any(reason.startswith("out of memory") for reason in reasons) else "failed"
-
-
-def _failure(reason: str) -> bool:
-    """Tell whether it is more than an engine's refusal: where engines are compared, not each runs each case."""
-    return not reason.startswith(("ArgumentError", "out of memory"))

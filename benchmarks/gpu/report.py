@@ -1,55 +1,45 @@
-"""The Markdown of a run, made of its JSON alone: what docs/performance.md has, then every row."""
+"""The Markdown of a run on a GPU, made of its JSON alone."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .cases import PRECISIONS, TASKS
-from .figures import (
-    FLOOR,
-    OURS,
-    RIVAL,
-    Target,
-    by_engine,
-    fastest,
-    losses,
-    memory_ratio,
-    microseconds,
-    overtaken,
-    ratio,
-    share,
-    spread,
-    summaries,
-    targets,
-)
+from ..common.cases import Case
+from ..common.tables import geometric_mean, head, marked, ratio, row
+from .cases import GROUPS, PRECISIONS, cudnn_persists
+from .run_nplstm import ENGINES
 
-__all__ = ["write_report", "write_summary", "wrong"]
+__all__ = ["fastest", "line", "write_report", "wrong"]
+
+_FLOOR = 0.5
+"""No ratio is to be below this."""
 
 _EXPLANATION = f"""\
 Both libraries run in one process on one device, with the same weights and inputs; results and gradients are
 compared before anything is timed. Libraries take turns of 20 ms and more, timed by CUDA events on the stream that
-each of them uses; figures are medians, after turns that do not count. T = 512, I = H. A ratio is torch's time over
-ours: above 1 we are faster; spread is the range between the quartiles in per cent of the median, of the library in
-which it is greater. "Of the model" is the modelled time over ours. Memory is the peak of what each library's own
-allocator gave out during a call, ours over torch's. ▽ marks a ratio below 1, ▼ one below {FLOOR}."""
-
-_SHOWN = 40
-"""Lines of lists that may be long; the JSON has all."""
+each of them uses; figures are medians in microseconds a step, after turns that do not count. I = H. A ratio is
+torch's time over ours: above 1 we are faster; spread is the range between the quartiles in per cent of the median,
+where it is greatest. Memory is the peak of what each library's own allocator gave out during a call, ours over
+torch's, and is to be 1 at most. ▽ marks a ratio below 1, ▼ one below {_FLOOR}, which no row is to be."""
 
 
-def write_summary(run: dict[str, Any]) -> str:
-    """Return what one wants to know: means, targets, losses, and what went wrong."""
+def write_report(run: dict[str, Any], *, rows: bool = True) -> str:
+    """Return place, checks, means, failures, and every row if asked for."""
     records = run["records"]
-    lines = [*_place(run), *_stopped(run), *_checks(run)]
-    if any(r["part"] == "table" for r in records):
-        lines += ["", _EXPLANATION, "", *_precisions(records), "", *_means(records), "", *_targets(records)]
-        lines += [*_losses(records)]
-    lines += [*_streaming(records), *_crossover(records), *_failures(records), *_left_out(run)]
+    lines = [f"- {', '.join(f'{name} {value}' for name, value in place.items())}" for place in run["places"]]
+    lines += [f"- **stopped**: {run['stopped']}"] if run["stopped"] else []
+    lines += [*_checks(run)]
+    if any(r["values"] for r in records):
+        lines += ["", _EXPLANATION, "", *(f"- {name}: {said}" for name, said in PRECISIONS.items()), ""]
+        lines += _means(records)
+        lines += _crossover([r for r in records if r["group"] == "engines" and r["values"]])
+    for r in records:
+        if r["outcome"] != "timed":
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in r["refused"].items())
+            lines.append(f"- **{r['outcome']}**: {r['case']['precision']}, {r['task']}, {r['label']}: {reasons}")
+    lines += [f"- left out, since the time was out or the device was lost: {name}" for name in run["left_out"]]
+    for group in GROUPS if rows else ():
+        lines += _rows([r for r in records if r["group"] == group and r["values"]])
     return "\n".join([*lines, ""])
-
-
-def write_report(run: dict[str, Any]) -> str:
-    """Return the summary, and every row."""
-    return "\n".join([write_summary(run).rstrip("\n"), *_rows(run["records"]), *_engines(run["records"]), ""])
 
 
 def wrong(run: dict[str, Any]) -> bool:
@@ -59,208 +49,83 @@ def wrong(run: dict[str, Any]) -> bool:
     return failed or bool(run["stopped"]) or any(found["outcome"] == "WRONG" for found in checks)
 
 
-def _place(run: dict[str, Any]) -> Iterator[str]:
-    """Tell when and where it was."""
-    for place in run["places"]:
-        memory = place.get("gpu_memory_bytes", 0) / 2**30
-        yield f"- {place['date']}, commit {place.get('commit') or 'unknown'}"
-        size = f"{place.get('multiprocessors', '?')} multiprocessors, {memory:.0f} GiB"
-        clocks = _told(place, "driver", "SM clock, MHz", "most of it", "power, W", "limit")
-        yield f"- {place.get('gpu', 'no GPU')}, {size}; {clocks}"
-        names = (
-            "torch",
-            "cuDNN",
-            "CUDA of torch",
-            "CuPy",
-            "CUDA of CuPy",
-            "CUDA of the driver",
-            "NumPy",
-            "python",
+def _checks(run: dict[str, Any]) -> Iterator[str]:
+    """Tell what was found of the engines themselves."""
+    if found := run["verify"]:
+        counts = {word: sum(f["outcome"] == word for f in found) for word in ("right", "refused", "WRONG")}
+        yield f"- beside a float64 loop: {', '.join(f'{n} {word}' for word, n in counts.items())}"
+        yield from (
+            f"  - **WRONG**: {f['engine']} {f['precision']} {f['shape']}: {f['reason']}"
+            for f in found
+            if f["outcome"] == "WRONG"
         )
-        yield f"- nplstm {place.get('nplstm', '')}; {_told(place, *names)}"
-    if run.get("clocks_after"):
-        yield f"- at the end: {_told(run['clocks_after'], 'SM clock, MHz', 'power, W', 'temperature')}"
-    if run["slack"] != 1.0:
-        yield f"- **tolerances were multiplied by {run['slack']:g}**"
-
-
-def _told(place: dict[str, Any], *names: str) -> str:
-    return ", ".join(f"{name} {place[name]}" for name in names if place.get(name))
-
-
-def _precisions(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for precision in dict.fromkeys(r["case"]["precision"] for r in records):
-        yield f"- {precision}: {PRECISIONS[precision]}"
+    if soaked := run["soak"]:
+        yield f"- soak: {soaked['outcome']}, {soaked['rounds']} rounds {soaked.get('reason', '')}".rstrip()
+    for tool in run["sanitize"]:
+        reason = tool.get("reason", "").replace("\n", " / ")
+        yield f"- compute-sanitizer, {tool['tool']}: {tool['outcome']} {reason}".rstrip()
 
 
 def _means(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield from _head(
-        3, "precision", "what", "layers", "rows", "geometric mean", "least", "below 1", f"below {FLOOR}"
-    )
-    for s in summaries(records):
-        figures = [len(s.ratios), _marked(s.mean), _marked(min(s.ratios)), s.below(1), s.below(FLOOR)]
-        yield _line(s.precision, TASKS[s.task], s.kind, *figures)
-
-
-def _targets(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield "**Targets**"
-    yield ""
-    for target in targets(records):
-        yield f"- {_in_words(target)}"
-
-
-def _in_words(target: Target) -> str:
-    """Say whether it was met, and of how many rows that is said."""
-    if target.met is None or target.value is None:
-        return f"{target.words}: {target.wanted}: **not measured**"
-    rows = "" if target.rows == target.of else f", by {target.rows} of {target.of} rows"
-    word = "met" if target.met else "**not met**"
-    return f"{target.words}: {target.wanted}: {word} ({target.value:.2f}{rows})"
-
-
-def _losses(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    lost = losses(records)
-    timed = sum(ratio(r) is not None for r in records if r["part"] == "table")
-    yield ""
-    yield f"**Where we lose**: {len(lost)} of {timed} rows" + (", the worst first:" if lost else ".")
-    if lost:
-        yield ""
-        yield from _table_of(lost[:_SHOWN], ("precision", "what"))
-    if len(lost) > _SHOWN:
-        yield ""
-        yield f"and {len(lost) - _SHOWN} more, which are among all rows."
-    heavy = [r for r in records if r["part"] == "table" and (memory_ratio(r) or 0) > 1]
-    if heavy:
-        worst = max(heavy, key=lambda r: memory_ratio(r) or 0)
-        label = f"{worst['case']['precision']}, {TASKS[worst['task']]}, {worst['label']}"
-        yield ""
-        yield f"More memory than torch in {len(heavy)} rows, at most {memory_ratio(worst):.2f} times: {label}."
-
-
-def _table_of(records: Sequence[dict[str, Any]], more: Sequence[str] = ()) -> Iterator[str]:
-    names = (f"{OURS}, us a step", f"{RIVAL}, us a step", "ratio", "spread", "of the model", "memory")
-    yield from _head(len(more) + 1, *more, "row", *names, "engine")
-    for record in records:
-        first = (record["case"]["precision"], TASKS[record["task"]])[: len(more)]
-        figures = [_us(record, OURS), _us(record, RIVAL), _marked(ratio(record)), _percent(spread(record))]
-        figures += [_plain(share(record)), _plain(memory_ratio(record))]
-        yield _line(*first, record["label"], *figures, record["chosen"])
-
-
-def _rows(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Every row of the table, by precision and task."""
-    timed = [r for r in records if r["part"] == "table" and r["values"]]
-    for precision, task in dict.fromkeys((r["case"]["precision"], r["task"]) for r in timed):
-        here = [r for r in timed if (r["case"]["precision"], r["task"]) == (precision, task)]
-        yield from ("", f"### {precision}, {TASKS[task]}", "", *_table_of(here))
-
-
-def _streaming(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    found = [r for r in records if r["part"] == "streaming" and r["values"]]
-    if not found:
-        return
-    names = list(dict.fromkeys(name for r in found for name in r["values"]))
-    yield from ("", "**One step in real time**, B = 1, float32, in us; waited for: until its output is there.", "")
-    rivals = [name for name in names if name != OURS]
-    yield from _head(2, "H", "what", *names, *(f"{name} / {OURS}" for name in rivals))
-    for record in found:
-        ratios = [_marked(ratio(record, name)) for name in rivals]
-        yield _line(record["case"]["H"], TASKS[record["task"]], *(_us(record, name) for name in names), *ratios)
+    """Summarise the table by precision, task and stack, with what the mean is to be at least."""
+    timed = [(Case(**r["case"]), r) for r in records if r["group"] == "table" and r["values"]]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for case, r in timed:
+        persists = ", cuDNN persists" * cudnn_persists(case)
+        for stack in ("all" + persists, case.stack + persists):
+            groups.setdefault((case.precision, case.task, stack), []).append(r)
+    titles = ("rows", "to be", "geometric mean", "least", "below 1", "most memory")
+    yield from head(3, "precision", "task", "layers", *titles) if groups else ()
+    for (precision, task, stack), found in groups.items():
+        ratios, target = [ratio(r, "torch", "nplstm") for r in found], 0.8 if "persists" in stack else 1.0
+        target = "" if precision == "bfloat16" else target
+        means = [marked(value, _FLOOR) for value in (geometric_mean(ratios), min(ratios))]
+        memory = max((value for r in found if (value := _memory(r))), default=0.0)
+        yield row(precision, task, stack, len(found), target, *means, sum(r < 1 for r in ratios), f"{memory:.2f}")
 
 
 def _crossover(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Where another engine overtakes "persistent": measured, and as the engines choose."""
-    for precision, task, rows in by_engine(records):
-        yield from ("", f"**Where step by step is faster**, {precision}, {TASKS[task]}", "")
-        yield from _head(0, "H", "from B, measured", "from B, as chosen", "rows chosen wrongly")
-        for H, measured, chosen in overtaken(rows):
-            bad = sum(r["chosen"] != fastest(r) for r in rows if r["case"]["H"] == H)
-            yield _line(H, measured or "none", chosen or "none", bad)
+    """Tell for which sizes another engine was chosen than the fastest one."""
+    bad = [r for r in records if r["chosen"] != r["fastest"]]
+    if records:
+        yield f"- another engine than the fastest was chosen in {len(bad)} of {len(records)} rows"
+    yield from (f"  - {line(r)}" for r in bad)
 
 
-def _engines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for precision, task, rows in by_engine(records):
-        names = list(dict.fromkeys(name for r in rows for name in r["values"]))
-        yield from ("", f"### Engines: {precision}, {TASKS[task]}, us a step", "")
-        yield from _head(1, "row", *names, "model", "fastest", "chosen")
-        for record in rows:
-            model = _plain(record["model_us"])
-            figures = [_us(record, name) for name in names]
-            yield _line(record["label"], *figures, model, fastest(record), record["chosen"])
+def _rows(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for r in records for name in r["values"]))
+    if names:
+        yield from ("", f"### {records[0]['group']}", "")
+        yield from head(3, "precision", "task", "case", *names, "ratio", "spread", "memory", "fastest", "chosen")
+    for r in records:
+        figures = [f"{_us(r, name):.3g}" if name in r["values"] else "" for name in names]
+        spread = max((v["q3"] - v["q1"]) / v["median"] for v in r["values"].values())
+        memory = f"{found:.2f}" if (found := _memory(r)) else ""
+        figures += [marked(ratio(r, "torch", "nplstm"), _FLOOR), f"{spread:.0%}", memory]
+        yield row(r["case"]["precision"], r["task"], r["label"], *figures, r["fastest"], r["chosen"])
 
 
-def _checks(run: dict[str, Any]) -> Iterator[str]:
-    """Tell what was found of the engines themselves."""
-    found = run["verify"]
-    if found:
-        counts = {word: sum(f["outcome"] == word for f in found) for word in ("right", "refused", "WRONG")}
-        yield f"- beside a float64 loop: {', '.join(f'{n} {word}' for word, n in counts.items())}"
-        yield from _listed([f for f in found if f["outcome"] == "WRONG"], "{engine} {precision} {shape}")
-    if soaked := run["soak"]:
-        runs = f"{soaked['rounds']} rounds without a hang or another bit"
-        yield f"- soak: {runs if soaked['outcome'] == 'right' else '**WRONG**: ' + soaked['reason']}"
-    for tool in run["sanitize"]:
-        reason = f": {tool['reason']}" if tool.get("reason") else ""
-        yield f"- compute-sanitizer, {tool['tool']}: {tool['outcome']}{reason.replace(chr(10), ' / ')}"
+def line(record: dict[str, Any]) -> str:
+    """Return a record in a line: figures, and why there are none."""
+    words = [f"{record['case']['precision']:8} {record['task']:9} {record['label']:36}"]
+    words += [f"{name} {_us(record, name):.2f} us" for name in record["values"]]
+    if (found := ratio(record, "torch", "nplstm")) is not None:
+        words.append(f"torch/nplstm {found:.2f}")
+    words += [f"chosen: {record['chosen']}", *(f"{name}: {why}" for name, why in record["refused"].items())]
+    return "  ".join(words)
 
 
-def _listed(found: Sequence[dict[str, Any]], form: str) -> Iterator[str]:
-    for one in found[:_SHOWN]:
-        yield f"  - **WRONG**: {form.format(**one)}: {one['reason']}"
-    if len(found) > _SHOWN:
-        yield f"  - and {len(found) - _SHOWN} more"
+def fastest(record: dict[str, Any]) -> str:
+    """Return the name of the fastest of our engines; empty where they were not compared."""
+    medians = {name: found["median"] for name, found in record["values"].items() if name in ENGINES}
+    return min(medians, key=medians.__getitem__, default="")
 
 
-def _failures(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Tell what was not timed, and why."""
-    bad = [r for r in records if r["outcome"] != "timed"]
-    if not bad:
-        return
-    yield from ("", f"**Not timed**: {len(bad)} rows", "")
-    for record in bad[:_SHOWN]:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in record["refused"].items())
-        yield f"- {record['case']['precision']}, {TASKS[record['task']]}, {record['label']}: {reasons}"
-    if len(bad) > _SHOWN:
-        yield f"- and {len(bad) - _SHOWN} more"
+def _us(record: dict[str, Any], name: str) -> float:
+    return record["values"][name]["median"] / record["steps"] * 1e6
 
 
-def _left_out(run: dict[str, Any]) -> Iterator[str]:
-    left = run["left_out"]
-    if left:
-        yield from ("", f"**Left out**, since the time was out or the device was lost: {len(left)}", "")
-        yield from (f"- {name}" for name in left[:_SHOWN])
-        if len(left) > _SHOWN:
-            yield f"- and {len(left) - _SHOWN} more"
-
-
-def _stopped(run: dict[str, Any]) -> Iterator[str]:
-    if run["stopped"]:
-        yield f"- **stopped**: {run['stopped']}"
-
-
-def _head(words: int, *titles: str) -> tuple[str, str]:
-    """Return the head of a table; its first columns have words, the others figures."""
-    return _line(*titles), _line(*["---"] * words, *["---:"] * (len(titles) - words))
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _us(record: dict[str, Any], name: str) -> str:
-    value = microseconds(record, name)
-    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
-
-
-def _marked(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" + " ▼" * (value < FLOOR) + " ▽" * (FLOOR <= value < 1)
+def _memory(record: dict[str, Any]) -> float | None:
+    """Return our peak over torch's."""
+    memory = record["memory"]
+    return memory["nplstm"] / memory["torch"] if memory.get("nplstm") and memory.get("torch") else None

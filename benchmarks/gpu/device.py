@@ -1,22 +1,20 @@
-"""What there is to measure with, or in a line what is missing; and what has to be known beside a figure."""
+"""The GPU and the libraries that run on it, or in a line what is missing; what has to be known beside a figure."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nplstm.backends import get_backend
 from nplstm.backends._cuda import CudaBackend, Device
 from nplstm.errors import BackendUnavailableError
 
-from ..rivals.machine import describe
+from ..common.machine import describe
 from .library import Library, MissingError
 
-__all__ = ["Workbench", "find_workbench", "same_place"]
+__all__ = ["Gpu", "find_gpu", "same_place"]
 
 _DECIDE = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 """What would decide a precision behind our back."""
@@ -32,7 +30,7 @@ _ASKED = {
 }
 
 
-class Workbench(NamedTuple):
+class Gpu(NamedTuple):
     """The device, and what runs on it."""
 
     rival: Library | None
@@ -45,7 +43,7 @@ class Workbench(NamedTuple):
     """Contexts, in each of which launches go to another stream."""
 
 
-def find_workbench(*, rival: bool) -> Workbench:
+def find_gpu(*, rival: bool) -> Gpu:
     """Return what there is; with ``rival`` torch has to be there, too.
 
     Raises
@@ -59,49 +57,46 @@ def find_workbench(*, rival: bool) -> Workbench:
         backend = get_backend("cupy")
     except BackendUnavailableError as error:
         raise MissingError(str(error)) from error
-    torch = _find_torch(needed=rival)
-    from .with_nplstm import CupyMeter, Nplstm
-
-    cupy, meter = backend.xp, CupyMeter()
     library: Library | None = None
-    if torch:
-        from .with_torch import Torch, TorchMeter
+    cupy = backend.xp
+    try:
+        check_torch()
+    except MissingError:
+        if rival:
+            raise
+    else:
+        from .run_torch import Torch, TorchMeter
 
         library = Torch(TorchMeter(), cupy.from_dlpack)
+    from .run_nplstm import CupyMeter, Nplstm
+
+    meter = CupyMeter()
     device = backend.cuda.device() if isinstance(backend, CudaBackend) else None
     libraries = [Nplstm(meter), *([library] if library else [])]
-    return Workbench(
+    return Gpu(
         library,
         lambda engines, name: Nplstm(meter, engines, name),
         device,
-        lambda: describe() | _gpu(cupy) | {k: v for each in libraries for k, v in each.facts().items()},
-        lambda: _clocks(cupy),
+        lambda: describe() | _properties(cupy) | {k: v for each in libraries for k, v in each.facts().items()},
+        lambda: read_clocks(shutil.which("nvidia-smi"), cupy.cuda.Device().pci_bus_id),
         "cupy",
         lambda: [cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)],
     )
 
 
-def _find_torch(*, needed: bool) -> Any:
-    """Return torch if it has a GPU and cuDNN; None where it does not, unless it is needed."""
+def check_torch() -> None:
+    """Raise MissingError if there is no torch with a GPU and cuDNN."""
     try:
         torch = import_module("torch")
-        if not torch.cuda.is_available():
-            raise MissingError(f"torch {torch.__version__} is installed but finds no GPU")
-        if not torch.backends.cudnn.is_available():
-            raise MissingError(f"torch {torch.__version__} is installed without cuDNN")
     except ImportError as error:
-        problem = MissingError(f"torch is not installed ({error}): pip install torch, a build for CUDA")
-        problem.__cause__ = error
-    except MissingError as error:
-        problem = error
-    else:
-        return torch
-    if needed:
-        raise problem
-    return None
+        raise MissingError(f"torch is not installed ({error}): pip install torch, a build for CUDA") from error
+    if not torch.cuda.is_available():
+        raise MissingError(f"torch {torch.__version__} is installed but finds no GPU")
+    if not torch.backends.cudnn.is_available():
+        raise MissingError(f"torch {torch.__version__} is installed without cuDNN")
 
 
-def _gpu(cupy: Any) -> dict[str, Any]:
+def _properties(cupy: Any) -> dict[str, Any]:
     device, runtime = cupy.cuda.Device(), cupy.cuda.runtime
     properties = runtime.getDeviceProperties(device.id)
     return {
@@ -118,15 +113,10 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _clocks(cupy: Any) -> dict[str, str]:
-    """Return what nvidia-smi tells now; the driver alone where there is no nvidia-smi."""
-    program = shutil.which("nvidia-smi")
-    found = read_clocks(program, cupy.cuda.Device().pci_bus_id) if program else {}
-    return found or {"driver": read_driver(Path("/proc/driver/nvidia/version"))}
-
-
-def read_clocks(program: str, bus: str) -> dict[str, str]:
-    """Ask nvidia-smi; return nothing where it does not answer as it should."""
+def read_clocks(program: str | None, bus: str) -> dict[str, str]:
+    """Ask nvidia-smi; return nothing where it is not there or does not answer as it should."""
+    if program is None:
+        return {}
     command = [program, f"--id={bus}", f"--query-gpu={','.join(_ASKED.values())}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -134,15 +124,6 @@ def read_clocks(program: str, bus: str) -> dict[str, str]:
         return {}
     values = [value.strip() for value in answer.strip().split(",")]
     return dict(zip(_ASKED, values, strict=True)) if len(values) == len(_ASKED) else {}
-
-
-def read_driver(path: Path) -> str:
-    """Return the driver's version as its module tells it."""
-    try:
-        found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", path.read_text(encoding="utf-8"))
-    except OSError:
-        return "unknown"
-    return found[1] if found else "unknown"
 
 
 def same_place(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
