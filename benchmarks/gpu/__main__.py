@@ -19,8 +19,7 @@ from typing import Any
 
 from ..common.tables import write
 from .cases import GROUPS, PRECISIONS
-from .device import Gpu, find_gpu, same_place
-from .library import MissingError
+from .device import Gpu, MissingError, find_gpu, same_place
 from .report import write_report, wrong
 from .session import CHECKS, Options, Session, new_run
 

@@ -1,7 +1,6 @@
 """The GPU and the libraries that run on it, or in a line what is missing; what has to be known beside a figure."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,22 +11,18 @@ from nplstm.backends._cuda import CudaBackend, Device
 from nplstm.errors import BackendUnavailableError
 
 from ..common.machine import describe
-from .library import Library, MissingError
+from .measure import Library
 
-__all__ = ["Gpu", "find_gpu", "same_place"]
+__all__ = ["Gpu", "MissingError", "find_gpu", "same_place"]
 
 _DECIDE = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 """What would decide a precision behind our back."""
 
-_ASKED = {
-    "driver": "driver_version",
-    "SM clock, MHz": "clocks.sm",
-    "most of it": "clocks.max.sm",
-    "memory clock, MHz": "clocks.mem",
-    "power, W": "power.draw",
-    "limit": "power.limit",
-    "temperature": "temperature.gpu",
-}
+_ASKED = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
+
+
+class MissingError(Exception):
+    """What the benchmark needs is not there; says what, in a line."""
 
 
 class Gpu(NamedTuple):
@@ -78,7 +73,7 @@ def find_gpu(*, rival: bool) -> Gpu:
         lambda engines, name: Nplstm(meter, engines, name),
         device,
         lambda: describe() | _properties(cupy) | {k: v for each in libraries for k, v in each.facts().items()},
-        lambda: read_clocks(shutil.which("nvidia-smi"), cupy.cuda.Device().pci_bus_id),
+        lambda: read_clocks(cupy.cuda.Device().pci_bus_id),
         "cupy",
         lambda: [cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)],
     )
@@ -104,29 +99,22 @@ def _properties(cupy: Any) -> dict[str, Any]:
         "capability": device.compute_capability,
         "multiprocessors": int(properties["multiProcessorCount"]),
         "gpu_memory_bytes": int(properties["totalGlobalMem"]),
-        "CUDA of the driver": _version(runtime.driverGetVersion()),
-        "CUDA of CuPy": _version(runtime.runtimeGetVersion()),
+        "CUDA of the driver": runtime.driverGetVersion(),
+        "CUDA of CuPy": runtime.runtimeGetVersion(),
     }
 
 
-def _version(number: int) -> str:
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def read_clocks(program: str | None, bus: str) -> dict[str, str]:
-    """Ask nvidia-smi; return nothing where it is not there or does not answer as it should."""
-    if program is None:
-        return {}
-    command = [program, f"--id={bus}", f"--query-gpu={','.join(_ASKED.values())}", "--format=csv,noheader,nounits"]
+def read_clocks(bus: str, program: str = "nvidia-smi") -> dict[str, str]:
+    """Ask nvidia-smi; return nothing where it is not there or does not answer."""
+    command = [program, f"--id={bus}", f"--query-gpu={_ASKED}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    values = [value.strip() for value in answer.strip().split(",")]
-    return dict(zip(_ASKED, values, strict=True)) if len(values) == len(_ASKED) else {}
+    return {_ASKED: answer.strip()}
 
 
 def same_place(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Return in what two descriptions differ such that figures of the two do not belong together."""
-    names = ("gpu", "driver", "commit", "nplstm", "CuPy", "torch", "cuDNN")
+    names = ("gpu", "CUDA of the driver", "commit", "nplstm", "CuPy", "torch", "cuDNN")
     return [f"{n}: {one.get(n)} and {other.get(n)}" for n in names if one.get(n) != other.get(n)]

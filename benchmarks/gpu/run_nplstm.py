@@ -10,7 +10,7 @@ from nplstm.backends import get_backend
 
 from ..common import with_nplstm
 from ..common.cases import Case, Prepared
-from .library import Library
+from .measure import Library
 
 __all__ = ["ENGINES", "CupyMeter", "Nplstm"]
 

@@ -10,7 +10,7 @@ import torch
 
 from ..common import with_torch
 from ..common.cases import Case, Prepared
-from .library import Library
+from .measure import Library
 
 __all__ = ["Torch", "TorchMeter"]
 

@@ -23,7 +23,7 @@ from ..common.cases import rounded
 from ..common.checks import relative_norm
 from .cases import PRECISIONS, TOLERANCES
 
-__all__ = ["ENGINES", "SHAPES", "SMALL", "SOAKED", "Shape", "at_limits", "compare", "repeat", "soak", "watched"]
+__all__ = ["SHAPES", "SMALL", "Shape", "at_limits", "compare", "repeat", "soak", "watched"]
 
 ENGINES = ("persistent", "fused")
 
@@ -139,26 +139,28 @@ class _Run:
         lengths[0] = shape.T
         self._said = dict(lengths=lengths) if shape.ragged else {}
 
-    def forward(self) -> dict[str, Any]:
-        """Return the results of a plain call, which records nothing."""
+    def results(self) -> dict[str, Any]:
+        """Return the results of a plain call, which records nothing, of a recording, and all gradients."""
         output, (h_n, c_n) = self.lstm(self._x, tuple(self._hx), **self._said)
-        return {"output": output, "h_n": h_n, "c_n": c_n}
-
-    def training(self) -> dict[str, Any]:
-        """Return the results of a recording, and all gradients."""
+        found = {"output": output, "h_n": h_n, "c_n": c_n}
         tape = self.lstm.record(self._x, tuple(self._hx), **self._said)
         grads = tape.backward(self._grad, tuple(self._grad_state))
-        found = {"recorded output": tape.output, "grad_input": grads.input}
+        found |= {"recorded output": tape.output, "grad_input": grads.input}
         found |= {"grad_h_0": grads.h_0, "grad_c_0": grads.c_0}
         return found | {f"grad_{name}": grad for name, grad in grads.parameters.items()}
-
-    def results(self) -> dict[str, Any]:
-        """Return all."""
-        return self.forward() | self.training()
 
     def hosted(self) -> dict[str, np.ndarray]:
         """Return all, in NumPy's arrays."""
         return {name: self.backend.to_numpy(array) for name, array in self.results().items()}
+
+    def refusal(self, engine: str, precision: str) -> str:
+        """Return why the engine refuses; nothing if it runs this."""
+        try:
+            with _engine(engine, precision):
+                self.lstm.engine_for(self.shape.B)
+        except nplstm.ArgumentError as error:
+            return str(error)
+        return ""
 
 
 @lru_cache(maxsize=4)
@@ -193,7 +195,7 @@ def compare(
                 found = {"shape": str(shape), "precision": precision, "engine": engine}
                 try:
                     with watched(), _engine(engine, precision):
-                        found |= _compared(shape, precision, backend, runs)
+                        found |= _compared(shape, precision, engine, backend, runs)
                 except Exception as error:  # noqa: BLE001  the others are looked at still
                     found |= {"outcome": "WRONG", "reason": f"{type(error).__name__}: {error}"}
                 yield found
@@ -203,13 +205,11 @@ def _stored(precision: str) -> str:
     return "float16" if precision == "float16" else "float32"
 
 
-def _compared(shape: Shape, precision: str, backend: str, runs: int) -> dict[str, Any]:
+def _compared(shape: Shape, precision: str, engine: str, backend: str, runs: int) -> dict[str, Any]:
     dtype = _stored(precision)
     run = _Run(shape, dtype, backend, dtype)
-    try:
-        run.lstm.engine_for(shape.B)
-    except nplstm.ArgumentError as error:
-        return {"outcome": "refused", "reason": str(error)}
+    if reason := run.refusal(engine, precision):
+        return {"outcome": "refused", "reason": reason}
     found, expected = run.hosted(), _reference(shape, dtype)
     errors = {name: relative_norm(found[name], value, _LEAST) for name, value in expected.items()}
     # what is not a number is the largest of all
@@ -251,7 +251,7 @@ def soak(
     """
     places = list(streams) or [nullcontext()]
     runs = {(shape, p): _Run(shape, _stored(p), backend, _stored(p)) for shape, p in soaked}
-    runs = {(shape, p): run for (shape, p), run in runs.items() if _fits(run, p)}
+    runs = {(shape, p): run for (shape, p), run in runs.items() if not run.refusal("persistent", p)}
     first: dict[Any, dict[str, Any]] = {}
     end, said, rounds = time.monotonic() + seconds, time.monotonic(), 0
     try:
@@ -272,16 +272,6 @@ def soak(
     if not runs:
         return {"rounds": 0, "outcome": "not run", "reason": "no shape fits into a launch here"}
     return {"rounds": rounds, "runs": rounds * len(runs) * len(places), "outcome": "right"}
-
-
-def _fits(run: _Run, precision: str) -> bool:
-    """Tell whether the engine that runs a sequence in one launch takes it on this device."""
-    try:
-        with _engine("persistent", precision):
-            run.lstm.engine_for(run.shape.B)
-    except nplstm.ArgumentError:
-        return False
-    return True
 
 
 def _together(run: _Run, places: Sequence[Any], expected: dict[str, Any]) -> str:

@@ -4,18 +4,15 @@ import compileall
 import importlib.util
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..common.cases import Case
 from ..common.timing import summary
-from .worker import OURS, RIVALS, environment
+from .worker import RIVALS, environment
 
-__all__ = ["measure_imports", "measure_sizes", "size_of"]
+__all__ = ["measure_imports", "measure_sizes"]
 
 CASE = Case("import", "inference", 1, 32, 20)
 
@@ -33,34 +30,39 @@ second = perf_counter()
 print(imported - start, first - start, first - made, second - first)
 """
 
-_TASKS = (
+_FIGURES = [
     ("import", "import"),
     ("import", "import and first call"),
     ("first", "first call"),
     ("first", "second call"),
-)
+]
 """Group and task of each figure that is printed."""
 
-_NPLSTM = (
-    "import nplstm, numpy",
-    "lstm, x = nplstm.LSTM(32, 32, rng=0), numpy.ones((20, 1, 32), numpy.float32)",
-    "lstm(x)",
-)
 
-_CODE = {
-    "torch": (
-        "import torch",
-        "layer, x = torch.nn.LSTM(32, 32), torch.ones(20, 1, 32)\ncall = torch.inference_mode()(lambda: layer(x))",
-        "call()",
-    ),
-    "onnxruntime": (
-        "import onnxruntime, numpy",
-        "session = onnxruntime.InferenceSession({model!r}, providers=['CPUExecutionProvider'])\n"
-        "x = {{'x': numpy.ones((20, 1, 32), numpy.float32)}}",
-        "session.run(None, x)",
-    ),
-} | dict.fromkeys(OURS, _NPLSTM)
-"""Imports; what makes the layer and its input; the call."""
+def _code(library: str) -> dict[str, str]:
+    """Return what imports a library, what makes the layer and its input, and the call."""
+    ones = "numpy.ones((20, 1, 32), numpy.float32)"
+    if library == "torch":
+        makes = "layer, x = torch.nn.LSTM(32, 32), torch.ones(20, 1, 32)"
+        return {
+            "imports": "import torch",
+            "makes": f"{makes}\ncall = torch.inference_mode()(lambda: layer(x))",
+            "calls": "call()",
+        }
+    if library == "onnxruntime":
+        from .run_onnxruntime import model
+
+        session = f"onnxruntime.InferenceSession({model(CASE)!r}, providers=['CPUExecutionProvider'])"
+        return {
+            "imports": "import onnxruntime, numpy",
+            "makes": f"session, x = {session}, {ones}",
+            "calls": "session.run(None, {'x': x})",
+        }
+    return {
+        "imports": "import nplstm, numpy",
+        "makes": f"lstm, x = nplstm.LSTM(32, 32, rng=0), {ones}",
+        "calls": "lstm(x)",
+    }
 
 
 def measure_imports(
@@ -69,29 +71,30 @@ def measure_imports(
     """Return the records of the groups "import" and "first", in seconds."""
     # what an installed package has: compiled files. Python may be told not to write them as it goes
     compileall.compile_dir(_folder("nplstm"), quiet=1)
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "lstm.onnx"
-        if "onnxruntime" in libraries:
-            from .run_onnxruntime import model as build
-
-            model.write_bytes(build(CASE))
-        samples: dict[str, list[list[float]]] = {name: [] for name in libraries}
-        for count in tqdm(range(-1, runs), desc="import", leave=False):
-            for name in libraries:
-                imports, makes, calls = _CODE[name]
-                code = _TIMER.format(imports=imports, makes=makes.format(model=str(model)), calls=calls)
-                spent = _run(code, environment(name, threads, settings))
-                samples[name] += [spent] if count >= 0 else []  # the first fills the disk's cache
-    label = "NumPy's own import is in all of them"
+    samples: dict[str, list[list[float]]] = {name: [] for name in libraries}
+    for count in range(-1, runs):
+        for name in libraries:
+            code, env = _TIMER.format(**_code(name)), environment(name, threads, settings)
+            done = subprocess.run([sys.executable, "-"], input=code, env=env, stdout=-1, text=True, check=True)
+            if count >= 0:  # the first fills the disk's cache
+                samples[name].append([float(figure) for figure in done.stdout.split()])
+    labels = {"import": "NumPy's own import is in all of them"}
     return [
-        _record(group, task, label if task == "import" else CASE.label, "s", samples, k)
-        for k, (group, task) in enumerate(_TASKS)
+        _record(group, task, labels.get(task, CASE.label), "s", samples, k)
+        for k, (group, task) in enumerate(_FIGURES)
     ]
 
 
-def _run(code: str, env: dict[str, str]) -> list[float]:
-    printed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    return [float(figure) for figure in printed.stdout.split()]
+def measure_sizes(libraries: Sequence[str]) -> list[dict[str, Any]]:
+    """Return two records, in bytes: each package's folder, and the compiled libraries in it."""
+    sizes: dict[str, list[list[float]]] = {}
+    for name in libraries:
+        folder = _folder(name if name in RIVALS else "nplstm")
+        files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        shared = [path for path in files if {".so", ".dll", ".dylib", ".pyd"} & set(path.suffixes)]
+        sizes[name] = [[float(sum(path.stat().st_size for path in some)) for some in (files, shared)]]
+    labels = ("the package's folder, without the packages it needs", "the compiled libraries in it")
+    return [_record("size", "installed size", label, "B", sizes, k) for k, label in enumerate(labels)]
 
 
 def _record(
@@ -99,20 +102,6 @@ def _record(
 ) -> dict[str, Any]:
     values = {name: summary([figures[k] for figures in found]) for name, found in samples.items()}
     return {"group": group, "task": task, "label": label, "unit": unit, "values": values}
-
-
-def measure_sizes(libraries: Sequence[str]) -> list[dict[str, Any]]:
-    """Return two records, in bytes: each package's folder, and the compiled libraries in it."""
-    sizes = {name: [size_of(_folder(name if name in RIVALS else "nplstm"))] for name in libraries}
-    labels = ("the package's folder, without the packages it needs", "the compiled libraries in it")
-    return [_record("size", "installed size", label, "B", sizes, k) for k, label in enumerate(labels)]
-
-
-def size_of(folder: Path) -> list[float]:
-    """Return the bytes of a folder's files, without Python's caches, and of the shared libraries among them."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    shared = [path for path in files if {".so", ".dll", ".dylib", ".pyd"} & set(path.suffixes)]
-    return [float(sum(path.stat().st_size for path in some)) for some in (files, shared)]
 
 
 def _folder(package: str) -> Path:

@@ -3,22 +3,21 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ..common.tables import geometric_mean, head, marked, ratio, row
+from ..common.tables import Tables
 from .system import QUIET
-from .worker import LIBRARIES, OURS, RIVALS
+from .worker import OURS, RIVALS
 
 __all__ = ["write_report"]
 
-_FAR = 0.6
-"""Ratios below this are far behind."""
+_TABLES = Tables(("group", "task"), [(rival, own) for own in OURS for rival in RIVALS], 0.6)
 
 _EXPLANATION = f"""\
 Each library runs in a process of its own, in float32, on input as wide as the hidden state. It is checked beside
 a float64 run, then timed in turns with the others; figures are medians. A ratio is the rival's figure over ours:
-above 1 we need less. ▽ marks a ratio below 1, ▼ one below {_FAR}; † a case during which other programs kept more
-than {QUIET} cores busy, at three tries. The group "peak" runs on one thread; in brackets is the share that the two
+above 1 we need less. ▽ marks a ratio below 1, ▼ one below {_TABLES.far}; † a case during which other programs
+kept more than {QUIET} cores busy, at three tries. "peak" runs on one thread; in brackets is the share that the two
 products are of what a core can do. "memory" is what a run adds at its peak. onnxruntime is called by a dict of
-arrays or by bound buffers, whichever is faster in a case."""
+arrays or by bound buffers, whichever is faster in a case, and step by step by bound buffers."""
 
 _UNITS = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")), "B": ((1024**3, "GiB"), (1024**2, "MiB"))}
 
@@ -38,9 +37,14 @@ def write_report(run: dict[str, Any]) -> str:
         _EXPLANATION,
     ]
     for one in run["passes"]:
-        lines += ["", f"## Instruction set {one['name']}", "", *(f"- {line}" for line in _facts(one))]
-        lines += ["", *_summary(one["records"]), "", *_rows(one["records"])]
+        records = [r | {"label": r["label"] + " †" * (r.get("others", 0) > QUIET)} for r in one["records"]]
+        lines += ["", f"## Instruction set {one['name']}", "", *(f"- {line}" for line in _facts(one)), ""]
+        lines += [*_TABLES.means(records, lambda r: [_key(r)]), "", *_TABLES.rows(records, _key, _shown)]
     return "\n".join([*lines, ""])
+
+
+def _key(record: dict[str, Any]) -> tuple[str, str]:
+    return record["group"], record["task"]
 
 
 def _facts(one: dict[str, Any]) -> Iterator[str]:
@@ -59,35 +63,8 @@ def _facts(one: dict[str, Any]) -> Iterator[str]:
                 yield f"**not timed:** {name}, {record['task']}, {record['label']}: {reason}"
 
 
-def _summary(records: list[dict[str, Any]]) -> Iterator[str]:
-    """Compare each engine with each rival, by group and task."""
-    yield from head(
-        4, "group", "task", "engine", "rival", "cases", "geometric mean", "least", "below 1", f"below {_FAR}"
-    )
-    for group, task in dict.fromkeys((r["group"], r["task"]) for r in records):
-        chosen = [r for r in records if (r["group"], r["task"]) == (group, task)]
-        for own, rival in ((own, rival) for own in OURS for rival in RIVALS):
-            ratios = [found for r in chosen if (found := ratio(r, rival, own)) is not None]
-            if ratios:
-                means = [marked(found, _FAR) for found in (geometric_mean(ratios), min(ratios))]
-                below = [sum(r < bound for r in ratios) for bound in (1, _FAR)]
-                yield row(group, task, own, rival, len(ratios), *means, *below)
-
-
-def _rows(records: list[dict[str, Any]]) -> Iterator[str]:
-    names = [name for name in LIBRARIES if any(name in r["values"] for r in records)]
-    pairs = [(rival, own) for own in OURS if own in names for rival in RIVALS if rival in names]
-    yield from head(2, "group, task", "case", *names, *(f"{rival} / {own}" for rival, own in pairs))
-    for record in records:
-        label = record["label"] + " †" * (record.get("others", 0) > QUIET)
-        ratios = (marked(ratio(record, *pair), _FAR) for pair in pairs)
-        yield row(f"{record['group']}, {record['task']}", label, *(_shown(record, n) for n in names), *ratios)
-
-
 def _shown(record: dict[str, Any], name: str) -> str:
     """Return a library's median in a fitting unit, and its share of the peak where that is known."""
-    if name not in record["values"]:
-        return ""
     median, units = record["values"][name]["median"], _UNITS[record["unit"]]
     size, unit = next((found for found in units if median >= found[0]), units[-1])
     value = median / size
