@@ -29,7 +29,7 @@ from benchmarks.gpu.cases import GROUPS, PRECISIONS, TOLERANCES, cases_of, cudnn
 from benchmarks.gpu.device import MissingError
 from benchmarks.gpu.measure import DeviceLostError, Library, measure
 from benchmarks.gpu.report import write_report, wrong
-from benchmarks.gpu.session import Options, Session, new_run
+from benchmarks.gpu.session import Session, new_run
 from benchmarks.gpu.verify import Shape
 from nplstm.backends._cuda import Device
 from nplstm.engines.cuda.plan import Problem, find_plan
@@ -258,8 +258,14 @@ def made_gpu(rival=None, ours=None):
 
 def run_session(gpu=None, *, parts=("table", "streaming"), run=None, clock=time.monotonic, **options):
     run, saved = run or new_run(dict(PLACE)), []
-    chosen = Options(parts, options.pop("precisions", ["tf32"]), seconds=0.001, quick=True, **options)
-    Session(gpu or made_gpu(), chosen, run, lambda run: saved.append(json.dumps(run)), clock).go()
+    usual = dict(precisions=["tf32"], seconds=0.001, quick=True, budget=math.inf, only=parts)
+    Session(
+        gpu or made_gpu(),
+        SimpleNamespace(**usual | options),
+        run,
+        lambda run: saved.append(json.dumps(run)),
+        clock,
+    ).go()
     assert json.loads(saved[-1]) == run
     return run
 

@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,8 +286,10 @@ def test_a_run_has_a_pass_for_each_instruction_set(monkeypatch):
     monkeypatch.setattr(passes, "build_peak", lambda name, folder: peak.build_peak("baseline", folder))
     monkeypatch.setattr(passes, "measure_sizes", lambda libraries: [{"group": "size"}])
     saved, libraries = [], ["torch", "onnxruntime", "compiled", "numpy"]
-    options = passes.Options(["small", "peak", "size"], libraries, ["avx512", "avx2"], 0.0, 2, quick=True)
-    passes.measure_all(options, lambda run: saved.append(json.dumps(run)))
+    options = dict(
+        only=["small", "peak", "size"], instructions=["avx512", "avx2"], seconds=0.0, threads=2, quick=True
+    )
+    passes.measure_all(SimpleNamespace(libraries=libraries, **options), lambda run: saved.append(json.dumps(run)))
     best, avx2 = json.loads(saved[-1])["passes"]
     assert list(best["libraries"]) == libraries
     assert list(avx2["libraries"]) == ["torch", "compiled"]

@@ -21,15 +21,16 @@ from ..common.tables import write
 from .cases import GROUPS, PRECISIONS
 from .device import Gpu, MissingError, find_gpu, same_place
 from .report import write_report, wrong
-from .session import CHECKS, Options, Session, new_run
+from .session import CHECKS, Session, new_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; write JSON and Markdown."""
     arguments = _parser().parse_args(argv)
-    options = _options(arguments)
+    arguments.only = [*arguments.only, *(["engines"] if arguments.engines else [])]
+    arguments.seconds = arguments.seconds or (0.05 if arguments.quick else 0.25)
     try:
-        gpu = find_gpu(rival=bool({"table", "streaming"} & set(options.parts)))
+        gpu = find_gpu(rival=bool({"table", "streaming"} & set(arguments.only)))
         run = _start(gpu, arguments.resume)
     except MissingError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
@@ -41,25 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             write(arguments.json, json.dumps(run, indent=1))
 
     try:
-        Session(gpu, options, run, save).go()
+        Session(gpu, arguments, run, save).go()
     finally:
         save(run)
         if arguments.markdown:
             write(arguments.markdown, write_report(run))
         print(write_report(run, rows=False))
     return int(wrong(run))
-
-
-def _options(arguments: argparse.Namespace) -> Options:
-    quick = arguments.quick
-    return Options(
-        [*(arguments.only or ["table", "streaming"]), *(["engines"] if arguments.engines else [])],
-        arguments.precisions,
-        arguments.seconds or (0.05 if quick else 0.25),
-        arguments.soak if arguments.soak is not None else 5.0 if quick else 30.0,
-        quick,
-        arguments.budget,
-    )
 
 
 def _start(gpu: Gpu, earlier: Path | None) -> dict[str, Any]:
@@ -85,13 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 
     parts, some = (*CHECKS, *GROUPS), [name for name in PRECISIONS if name != "bfloat16"]
     many = dict(nargs="+", metavar="NAME")
-    add("--only", f"of {', '.join(parts)} (default: table streaming)", choices=parts, **many)
+    add("--only", f"of {', '.join(parts)}", ["table", "streaming"], choices=parts, **many)
     add("--engines", "and each engine alone: where one overtakes another", default=False, action="store_true")
     add("--precisions", f"of {', '.join(PRECISIONS)}; all but bfloat16", some, choices=tuple(PRECISIONS), **many)
     add("--quick", "some rows, short turns: to see that all works", default=False, action="store_true")
     add("--budget", "seconds after which no case is started", float("inf"), type=float, metavar="SECONDS")
     add("--seconds", "for each row and library (default: 0.25)", type=float)
-    add("--soak", "seconds of launches without end (default: 30)", type=float, metavar="SECONDS")
+    add("--soak", "seconds of launches without end (default: 30)", 30.0, type=float, metavar="SECONDS")
     add("--json", "write all that is known of the run", type=Path, metavar="FILE")
     add("--markdown", "write the tables", type=Path, metavar="FILE")
     add("--resume", "go on with a run that was written by --json, if it is there", type=Path, metavar="FILE")

@@ -1,8 +1,9 @@
 """A whole run on a GPU: engines checked, then libraries timed, until all is done or the time is out."""
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..common.cases import Case
 from .cases import GROUPS, cases_of
@@ -13,24 +14,13 @@ from .run_nplstm import ENGINES
 from .sanitize import sanitize
 from .verify import SHAPES, SMALL, at_limits, compare, soak, watched
 
-__all__ = ["CHECKS", "Options", "Session", "new_run"]
+__all__ = ["CHECKS", "Session", "new_run"]
 
 CHECKS = ("verify", "soak", "sanitize")
 """Parts that time nothing; the other parts are groups of cases."""
 
 _LONGEST = 240.0
 """Seconds that no case takes."""
-
-
-class Options(NamedTuple):
-    """What is done, and how long."""
-
-    parts: Sequence[str]
-    precisions: Sequence[str]
-    seconds: float = 0.25
-    soak: float = 30.0
-    quick: bool = False
-    budget: float = float("inf")
 
 
 def new_run(place: dict[str, Any]) -> dict[str, Any]:
@@ -40,12 +30,12 @@ def new_run(place: dict[str, Any]) -> dict[str, Any]:
 
 
 class Session:
-    """Fills in a run; ``save`` gets it after each record, so that an interrupted one is not lost."""
+    """Fills in a run, by the command's options; ``save`` gets it after each record: an interrupted one is kept."""
 
     def __init__(
         self,
         gpu: Gpu,
-        options: Options,
+        options: Namespace,
         run: dict[str, Any],
         save: Callable[[dict[str, Any]], None],
         clock: Callable[[], float] = time.monotonic,
@@ -58,7 +48,7 @@ class Session:
         self._run["left_out"], self._run["stopped"] = [], ""
         checks = {"verify": self._verify, "soak": self._soak, "sanitize": self._sanitize}
         for part in (*CHECKS, *GROUPS):
-            if part in self._options.parts:
+            if part in self._options.only:
                 checks[part]() if part in CHECKS else self._time(part)
         self._run["clocks_after"] = {} if self._run["stopped"] else self._gpu.clocks()
         self._save(self._run)

@@ -14,7 +14,7 @@ from typing import Any
 from ..common.tables import write
 from .cases import GROUPS
 from .instruction_sets import find_sets
-from .passes import Options, measure_all
+from .passes import measure_all
 from .report import write_report
 from .worker import LIBRARIES, OURS
 
@@ -27,15 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = json.loads(arguments.report_only.read_text(encoding="utf-8"))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are ended
-        options = Options(
-            groups=arguments.only,
-            libraries=arguments.libraries,
-            instructions=arguments.instructions,
-            seconds=arguments.seconds or (0.05 if arguments.quick else 1.0),
-            threads=arguments.threads,
-            quick=arguments.quick,
-        )
-        run = measure_all(options, lambda run: write(out / "rivals.json", json.dumps(run, indent=1)))
+        arguments.seconds = arguments.seconds or (0.05 if arguments.quick else 1.0)
+        run = measure_all(arguments, lambda run: write(out / "rivals.json", json.dumps(run, indent=1)))
     report = write_report(run)
     write(out / "rivals.md", report)
     print(report)

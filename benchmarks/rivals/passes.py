@@ -1,10 +1,11 @@
 """A whole run: a pass for each instruction set, and in each of them the groups of cases."""
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,28 +17,17 @@ from .measure import measure, measure_memory
 from .peak import build_peak, measure_peak
 from .worker import REFERENCE, Worker, WorkerError
 
-__all__ = ["Options", "measure_all"]
+__all__ = ["measure_all"]
 
 _CANNOT_BE_TOLD = "it always uses the best instruction set, and cannot be told to use another"
-
-
-class Options(NamedTuple):
-    """What is measured, and how long."""
-
-    groups: Sequence[str]
-    libraries: Sequence[str]
-    instructions: Sequence[str]
-    seconds: float
-    threads: int
-    quick: bool
 
 
 Keep = Callable[[dict[str, Any]], None]
 """Adds a record to a pass, and saves the run."""
 
 
-def measure_all(options: Options, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Measure with each instruction set; what does not depend on it, in the first pass alone.
+def measure_all(options: Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure by the command's options with each instruction set; what does not depend on it, in the first alone.
 
     Returns
     -------
@@ -45,7 +35,7 @@ def measure_all(options: Options, save: Callable[[dict[str, Any]], None]) -> dic
         All that is known of the run, for JSON; ``save`` gets it after each record, so that an interrupted run is
         not lost.
     """
-    run = {"machine": describe(), **options._asdict(), "passes": []}
+    run = {"machine": describe(), "threads": options.threads, "seconds": options.seconds, "passes": []}
     for one in find_sets():
         if one.name not in options.instructions:
             continue
@@ -65,9 +55,9 @@ def measure_all(options: Options, save: Callable[[dict[str, Any]], None]) -> dic
     return run
 
 
-def _cases(options: Options, *groups: str) -> list[Any]:
+def _cases(options: Namespace, *groups: str) -> list[Any]:
     """Return the cases of those groups that are asked for."""
-    return [c for g in groups if g in options.groups for c in cases_of(g, quick=options.quick)]
+    return [c for g in groups if g in options.only for c in cases_of(g, quick=options.quick)]
 
 
 @contextmanager
@@ -78,7 +68,7 @@ def _workers(one: InstructionSet, libraries: Sequence[str], threads: int) -> Ite
         yield {name: stack.enter_context(Worker(name, threads, one.settings)) for name in names}
 
 
-def _measure_timed(one: InstructionSet, options: Options, shown: dict[str, Any], keep: Keep) -> None:
+def _measure_timed(one: InstructionSet, options: Namespace, shown: dict[str, Any], keep: Keep) -> None:
     """Find out which libraries there are, and time the groups that use all threads."""
     libraries = list(options.libraries)
     if "onnxruntime" in libraries and not one.best:
@@ -106,7 +96,7 @@ def _start(one: InstructionSet, library: str, workers: dict[str, Worker], shown:
         shown["libraries"][library] = {"versions": versions, "instructions": said}
 
 
-def _measure_peaks(one: InstructionSet, options: Options, shown: dict[str, Any], keep: Keep) -> None:
+def _measure_peaks(one: InstructionSet, options: Namespace, shown: dict[str, Any], keep: Keep) -> None:
     """Time inference on one thread, and after each case the peak of a core, whose frequency varies."""
     cases = _cases(options, "peak")
     if not cases:
@@ -125,15 +115,15 @@ def _measure_peaks(one: InstructionSet, options: Options, shown: dict[str, Any],
                 keep(record | {"operations": case.operations, "peak": measure_peak(program)})
 
 
-def _measure_untimed(one: InstructionSet, options: Options, libraries: Sequence[str], keep: Keep) -> None:
+def _measure_untimed(one: InstructionSet, options: Namespace, libraries: Sequence[str], keep: Keep) -> None:
     """Measure memory, import, the first call and the size."""
     for case in tqdm(_cases(options, "memory"), desc="memory"):
         keep(measure_memory(case, libraries, options.threads, one.settings, 1 if options.quick else 3))
     records = []
-    if {"import", "first"} & set(options.groups):
+    if {"import", "first"} & set(options.only):
         records += measure_imports(libraries, options.threads, one.settings, 2 if options.quick else 11)
-    if "size" in options.groups:
+    if "size" in options.only:
         records += measure_sizes(libraries)
     for record in records:
-        if record["group"] in options.groups:
+        if record["group"] in options.only:
             keep(record)
