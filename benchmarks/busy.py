@@ -25,8 +25,6 @@ from .common.tables import head, row, write
 from .rivals.system import QUIET, OtherPrograms
 from .rivals.worker import LIBRARIES, Worker, WorkerError
 
-__all__ = ["busy_processes", "main", "measure", "write_table"]
-
 Workers = Mapping[tuple[str, int], Worker]
 """By library and number of threads."""
 

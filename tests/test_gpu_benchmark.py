@@ -253,7 +253,7 @@ def made_gpu(rival=None, ours=None):
             return MadeUp(name, lambda case: us[name] * (case.B if name == "persistent" else 1))
         return ours or MadeUp(name, 2.0)
 
-    return device.Gpu(rival or MadeUp("torch", 8.0), engine, H100, lambda: dict(PLACE), dict, "strict")
+    return device.Gpu(rival or MadeUp("torch", 8.0), engine, H100, lambda: dict(PLACE), "strict")
 
 
 def run_session(gpu=None, *, parts=("table", "streaming"), run=None, clock=time.monotonic, **options):

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Case", "Prepared", "rounded"]
-
 _POOL = 1_000_003  # a prime: no two sequences are given the same numbers
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["WrongResultError", "differences", "relative_maximum", "relative_norm"]
-
 _AT_ONCE = 2**24  # elements: 128 MiB of float64
 
 
@@ -20,11 +18,8 @@ def relative_maximum(found: Any, expected: Any) -> float:
 def relative_norm(found: Any, expected: Any, least: float = 0.0) -> float:
     """Return ||found - expected|| / ||expected||; 0 where both are zero. Taken in parts, for memory's sake.
 
-    Parameters
-    ----------
-    least : float
-        What an element counts for at least in the norm below the line: a few numbers may all be small by chance,
-        as differences of large ones.
+    An element counts for ``least`` at least in the norm below the line: a few numbers may all be small by chance,
+    as differences of large ones.
     """
     found, expected = found.reshape(-1), expected.reshape(-1)
     error = size = 0.0
@@ -46,15 +41,10 @@ def differences(
     tolerance: Callable[[str], float],
     difference: Callable[[Any, Any], float],
 ) -> dict[str, float]:
-    """Return the difference of each result.
+    """Return the difference of each result; raise WrongResultError if it is beyond the tolerance of its name.
 
     Elements near zero are differences of large ones and have no accuracy of their own, so ``difference`` is
     relative to a whole array: ``relative_maximum`` or ``relative_norm``.
-
-    Raises
-    ------
-    WrongResultError
-        If there are other results, of other shapes, or with differences beyond the tolerance of that name.
     """
     if set(found) != set(expected):
         raise WrongResultError(f"expected the results {sorted(expected)}, got {sorted(found)}")

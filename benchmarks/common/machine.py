@@ -10,8 +10,6 @@ from typing import Any
 from nplstm.doctor.machine import find_processor
 from nplstm.engines.cpus import find_cpus
 
-__all__ = ["describe"]
-
 
 def describe() -> dict[str, Any]:
     """Return what there is to know of the machine, at this time."""

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from nplstm.io import atomic_write
 
-__all__ = ["Tables", "head", "ratio", "row", "write"]
-
 
 def ratio(record: dict[str, Any], rival: str, own: str) -> float | None:
     """Return the rival's median over ours, above 1 where we need less; None where one of them is missing."""

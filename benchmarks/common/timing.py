@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["interleave", "summary"]
-
 _SPAN = 0.02
 """Seconds that a turn lasts at least: many calls where they are short, so that the clock's steps do not matter."""
 
@@ -19,12 +17,8 @@ _LEAST_TURNS = 5
 def interleave(turns: Mapping[str, Callable[[int, int], float]], seconds: float) -> dict[str, list[float]]:
     """Return the seconds of a call, one figure for each turn of each library.
 
-    Parameters
-    ----------
-    turns : mapping of name to function
-        Given a number of calls, and of calls before them that do not count, it returns the seconds they took.
-    seconds : float
-        Turns go on until they have taken this long, times the number of libraries.
+    A turn is given a number of calls, and of calls before them that do not count; it returns the seconds taken.
+    Turns go on until they have taken ``seconds`` times the number of libraries.
     """
     plan = {name: _plan(turn) for name, turn in turns.items()}
     samples: dict[str, list[float]] = {name: [] for name in turns}

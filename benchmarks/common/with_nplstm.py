@@ -7,8 +7,6 @@ from nplstm.backends import get_backend
 
 from .cases import Case, Prepared
 
-__all__ = ["make_layer", "prepare"]
-
 
 def make_layer(case: Case, backend: str = "numpy") -> nplstm.LSTM:
     """Return a layer with the case's weights."""

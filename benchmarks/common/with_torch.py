@@ -8,8 +8,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .cases import Case, Prepared
 
-__all__ = ["make_layer", "prepare", "prepare_graph"]
-
 Share = Callable[[torch.Tensor], Any]
 """Makes an array of a tensor, to be checked."""
 

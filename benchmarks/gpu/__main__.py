@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start(gpu: Gpu, earlier: Path | None) -> dict[str, Any]:
     """Begin a run, or go on with an earlier one that was measured in the same place."""
-    place = gpu.describe() | gpu.clocks()
+    place = gpu.describe()
     if earlier is None or not earlier.exists():
         return new_run(place)
     run = json.loads(earlier.read_text(encoding="utf-8"))

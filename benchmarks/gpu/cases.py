@@ -5,8 +5,6 @@ from itertools import product
 
 from ..common.cases import Case
 
-__all__ = ["GROUPS", "PRECISIONS", "TOLERANCES", "cases_of", "cudnn_persists"]
-
 GROUPS = ("table", "streaming", "engines")
 
 PRECISIONS = {

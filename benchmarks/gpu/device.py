@@ -13,8 +13,6 @@ from nplstm.errors import BackendUnavailableError
 from ..common.machine import describe
 from .measure import Library
 
-__all__ = ["Gpu", "MissingError", "find_gpu", "same_place"]
-
 _DECIDE = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 """What would decide a precision behind our back."""
 
@@ -32,20 +30,13 @@ class Gpu(NamedTuple):
     ours: Callable[[Sequence[str], str], Library]  # by engines and name
     device: Device | None
     describe: Callable[[], dict[str, Any]]
-    clocks: Callable[[], dict[str, str]]
     backend: str
     streams: Callable[[], Sequence[Any]] = lambda: ()
     """Contexts, in each of which launches go to another stream."""
 
 
 def find_gpu(*, rival: bool) -> Gpu:
-    """Return what there is; with ``rival`` torch has to be there, too.
-
-    Raises
-    ------
-    MissingError
-        If there is no CuPy, no GPU, or no torch with cuDNN.
-    """
+    """Return what there is; raise MissingError without CuPy or GPU, or with ``rival`` without torch and cuDNN."""
     for name in _DECIDE:  # read when a library is loaded
         os.environ.pop(name, None)
     try:
@@ -73,7 +64,6 @@ def find_gpu(*, rival: bool) -> Gpu:
         lambda engines, name: Nplstm(meter, engines, name),
         device,
         lambda: describe() | _properties(cupy) | {k: v for each in libraries for k, v in each.facts().items()},
-        lambda: read_clocks(cupy.cuda.Device().pci_bus_id),
         "cupy",
         lambda: [cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)],
     )
@@ -101,6 +91,7 @@ def _properties(cupy: Any) -> dict[str, Any]:
         "gpu_memory_bytes": int(properties["totalGlobalMem"]),
         "CUDA of the driver": runtime.driverGetVersion(),
         "CUDA of CuPy": runtime.runtimeGetVersion(),
+        **read_clocks(device.pci_bus_id),
     }
 
 

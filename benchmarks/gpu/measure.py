@@ -10,8 +10,6 @@ from ..common.checks import WrongResultError, differences, relative_norm
 from ..common.timing import interleave, summary
 from .cases import TOLERANCES
 
-__all__ = ["DeviceLostError", "Library", "measure"]
-
 
 class DeviceLostError(Exception):
     """After an error the device does not answer any more: nothing that follows would mean anything."""
@@ -55,19 +53,10 @@ class _Way(NamedTuple):
 
 
 def measure(case: Case, libraries: Sequence[Library], *, seconds: float) -> dict[str, Any]:
-    """Check and time a case; return its record.
+    """Check and time a case, each way to run it for so many seconds at least; return its record.
 
-    Parameters
-    ----------
-    libraries : sequence of Library
-        The first one's results are what the others' are compared with.
-    seconds : float
-        For each way to run it, at least.
-
-    Raises
-    ------
-    DeviceLostError
-        If a library's error has left the device unusable.
+    The first library's results are what the others' are compared with. Raises DeviceLostError if a library's error
+    has left the device unusable.
     """
     record: dict[str, Any] = case.described() | {"steps": case.steps, "seconds": seconds}
     record |= {what: {} for what in ("values", "engines", "notes", "differences", "memory", "refused")}

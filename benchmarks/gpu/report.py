@@ -7,8 +7,6 @@ from ..common.cases import Case
 from ..common.tables import Tables, ratio
 from .cases import PRECISIONS, cudnn_persists
 
-__all__ = ["line", "write_report", "wrong"]
-
 _TABLES = Tables(("precision", "task", "layers"), [("torch", "nplstm"), ("torch, graph", "nplstm")], 0.5)
 
 _EXPLANATION = f"""\

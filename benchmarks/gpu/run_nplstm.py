@@ -12,8 +12,6 @@ from ..common import with_nplstm
 from ..common.cases import Case, Prepared
 from .measure import Library
 
-__all__ = ["ENGINES", "CupyMeter", "Nplstm"]
-
 ENGINES = ("persistent", "fused", "plain")
 
 

@@ -12,8 +12,6 @@ from ..common import with_torch
 from ..common.cases import Case, Prepared
 from .measure import Library
 
-__all__ = ["Torch", "TorchMeter"]
-
 
 class TorchMeter:
     """On torch's current stream; memory is that of torch's allocator, cuDNN's work space among it."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from .verify import SMALL, compare
 
-__all__ = ["TOOLS", "main", "sanitize"]
-
 TOOLS = ("memcheck", "racecheck")
 
 _FOUND = 86

@@ -14,8 +14,6 @@ from .run_nplstm import ENGINES
 from .sanitize import sanitize
 from .verify import SHAPES, SMALL, at_limits, compare, soak, watched
 
-__all__ = ["CHECKS", "Session", "new_run"]
-
 CHECKS = ("verify", "soak", "sanitize")
 """Parts that time nothing; the other parts are groups of cases."""
 
@@ -50,7 +48,7 @@ class Session:
         for part in (*CHECKS, *GROUPS):
             if part in self._options.only:
                 checks[part]() if part in CHECKS else self._time(part)
-        self._run["clocks_after"] = {} if self._run["stopped"] else self._gpu.clocks()
+        self._run["at_end"] = {} if self._run["stopped"] else self._gpu.describe()
         self._save(self._run)
 
     # ------------------------------------------------------------------------------------------------ checks
@@ -94,13 +92,13 @@ class Session:
             try:
                 with watched(_LONGEST):
                     record = measure(case, libraries, seconds=options.seconds)
-                    record["chosen"] = record["engines"].get("nplstm") or ours.choice(case)
+                    chosen = ours.choice(case) if group == "engines" else record["engines"].get("nplstm", "")
             except DeviceLostError as error:
                 run["stopped"] = f"the device does not answer any more: {error}"
                 print(run["stopped"], flush=True)
                 continue
             medians = {name: found["median"] for name, found in record["values"].items() if name in ENGINES}
-            record["fastest"] = min(medians, key=medians.__getitem__, default="")
+            record |= {"chosen": chosen, "fastest": min(medians, key=medians.__getitem__, default="")}
             run["records"] = [r for r in run["records"] if r["case"] != record["case"]] + [record]
             print(line(record), flush=True)
             self._save(run)

@@ -23,8 +23,6 @@ from ..common.cases import rounded
 from ..common.checks import relative_norm
 from .cases import PRECISIONS, TOLERANCES
 
-__all__ = ["SHAPES", "SMALL", "Shape", "at_limits", "compare", "repeat", "soak", "watched"]
-
 ENGINES = ("persistent", "fused")
 
 _RUNS = 10
@@ -242,12 +240,8 @@ def soak(
     """Run whole sequences in one launch, there and back, again and again; return how many, and what went wrong.
 
     Each shape runs on all streams before any of them is waited for: launches whose blocks wait for each other must
-    not stand in each other's way. Results are compared, on the device, with those of the first round.
-
-    Parameters
-    ----------
-    streams : sequence of context managers, optional
-        In each of which launches go to another stream.
+    not stand in each other's way. Results are compared, on the device, with those of the first round. ``streams``
+    are contexts, in each of which launches go to another stream.
     """
     places = list(streams) or [nullcontext()]
     runs = {(shape, p): _Run(shape, _stored(p), backend, _stored(p)) for shape, p in soaked}

@@ -6,8 +6,6 @@ from itertools import product
 
 from ..common.cases import Case
 
-__all__ = ["GROUPS", "QUICK", "TIMED", "cases_of"]
-
 _BATCHES, _SIZES, _STEPS = (1, 8, 32, 128), (32, 128, 512, 1024), (20, 100, 1000)
 
 _CASES = {

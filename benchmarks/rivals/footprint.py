@@ -12,8 +12,6 @@ from ..common.cases import Case
 from ..common.timing import summary
 from .worker import RIVALS, environment
 
-__all__ = ["measure_imports", "measure_sizes"]
-
 CASE = Case("import", "inference", 1, 32, 20)
 
 _TIMER = """\

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from nplstm.doctor.machine import find_processor
 
-__all__ = ["InstructionSet", "find_sets", "instruction_sets", "not_as_asked", "parse_verbose"]
-
 
 class InstructionSet(NamedTuple):
     """An instruction set, and how libraries are told to use it."""
@@ -31,14 +29,9 @@ def find_sets() -> list[InstructionSet]:
 
 
 def instruction_sets(instructions: Sequence[str], numpy_found: Sequence[str]) -> list[InstructionSet]:
-    """Return the instruction sets that are measured, the best first.
+    """Return the instruction sets that are measured, the best first, among those of a processor.
 
-    Parameters
-    ----------
-    instructions : sequence of str
-        Those of the processor that matter.
-    numpy_found : sequence of str
-        Those that NumPy has faster loops for, and uses: it is told by name which ones to leave unused.
+    ``numpy_found`` are those that NumPy has faster loops for, and uses: it is told by name which to leave unused.
     """
     if "avx512f" in instructions:
         # OpenBLAS runs its AVX2 kernels on processors with AVX-512 that it does not know

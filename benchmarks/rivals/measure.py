@@ -10,8 +10,6 @@ from ..common.timing import interleave, summary
 from .system import QUIET, OtherPrograms
 from .worker import REFERENCE, Worker, WorkerError
 
-__all__ = ["measure", "measure_memory", "tolerance"]
-
 _TRIES = 3
 
 
@@ -26,14 +24,9 @@ def tolerance(name: str) -> float:
 
 
 def measure(case: Case, workers: Mapping[str, Worker], seconds: float) -> dict[str, Any]:
-    """Check and time a case; return its record, in which those libraries that were refused have no figures.
+    """Check and time a case, each library for so many seconds at least; return its record.
 
-    Parameters
-    ----------
-    workers : mapping of library to Worker
-        With ``REFERENCE`` among them, which is not timed.
-    seconds : float
-        For each library, at least.
+    ``REFERENCE`` is among the workers and is not timed. Libraries that were refused have no figures.
     """
     record = case.described() | {"unit": "s", "values": {}, "notes": {}, "errors": {}, "refused": {}}
     workers[REFERENCE].ask("prepare", case.reference())

@@ -17,8 +17,6 @@ from .measure import measure, measure_memory
 from .peak import build_peak, measure_peak
 from .worker import REFERENCE, Worker, WorkerError
 
-__all__ = ["measure_all"]
-
 _CANNOT_BE_TOLD = "it always uses the best instruction set, and cannot be told to use another"
 
 
@@ -29,11 +27,7 @@ Keep = Callable[[dict[str, Any]], None]
 def measure_all(options: Namespace, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Measure by the command's options with each instruction set; what does not depend on it, in the first alone.
 
-    Returns
-    -------
-    dict
-        All that is known of the run, for JSON; ``save`` gets it after each record, so that an interrupted run is
-        not lost.
+    Returns all that is known of the run, for JSON; ``save`` gets it after each record: an interrupted run is kept.
     """
     run = {"machine": describe(), "threads": options.threads, "seconds": options.seconds, "passes": []}
     for one in find_sets():

@@ -11,8 +11,6 @@ from nplstm.io import atomic_write
 
 from ..common.tables import ratio
 
-__all__ = ["draw_ratios"]
-
 _RANGE = 8.0
 """Ratios from 1/8 to 8 have colours of their own."""
 

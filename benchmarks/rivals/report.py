@@ -7,8 +7,6 @@ from ..common.tables import Tables
 from .system import QUIET
 from .worker import OURS, RIVALS
 
-__all__ = ["write_report"]
-
 _TABLES = Tables(("group", "task"), [(rival, own) for own in OURS for rival in RIVALS], 0.6)
 
 _EXPLANATION = f"""\

@@ -11,8 +11,6 @@ from ..common import with_nplstm
 from ..common.cases import Case, Prepared
 from .worker import Unavailable
 
-__all__ = ["instructions", "prepare", "start"]
-
 
 def start(threads: int) -> dict[str, str]:
     """Return versions; raise where the engine is unknown or cannot run. Threads are in the environment."""

@@ -17,8 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from ..common.cases import Case, Prepared
 from .worker import Unavailable
 
-__all__ = ["instructions", "prepare", "start"]
-
 _GATES = (0, 3, 1, 2)  # torch's i, f, g, o in the operator's order i, o, f, c
 
 _threads = 1

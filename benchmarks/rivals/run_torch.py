@@ -11,8 +11,6 @@ from ..common import with_torch
 from ..common.cases import Case, Prepared
 from .instruction_sets import parse_verbose
 
-__all__ = ["instructions", "prepare", "start"]
-
 _VERBOSE = """
 import torch
 with torch.inference_mode():

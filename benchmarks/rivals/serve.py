@@ -18,8 +18,6 @@ from ..common.cases import Case, Prepared
 from .system import PeakMemory
 from .worker import RIVALS
 
-__all__ = ["Server", "choose", "rate_of"]
-
 _PR_SET_PDEATHSIG = 1
 
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["QUIET", "OtherPrograms", "PeakMemory"]
-
 QUIET = 0.1
 """Cores that other programs may be using while figures still count."""
 

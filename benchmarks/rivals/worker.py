@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LIBRARIES", "OURS", "REFERENCE", "RIVALS", "Unavailable", "Worker", "WorkerError"]
-
 OURS = ("compiled", "numpy", "plain")
 """nplstm's engines."""
 
@@ -54,7 +52,7 @@ def environment(library: str, threads: int, settings: Mapping[str, str] | None =
 
 
 class Worker:
-    """A library's process, seen from the one that asks; close it, or use it in a ``with`` block."""
+    """A library's process, seen from the one that asks: a context manager that ends it."""
 
     def __init__(self, library: str, threads: int, settings: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -68,10 +66,7 @@ class Worker:
     def ask(self, command: str, *arguments: Any) -> Any:
         """Let the library work, and return its answer; it is stopped again then.
 
-        Raises
-        ------
-        WorkerError
-            If the library raised, or its process has ended.
+        Raises WorkerError if the library raised, or its process has ended.
         """
         process = self._process
         try:
