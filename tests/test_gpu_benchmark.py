@@ -298,7 +298,7 @@ def test_a_run_is_gone_on_with():
     run = run_session(parts=("table", "streaming"), budget=10, clock=lambda: next(now))
     first = [r["case"] for r in run["records"]]
     assert (len(first), len(run["left_out"]), wrong(run)) == (9, 12 - 9 + 4, False)
-    assert run["left_out"][0] == "table: tf32 training 2 layers, bidirectional, B=16 H=256 T=512"
+    assert run["left_out"][0] == "table tf32 training 2 layers, bidirectional, B=16 H=256 T=512"
     ours = MadeUp("nplstm", 2.0)
     run = run_session(made_gpu(ours=ours), parts=("table",), run=run)
     assert (len(run["records"]), run["left_out"]) == (12, [])
@@ -306,7 +306,7 @@ def test_a_run_is_gone_on_with():
     run["records"][0]["outcome"] = "failed"
     assert not wrong(run_session(parts=("table",), run=run))  # it is tried again
     run = run_session(parts=sessions.CHECKS, budget=0)
-    assert run["left_out"][-3:] == [f"verify: {verify.SMALL[-1]}", "soak: ", "sanitize: "]
+    assert run["left_out"][-3:] == [f"verify {verify.SMALL[-1]}", "soak", "sanitize"]
 
 
 def test_a_lost_device_ends_the_run():

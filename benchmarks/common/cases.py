@@ -124,7 +124,7 @@ def _normal(seed: int, shape: tuple[int, ...], precision: str) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _pool(seed: int, precision: str) -> np.ndarray:
-    """Draw what inputs are cut from: to draw hundreds of millions of numbers takes longer than what is timed."""
+    """Draw the numbers that inputs repeat: to draw hundreds of millions takes longer than what is timed."""
     return rounded(np.random.default_rng(seed).standard_normal(_POOL, dtype=np.float32), precision)
 
 

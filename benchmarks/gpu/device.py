@@ -1,4 +1,4 @@
-"""The GPU and the libraries that run on it, or in a line what is missing; what has to be known beside a figure."""
+"""The GPU, the libraries that run on it and their versions; a line on what is missing."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from ..common.machine import describe
 from .measure import Library
 
 _DECIDE = ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
-"""What would decide a precision behind our back."""
+"""Variables that would change the precision of products."""
 
 _ASKED = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
 
@@ -106,6 +106,6 @@ def read_clocks(bus: str, program: str = "nvidia-smi") -> dict[str, str]:
 
 
 def same_place(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return in what two descriptions differ such that figures of the two do not belong together."""
+    """Return the differences of two descriptions that forbid to put their figures into one table."""
     names = ("gpu", "CUDA of the driver", "commit", "nplstm", "CuPy", "torch", "cuDNN")
     return [f"{n}: {one.get(n)} and {other.get(n)}" for n in names if one.get(n) != other.get(n)]

@@ -43,7 +43,7 @@ class Library:
         return self._kept[1]
 
     def forget(self) -> None:
-        """Let go of the layer."""
+        """Release the layer."""
         self._kept = None
 
 
@@ -87,7 +87,7 @@ def measure(case: Case, libraries: Sequence[Library], *, seconds: float) -> dict
 
 
 def _make_room(libraries: Iterable[Library]) -> None:
-    """Have each library give back what it keeps for later: the other one may need it now."""
+    """Release the cached memory of each library: the other one may need it now."""
     try:
         for library in libraries:
             library.meter.release()

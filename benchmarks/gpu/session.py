@@ -110,6 +110,6 @@ class Session:
         for item in items:
             if self._clock() >= self._end or self._run["stopped"]:
                 named = f"{item.precision} {item.task} {item.label}" if isinstance(item, Case) else item
-                self._run["left_out"].append(f"{part}: {named}")
+                self._run["left_out"].append(f"{part} {named}".rstrip())
             else:
                 yield item

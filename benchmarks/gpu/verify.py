@@ -135,13 +135,13 @@ class _Run:
         self._x, self._hx, self._grad, self._grad_state = arrays[0], arrays[1:3], arrays[3], arrays[4:]
         lengths = rng.integers(1, shape.T + 1, shape.B)
         lengths[0] = shape.T
-        self._said = dict(lengths=lengths) if shape.ragged else {}
+        self._options = dict(lengths=lengths) if shape.ragged else {}
 
     def results(self) -> dict[str, Any]:
         """Return the results of a plain call, which records nothing, of a recording, and all gradients."""
-        output, (h_n, c_n) = self.lstm(self._x, tuple(self._hx), **self._said)
+        output, (h_n, c_n) = self.lstm(self._x, tuple(self._hx), **self._options)
         found = {"output": output, "h_n": h_n, "c_n": c_n}
-        tape = self.lstm.record(self._x, tuple(self._hx), **self._said)
+        tape = self.lstm.record(self._x, tuple(self._hx), **self._options)
         grads = tape.backward(self._grad, tuple(self._grad_state))
         found |= {"recorded output": tape.output, "grad_input": grads.input}
         found |= {"grad_h_0": grads.h_0, "grad_c_0": grads.c_0}

@@ -65,7 +65,7 @@ class Server:
         return time.process_time() - before
 
     def forget(self) -> None:
-        """Let go of the case."""
+        """Release the case."""
         self._case = None
         gc.collect()
 
