@@ -1,18 +1,10 @@
-"""What a measurement belongs to: the machine, the date, the versions; and its instruction sets."""
+"""Instruction sets of this machine, and how libraries are told to use one of them."""
 
-import os
-import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nplstm.commands.doctor.machine import find_processor
-from nplstm.engines.cpus import find_cpus
-
-__all__ = ["InstructionSet", "describe", "find_sets", "instruction_sets", "not_as_asked", "parse_verbose"]
 
 
 class InstructionSet(NamedTuple):
@@ -37,14 +29,9 @@ def find_sets() -> list[InstructionSet]:
 
 
 def instruction_sets(instructions: Sequence[str], numpy_found: Sequence[str]) -> list[InstructionSet]:
-    """Return the instruction sets that are measured, the best first.
+    """Return the instruction sets that are measured, the best first, among those of a processor.
 
-    Parameters
-    ----------
-    instructions : sequence of str
-        Those of the processor that matter.
-    numpy_found : sequence of str
-        Those that NumPy has faster loops for, and uses: it is told by name which ones to leave unused.
+    ``numpy_found`` are those that NumPy has faster loops for, and uses: it is told by name which to leave unused.
     """
     if "avx512f" in instructions:
         # OpenBLAS runs its AVX2 kernels on processors with AVX-512 that it does not know
@@ -85,27 +72,3 @@ def parse_verbose(printed: str) -> dict[str, str]:
     mkl = re.search(r"^MKL_VERBOSE .*64 architecture (.*?) processors", printed, re.MULTILINE)
     found = {"oneDNN": rnn, "MKL": mkl}
     return {part: match[1] for part, match in found.items() if match}
-
-
-def describe() -> dict[str, Any]:
-    """Return what there is to know of the machine, at this time."""
-    processor = find_processor()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "--short", "HEAD") + "+" * bool(_git("status", "--porcelain")),
-        "processor": processor.model,
-        "instructions": processor.instructions,
-        "cpus": find_cpus().usable,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-    }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

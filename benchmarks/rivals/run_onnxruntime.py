@@ -1,10 +1,12 @@
-"""How onnxruntime runs a case: its LSTM operator on the CPU provider, inference only.
+"""onnxruntime in a worker's process: its LSTM operator on the CPU provider, inference only.
 
-There are two ways to call a session, by a dict of arrays and by binding buffers once; both are offered.
+There are two ways to call a session, by a dict of arrays and by binding buffers once; both are offered, but for a
+step in real time, where the second was faster at all sizes.
 """
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from itertools import cycle
 from typing import Any
 
@@ -12,10 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from .cases import Case
-from .prepared import Prepared, Unavailable, versions_of
-
-__all__ = ["instructions", "prepare", "start"]
+from ..common.cases import Case, Prepared
+from .worker import Unavailable
 
 _GATES = (0, 3, 1, 2)  # torch's i, f, g, o in the operator's order i, o, f, c
 
@@ -26,7 +26,7 @@ def start(threads: int) -> dict[str, str]:
     """Keep the number of threads for the sessions to come, and say what runs."""
     global _threads  # noqa: PLW0603  onnxruntime has it in each session's options
     _threads = threads
-    return versions_of("onnxruntime", "onnx")
+    return {name: version(name) for name in ("onnxruntime", "onnx")}
 
 
 def instructions() -> dict[str, str]:
@@ -113,21 +113,11 @@ def _inference(session: Any, case: Case) -> dict[str, Prepared]:
     }
 
 
-class _Fed:
-    """Steps by a dict of arrays, the state fed back."""
-
-    def __init__(self, session: Any, zeros: np.ndarray) -> None:
-        self._run, self.state = session.run, (zeros, zeros)
-
-    def step(self, x: np.ndarray) -> np.ndarray:
-        y, *self.state = self._run(None, {"x": x, "h_0": self.state[0], "c_0": self.state[1]})
-        return y
-
-
 class _Bound:
     """Steps on buffers bound once; two bindings take turns, so that the state need not be copied."""
 
-    def __init__(self, session: Any, zeros: np.ndarray) -> None:
+    def __init__(self, session: Any, case: Case) -> None:
+        zeros = np.zeros((1, case.B, case.H), np.float32)
         self._x, self._y = zeros.copy(), np.empty((1, *zeros.shape), np.float32)
         old, new = ((zeros.copy(), zeros.copy()) for _ in range(2))
         self._turns = cycle(
@@ -144,23 +134,15 @@ class _Bound:
 
 
 def _step(session: Any, case: Case) -> dict[str, Prepared]:
-    zeros = np.zeros((1, case.B, case.H), np.float32)
-    return {
-        "run": _streaming(lambda: _Fed(session, zeros), case),
-        "io_binding": _streaming(lambda: _Bound(session, zeros), case),
-    }
-
-
-def _streaming(start: Callable[[], _Fed | _Bound], case: Case) -> Prepared:
-    x, stream = case.input(), start()
+    x, stream = case.input(), _Bound(session, case)
     x_t, step = x[:1], stream.step
 
     def results() -> dict[str, np.ndarray]:
-        fresh = start()
+        fresh = _Bound(session, case)
         output = np.concatenate([fresh.step(x[t : t + 1]).copy()[:, 0] for t in range(case.T)])
         return {"output": output, "h_n": fresh.state[0], "c_n": fresh.state[1]}
 
-    return Prepared(lambda: step(x_t), results)
+    return {"io_binding": Prepared(lambda: step(x_t), results)}
 
 
 def _bind(session: Any, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> Callable[[], None]:
