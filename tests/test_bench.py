@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nplstm import bench
+from nplstm.commands import bench
 from nplstm.commands.cli import main
 from nplstm.engines.compiled import CompiledEngine
 
