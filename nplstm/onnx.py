@@ -1,8 +1,8 @@
 """ONNX's LSTM operator as a function of arrays: every input, every attribute, nothing ignored.
 
-It is put together from what the layers are made of: weights through ``from_layout("onnx", ...)``, attributes into
-a ``CellSpec`` for each direction, lengths into packed data, and the one time loop. Inference alone: to train, load
-the weights into an ``LSTM``.
+It uses the same parts as the layers: weights through ``from_weight_format("onnx", ...)``, attributes as a
+``CellSpec`` for each direction, lengths as packed data, and the one time loop. It is for inference only: to train,
+load the weights into an ``LSTM``. Files are read and written in ``nplstm.io.onnx``.
 
 >>> import numpy as np, nplstm
 >>> X, W, R = np.ones((2, 1, 3)), np.ones((1, 16, 3)), np.ones((1, 16, 4))
@@ -19,8 +19,8 @@ from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError, ShapeError
-from nplstm.io import from_layout
-from nplstm.io.onnx.attributes import read_attributes, without_forget_gate
+from nplstm.io import from_weight_format
+from nplstm.io.onnx.lstm_attributes import read_attributes, without_forget_gate
 from nplstm.layers.layout import PaddedLayout
 from nplstm.params import LSTMParams
 from nplstm.recurrence import Recurrence, State
@@ -249,7 +249,7 @@ def _one_direction(
 
 def _params(arrays: Arrays, d: int, spec: CellSpec) -> LSTMParams:
     """Return the parameters of a direction; with coupled gates, without those of the forget gate."""
-    named = from_layout("onnx", {name: arrays[name][d] for name in ("W", "R", "B", "P") if name in arrays})
+    named = from_weight_format("onnx", {name: arrays[name][d] for name in ("W", "R", "B", "P") if name in arrays})
     return LSTMParams.from_named(without_forget_gate(named) if spec.coupled_input_forget else named)
 
 

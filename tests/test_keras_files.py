@@ -21,7 +21,7 @@ import nplstm
 from nplstm import CellSpec
 from nplstm.io import open_file, read_tensors
 from nplstm.io.keras import hdf5
-from nplstm.io.keras.weights import keras_weights
+from nplstm.io.keras.keras_weights import keras_weights
 
 # Keras's get_weights() under NumPy 2: its variables lack a keyword
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -92,12 +92,12 @@ def test_weights_alone(name):
 def test_a_wrong_option_is_seen(monkeypatch):
     """What the comparison above would say of another slope, and of another order."""
     path = FOLDER / "nested_2_15.keras"
-    monkeypatch.setattr("nplstm.io.keras.options._HARD_SIGMOID", {"2": 1 / 6})
+    monkeypatch.setattr("nplstm.io.keras.layer_options._HARD_SIGMOID", {"2": 1 / 6})
     with pytest.raises(AssertionError, match="first: differs"):
         check_file(path, numbers_of(path.name))
     monkeypatch.undo()
     names = {"softsign": "Tanh", "tanh": "Tanh", "sigmoid": "Sigmoid"}
-    monkeypatch.setattr("nplstm.io.keras.options._ACTIVATIONS", names)
+    monkeypatch.setattr("nplstm.io.keras.layer_options._ACTIVATIONS", names)
     with pytest.raises(AssertionError, match="inner/last: differs"):
         check_file(path, numbers_of(path.name))
 

@@ -17,10 +17,10 @@ from variants import Variant
 
 import nplstm
 from nplstm.backends import get_backend
-from nplstm.io.layouts import layer as layer_layouts
 from nplstm.io.onnx import export as export_module
-from nplstm.io.onnx import graph_builder, layer_graph, lstm_node
+from nplstm.io.onnx import graph_builder, layer_graph, node_writer
 from nplstm.io.onnx.export import export
+from nplstm.io.weight_formats import single_layer
 
 NUMPY = get_backend("numpy")
 
@@ -402,22 +402,22 @@ def test_element_types(be, onnx, onnxruntime, runtime, loop, tmp_path):
 
 @pytest.mark.parametrize("order", ["oifg", "ifog", "iogf"])
 def test_the_check_sees_swapped_gates(order, runtime, tmp_path, monkeypatch):
-    layout = layer_layouts.LAYER_LAYOUTS["onnx"]
-    monkeypatch.setitem(layer_layouts.LAYER_LAYOUTS, "onnx", layout._replace(order=order))
+    layout = single_layer.LAYER_FORMATS["onnx"]
+    monkeypatch.setitem(single_layer.LAYER_FORMATS, "onnx", layout._replace(order=order))
     with pytest.raises(AssertionError, match="differs by"):
         check(make("standard", "plain"), tmp_path / "m", runtime, states=True, lengths=True, tolerance=1e-3)
 
 
 @pytest.mark.parametrize("places", [[1, 0, 2], [0, 2, 1], [2, 1, 0]])
 def test_the_check_sees_swapped_peepholes(places, runtime, tmp_path, monkeypatch):
-    original = lstm_node._weights
+    original = node_writer._weights
 
     def swapped(*arguments):
         weights = original(*arguments)
         P = weights["P"].reshape(-1, 3, H)[:, places]
         return weights | {"P": P.reshape(-1, 3 * H)}
 
-    monkeypatch.setattr(lstm_node, "_weights", swapped)
+    monkeypatch.setattr(node_writer, "_weights", swapped)
     with pytest.raises(AssertionError, match="differs by"):
         check(
             make("peephole diagonal", "plain"), tmp_path / "m", runtime, states=True, lengths=True, tolerance=1e-3

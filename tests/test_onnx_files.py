@@ -41,9 +41,9 @@ from test_onnx import DIRECTIONS, FUNCTIONS, fill_in_constants
 import nplstm
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io import open_file, read_tensors
-from nplstm.io.door import list_layers
-from nplstm.io.layouts import layer as layer_layouts
-from nplstm.io.onnx.own import own_metadata
+from nplstm.io.listing import list_layers
+from nplstm.io.onnx.exported_layer import export_metadata
+from nplstm.io.weight_formats import single_layer
 
 FILES = Path(__file__).parent / "files" / "onnx"
 KEPT = sorted(path.stem for path in FILES.glob("*.onnx"))
@@ -109,8 +109,8 @@ def test_the_drawn_models_have_everything():
 
 @pytest.mark.parametrize("order", ["oifg", "ifog", "iogf"])
 def test_the_comparison_sees_swapped_gates(order, tmp_path, monkeypatch):
-    layout = layer_layouts.LAYER_LAYOUTS["onnx"]
-    monkeypatch.setitem(layer_layouts.LAYER_LAYOUTS, "onnx", layout._replace(order=order))
+    layout = single_layer.LAYER_FORMATS["onnx"]
+    monkeypatch.setitem(single_layer.LAYER_FORMATS, "onnx", layout._replace(order=order))
     model, x = one_node(), draw_x()
     with pytest.raises(AssertionError, match="differs by"):
         compare(nplstm.load(write(tmp_path, model))(x)[0], side_by_side(run(model, {"X": x})["Y"]), 1e-3)
@@ -322,14 +322,14 @@ def test_metadata(tmp_path):
 def computed(operator, inputs, attributes, outputs, opset):
     """What our table makes of it."""
     from nplstm.io.onnx.operators import OPERATORS as TABLE
-    from nplstm.io.onnx.operators import Call
+    from nplstm.io.onnx.operators import OperatorCall
 
     given = {
         name: numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
         for name, value in attributes.items()
     }
     taken = []
-    results = TABLE[operator].compute(Call(given, outputs, taken.append, opset), *inputs)
+    results = TABLE[operator].compute(OperatorCall(given, outputs, taken.append, opset), *inputs)
     results = [results] if isinstance(results, np.ndarray) else results
     return results, sum(taken)
 
@@ -431,7 +431,7 @@ def test_values_that_depend_on_sizes_are_compared_when_they_are_read(tmp_path):
 
 
 def test_listing_reads_no_weights(tmp_path, monkeypatch):
-    from nplstm.io.onnx import tensors as module
+    from nplstm.io.onnx import tensor_protos as module
 
     H = 80
     given = {"W": np.ones((1, 4 * H, 20), F32), "R": np.ones((1, 4 * H, H), F32)}
@@ -981,9 +981,9 @@ def test_a_long_chain_is_no_recursion(tmp_path):
 
 def test_the_check_of_stacks_sees_a_wrong_expectation(tmp_path, monkeypatch):
     """Broken on purpose: an output that is turned counts as one that is not."""
-    from nplstm.io.onnx import stacks
+    from nplstm.io.onnx import stacked_nodes
 
-    monkeypatch.setattr(stacks.np, "array_equal", lambda one, other: one.shape == other.shape)
+    monkeypatch.setattr(stacked_nodes.np, "array_equal", lambda one, other: one.shape == other.shape)
     D, between = APART["directions exchanged"]
     model, x = two_nodes(D, between), draw_x()
     path = write(tmp_path, model)
@@ -1241,7 +1241,7 @@ def test_options_that_claim_to_be_the_graphs(text, bidirectional, tmp_path):
     """Anyone can compute a digest: what it goes with need not be a layer's options."""
     nplstm.save(nplstm.LSTM(2, 3, bidirectional=bidirectional, rng=0), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
-    helper.set_model_props(model, own_metadata(model, {"nplstm": text}))
+    helper.set_model_props(model, export_metadata(model, {"nplstm": text}))
     path = write(tmp_path, model)
     list_layers(layers_of(path))
     with contextlib.suppress(FileFormatError):
@@ -1300,7 +1300,7 @@ def test_options_that_do_not_fit_the_weights(tmp_path):
     nplstm.save(nplstm.LSTM(2, 3, rng=0), tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     helper.set_model_props(
-        model, own_metadata(model, {"nplstm": '{"kind": "LSTM", "input_size": 2, "hidden_size": 4}'})
+        model, export_metadata(model, {"nplstm": '{"kind": "LSTM", "input_size": 2, "hidden_size": 4}'})
     )
     with pytest.raises(FileFormatError, match="its weights and options are no layer's: weight_ih_l0"):
         nplstm.load(write(tmp_path, model))

@@ -10,9 +10,9 @@ from nplstm._shapes import check_choice, check_flag
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend
 from nplstm.errors import ArgumentError, FileFormatError, StateDictError
-from nplstm.io.door import choose_layer, open_file
+from nplstm.io.detect_format import choose_layer, open_file
+from nplstm.io.layer_metadata import metadata_of
 from nplstm.io.model_file import MAX_BYTES, FoundLayer, printable
-from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import layer_of
 
@@ -29,7 +29,7 @@ _READ_ONLY = (".keras", ".h5", ".hdf5")
 _WRITERS = {
     "safetensors": ("nplstm.io.safetensors_file", "write_safetensors"),
     "npz": ("nplstm.io.npz_file", "write_npz"),
-    "pt": ("nplstm.io.pt.write", "write_pt"),
+    "pt": ("nplstm.io.pt.state_dict_writer", "write_pt"),
 }
 
 

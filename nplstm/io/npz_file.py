@@ -14,9 +14,9 @@ import numpy as np
 from nplstm._typing import Array, DType
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
-from nplstm.io.archive import Archive, leads_out
+from nplstm.io.layer_metadata import layers_by_metadata, text_of_json
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
-from nplstm.io.saved_layer import layers_by_metadata, text_of_json
+from nplstm.io.zip_archive import ZipArchive, leads_out
 
 __all__ = ["NpzFile", "write_npz"]
 
@@ -46,7 +46,7 @@ class NpzFile(ModelFile):
         super().__init__(path, budget)
         self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
         try:
-            self._archive = Archive(self._file, path, budget)
+            self._archive = ZipArchive(self._file, path, budget)
             self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
             self.tensors = {
                 name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()

@@ -12,8 +12,8 @@ from nplstm._typing import Array
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
 from nplstm.io._optional import optional
+from nplstm.io.layer_metadata import layers_by_metadata
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
-from nplstm.io.saved_layer import layers_by_metadata
 
 __all__ = ["SafetensorsFile", "write_safetensors"]
 

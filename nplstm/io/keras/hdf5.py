@@ -8,7 +8,7 @@ import numpy as np
 
 from nplstm._typing import Array
 from nplstm.io.keras import hdf5_messages as messages
-from nplstm.io.keras.hdf5_messages import Attribute, Cursor, ElementType, MalformedError, Storage
+from nplstm.io.keras.hdf5_messages import Attribute, Cursor, Datatype, MalformedError, RawData
 from nplstm.io.keras.hdf5_structures import MAX_NAME, Structures
 from nplstm.io.model_file import WIDENED, Budget, TensorInfo, widen_bfloat16
 
@@ -26,8 +26,8 @@ class Dataset(NamedTuple):
     """An array in the file."""
 
     shape: tuple[int, ...]
-    type: ElementType
-    storage: Storage
+    type: Datatype
+    storage: RawData
 
     @property
     def info(self) -> TensorInfo:
@@ -147,13 +147,13 @@ class Hdf5:
         shape = messages.read_shape(found[messages.DATASPACE])
         element = messages.read_element_type(found[messages.DATATYPE])
         if element.kind == "opaque" and element.size == 2 and self.texts(path, "dtype") == ["bfloat16"]:
-            element = ElementType("number", 2, "bfloat16")  # Keras's mark, of a type that older h5py does not know
+            element = Datatype("number", 2, "bfloat16")  # Keras's mark, of a type that older h5py does not know
         if element.kind != "number" or shape is None:
             self.others[path] = element.kind if shape is not None else "null"
             return
         storage = messages.read_storage(found[messages.LAYOUT])
         if messages.EXTERNAL_FILES in found:
-            storage = Storage(problem="its data lie in other files")
+            storage = RawData(problem="its data lie in other files")
         self.datasets[path] = Dataset(shape, element, storage)
         if storage.problem is None:
             self._check_place(path, self.datasets[path])

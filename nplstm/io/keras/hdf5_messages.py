@@ -21,9 +21,9 @@ __all__ = [
     "UNDEFINED",
     "Attribute",
     "Cursor",
-    "ElementType",
+    "Datatype",
     "MalformedError",
-    "Storage",
+    "RawData",
     "read_attribute",
     "read_element_type",
     "read_shape",
@@ -79,7 +79,7 @@ class Cursor:
         self.take(-(start - self.left) % 8)
 
 
-class ElementType(NamedTuple):
+class Datatype(NamedTuple):
     """What the elements of a dataset or attribute are."""
 
     kind: str  # "number", "string" (of fixed length), "text" (of any length), or what HDF5 calls it
@@ -101,7 +101,7 @@ _FLOATS: dict[tuple[int, ...], str] = {  # size; place and size of exponent, of 
 }
 
 
-def read_element_type(data: bytes) -> ElementType:
+def read_element_type(data: bytes) -> Datatype:
     """Decode a datatype message."""
     fields = Cursor(data)
     kind = fields.number(1) & 15
@@ -109,11 +109,11 @@ def read_element_type(data: bytes) -> ElementType:
     if kind in {0, 1}:
         name = (_integer if kind == 0 else _float)(bits, size, fields)
         if name is None:
-            return ElementType("number of uncommon form", size)
-        return ElementType("number", size, name, big_endian=bool(bits & 1))
+            return Datatype("number of uncommon form", size)
+        return Datatype("number", size, name, big_endian=bool(bits & 1))
     if kind == 9 and bits & 15 == 1:
-        return ElementType("text", size)
-    return ElementType(_OTHERS.get(kind, f"class {kind}"), size)
+        return Datatype("text", size)
+    return Datatype(_OTHERS.get(kind, f"class {kind}"), size)
 
 
 def _integer(bits: int, size: int, fields: Cursor) -> str | None:
@@ -142,7 +142,7 @@ def read_shape(data: bytes) -> tuple[int, ...] | None:
     return tuple(fields.numbers(*[8] * rank))
 
 
-class Storage(NamedTuple):
+class RawData(NamedTuple):
     """Where the bytes of a dataset are."""
 
     address: int = UNDEFINED
@@ -151,28 +151,28 @@ class Storage(NamedTuple):
     problem: str | None = None  # why they are not read
 
 
-def read_storage(data: bytes) -> Storage:
+def read_storage(data: bytes) -> RawData:
     """Decode a data layout message."""
     fields = Cursor(data)
     version, layout = fields.numbers(1, 1)
     if version == 4 and layout == 3:
-        return Storage(problem="it is virtual: its data lie in other datasets or files")
+        return RawData(problem="it is virtual: its data lie in other datasets or files")
     if version != 3 or layout > 2:
-        return Storage(problem=f"its layout has version {version} and class {layout}; Keras writes version 3")
+        return RawData(problem=f"its layout has version {version} and class {layout}; Keras writes version 3")
     if layout == 0:
         inline = fields.take(fields.number(2))
-        return Storage(size=len(inline), inline=inline)
+        return RawData(size=len(inline), inline=inline)
     if layout == 1:
         address, size = fields.numbers(8, 8)
-        return Storage(address, size)
-    return Storage(problem="it is stored in chunks, perhaps packed; Keras writes arrays in one piece")
+        return RawData(address, size)
+    return RawData(problem="it is stored in chunks, perhaps packed; Keras writes arrays in one piece")
 
 
 class Attribute(NamedTuple):
     """A named value that an object has: only texts are of use here."""
 
     name: str
-    type: ElementType
+    type: Datatype
     elements: int  # how many
     data: bytes
 

@@ -8,28 +8,30 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from nplstm.io.keras.models import Cell, Placed, cells_of
-from nplstm.io.keras.weight_places import Weights
+from nplstm.io.keras.model_config import CellConfig, LayerInModel, cells_of
+from nplstm.io.keras.weight_datasets import CellDatasets
 
-__all__ = ["Share", "shares"]
+__all__ = ["LayerWeights", "assign_weights"]
 
 
-class Share(NamedTuple):
+class LayerWeights(NamedTuple):
     """What one layer gets."""
 
-    layer: Placed
-    weights: list[Weights]  # in the order of its cells; none where the cells and weights are not as many
+    layer: LayerInModel
+    weights: list[CellDatasets]  # in the order of its cells; none where the cells and weights are not as many
     problem: str | None  # why these cannot be its weights
 
 
-def shares(layers: list[Placed], weights: list[Weights], version: str) -> Iterator[Share]:
+def assign_weights(
+    layers: list[LayerInModel], weights: list[CellDatasets], version: str
+) -> Iterator[LayerWeights]:
     """Yield what each of the layers in a model's layer gets of its weights.
 
     Parameters
     ----------
-    layers : list of Placed
+    layers : list of LayerInModel
         Those with LSTM cells.
-    weights : list of Weights
+    weights : list of CellDatasets
         As they are listed.
     version : str
         Of the Keras that wrote the file.
@@ -38,15 +40,15 @@ def shares(layers: list[Placed], weights: list[Weights], version: str) -> Iterat
     order = sorted(range(len(cells)), key=lambda place: not _trains(*cells[place], version))
     by_cell = dict(zip(order, weights, strict=True)) if len(weights) == len(cells) else {}
     names = {_name(layer) for layer in layers}
-    given = (by_cell[place] for place in range(len(by_cell)))
+    in_order = (by_cell[place] for place in range(len(by_cell)))
     for layer in layers:
-        own = list(islice(given, len(cells_of(layer.entry))))
+        found = list(islice(in_order, len(cells_of(layer.entry))))
         # Keras 2 does not write down that one direction is frozen; Bidirectional names both
-        own.sort(key=lambda one: one.backward)
-        yield Share(layer, own, _misnamed(layer, own, names))
+        found.sort(key=lambda one: one.backward)
+        yield LayerWeights(layer, found, _misnamed(layer, found, names))
 
 
-def _trains(layer: Placed, cell: Cell, version: str) -> bool:
+def _trains(layer: LayerInModel, cell: CellConfig, version: str) -> bool:
     """Tell whether weights are listed with those that train.
 
     In Keras 3 that is up to the outermost layer and to what has the weights; before, to all between as well.
@@ -55,7 +57,7 @@ def _trains(layer: Placed, cell: Cell, version: str) -> bool:
     return flags[0] and flags[-1] if version.startswith("3.") else all(flags)
 
 
-def _misnamed(layer: Placed, weights: list[Weights], layers: set[str]) -> str | None:
+def _misnamed(layer: LayerInModel, weights: list[CellDatasets], layers: set[str]) -> str | None:
     """Return why these cannot be a layer's weights: they are called like another layer's, or another cell's."""
     cells = [cell.config.get("name") for cell in cells_of(layer.entry)]
     known = {name for name in cells if isinstance(name, str)}
@@ -66,10 +68,10 @@ def _misnamed(layer: Placed, weights: list[Weights], layers: set[str]) -> str | 
     return None
 
 
-def _is_others(parts: set[str], own: str, names: Iterable[str]) -> bool:
-    return own not in parts and not parts.isdisjoint(names)
+def _is_others(parts: set[str], found: str, names: Iterable[str]) -> bool:
+    return found not in parts and not parts.isdisjoint(names)
 
 
-def _name(layer: Placed) -> str:
+def _name(layer: LayerInModel) -> str:
     """Return a layer's name without those of what it is in."""
     return layer.name.rpartition("/")[2]

@@ -7,11 +7,11 @@ from nplstm._shapes import check_flag, check_size
 from nplstm._version import __version__
 from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
+from nplstm.io.layer_metadata import metadata_of
+from nplstm.io.onnx import onnx_library
+from nplstm.io.onnx.exported_layer import export_metadata
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.layer_graph import add_cell, add_lstm
-from nplstm.io.onnx.library import onnx_library
-from nplstm.io.onnx.own import own_metadata
-from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 
 __all__ = ["DEFAULT_OPSET", "export"]
@@ -156,5 +156,5 @@ def _model(layer: LSTM | LSTMCell, states: bool, lengths: bool, opset: int) -> A
     else:
         add_lstm(graph, layer, states=states, lengths=lengths)
     model = graph.model(type(layer).__name__, opset, producer_name="nplstm", producer_version=__version__)
-    onnx_library().helper.set_model_props(model, own_metadata(model, metadata_of(layer)))
+    onnx_library().helper.set_model_props(model, export_metadata(model, metadata_of(layer)))
     return model

@@ -7,7 +7,7 @@ import numpy as np
 
 from nplstm._typing import Array, DTypeLike
 from nplstm.errors import ArgumentError
-from nplstm.io.onnx.library import onnx_library
+from nplstm.io.onnx import onnx_library
 
 __all__ = ["GraphBuilder"]
 

@@ -1,7 +1,7 @@
 """The names in an ONNX model: its graph, the graphs inside of If, Loop and Scan, and calls of its functions.
 
 A graph inside of another sees the names around it. A function sees nothing but what a call gives it, so each call
-is a scope of its own. What a name stands for is found here; what it is worth, in ``evaluation``.
+is a scope of its own. What a name stands for is found here; its value, in ``constant_folding``.
 """
 
 import os
@@ -12,13 +12,13 @@ from nplstm.errors import FileFormatError
 from nplstm.io.model_file import printable
 
 __all__ = [
-    "Constant",
-    "DeclaredInput",
-    "Place",
-    "Produced",
-    "Program",
+    "Definition",
+    "GraphInput",
+    "Initializer",
+    "ModelContext",
+    "NodeOutput",
     "Scope",
-    "Source",
+    "ScopedName",
     "attribute_value",
     "called_name",
     "defined_name",
@@ -42,14 +42,14 @@ _GRAPH, _GRAPHS = 5, 10
 """The kinds of attributes that hold graphs."""
 
 
-class Place(NamedTuple):
+class ScopedName(NamedTuple):
     """A name, and where it stands. An empty name is an optional input that is left out."""
 
     scope: "Scope"
     name: str
 
 
-class Produced(NamedTuple):
+class NodeOutput(NamedTuple):
     """What a node makes: which of its outputs."""
 
     scope: "Scope"
@@ -57,7 +57,7 @@ class Produced(NamedTuple):
     output: int
 
 
-class DeclaredInput(NamedTuple):
+class GraphInput(NamedTuple):
     """What comes from outside at run time."""
 
     name: str
@@ -65,18 +65,18 @@ class DeclaredInput(NamedTuple):
     """Whether it is the model's; else it is that of the body of a Loop or Scan."""
 
 
-class Constant(NamedTuple):
+class Initializer(NamedTuple):
     """A tensor that the file holds: a ``TensorProto`` or a ``SparseTensorProto``."""
 
     name: str
     proto: Any
 
 
-Source: TypeAlias = Place | Produced | DeclaredInput | Constant
+Definition: TypeAlias = ScopedName | NodeOutput | GraphInput | Initializer
 """What a name stands for; a place, where it is another name for what stands there."""
 
 
-class Program:
+class ModelContext:
     """What all scopes of a model share.
 
     Parameters
@@ -121,7 +121,7 @@ class Scope:
 
     Parameters
     ----------
-    program : Program
+    context : ModelContext
     nodes : sequence of NodeProto
     path : str
         What stands before the names of what is in it; empty, or ends in a slash.
@@ -136,43 +136,43 @@ class Scope:
         Version of ONNX's operators.
     """
 
-    def __init__(self, program: Program, nodes: Any, path: str = "", outer: Self | None = None) -> None:
-        self.program, self.path, self.outer = program, path, outer
+    def __init__(self, context: ModelContext, nodes: Any, path: str = "", outer: Self | None = None) -> None:
+        self.context, self.path, self.outer = context, path, outer
         self.nodes = list(nodes)
         self.attributes: dict[str, Any] = {} if outer is None else outer.attributes
         self.calls = 0 if outer is None else outer.calls
-        self.opset: int = program.opset if outer is None else outer.opset
+        self.opset: int = context.opset if outer is None else outer.opset
         self.body = self
-        self._names: dict[str, Source] = {}
+        self._names: dict[str, Definition] = {}
         self.shapes: dict[str, Any] = {}  # what the file declares of values: TypeProto.Tensor
         self._inner: dict[tuple[int, str], Scope] = {}
         for node in self.nodes:
             for output, name in enumerate(node.output):
                 if name:
-                    self._define(name, Produced(self, node, output))
+                    self._define(name, NodeOutput(self, node, output))
 
     @classmethod
-    def of_graph(cls, program: Program, graph: Any, path: str = "", outer: Self | None = None) -> Self:
+    def of_graph(cls, context: ModelContext, graph: Any, path: str = "", outer: Self | None = None) -> Self:
         """Return the scope of a ``GraphProto``."""
-        scope = cls(program, graph.node, path, outer)
+        scope = cls(context, graph.node, path, outer)
         for tensor in (*graph.initializer, *graph.sparse_initializer):
-            scope._define(tensor_name(tensor), Constant(tensor_name(tensor), tensor))
+            scope._define(tensor_name(tensor), Initializer(tensor_name(tensor), tensor))
         for value in graph.input:
             # an initializer is its default
-            scope._names.setdefault(value.name, DeclaredInput(value.name, of_model=outer is None))
+            scope._names.setdefault(value.name, GraphInput(value.name, of_model=outer is None))
         for value in (*graph.value_info, *graph.output, *graph.input):
             scope.shapes[value.name] = value.type.tensor_type
         return scope
 
-    def _define(self, name: str, source: Source) -> None:
+    def _define(self, name: str, definition: Definition) -> None:
         if name in self._names or not name:
             where = self.path.rstrip("/") or "the graph"
-            raise self.program.error(
+            raise self.context.error(
                 f"{where} has two values {name!r}" if name else f"{where} has an initializer without a name"
             )
-        self._names[name] = source
+        self._names[name] = definition
 
-    def find(self, name: str) -> Source:
+    def find(self, name: str) -> Definition:
         """Return what a name stands for.
 
         Raises
@@ -190,17 +190,17 @@ class Scope:
             if name in scope._names:
                 return scope
             scope = scope.outer
-        raise self.program.error(f"there is no value {name!r} in {self.path or 'the graph'}")
+        raise self.context.error(f"there is no value {name!r} in {self.path or 'the graph'}")
 
-    def _step_into(self, source: Source) -> Source:
+    def _step_into(self, definition: Definition) -> Definition:
         """Return, for what a call makes, its place in the function."""
-        if not isinstance(source, Produced) or self.program.function_of(source.node) is None:
-            return source
-        called = self.called(source.node)
-        outputs = self.program.function_of(source.node).output
-        if source.output >= len(outputs):
-            raise self.program.error(f"{source.node.name!r} has more outputs than its function")
-        return Place(called, outputs[source.output])
+        if not isinstance(definition, NodeOutput) or self.context.function_of(definition.node) is None:
+            return definition
+        called = self.called(definition.node)
+        outputs = self.context.function_of(definition.node).output
+        if definition.output >= len(outputs):
+            raise self.context.error(f"{definition.node.name!r} has more outputs than its function")
+        return ScopedName(called, outputs[definition.output])
 
     def shape_of(self, name: str) -> Any:
         """Return what the file declares of a value, if it does: a ``TypeProto.Tensor``."""
@@ -225,20 +225,20 @@ class Scope:
         """Return the scope of a call of a function."""
         key = (id(node), "")  # of nodes that live as long as the scope does
         if key not in self._inner:
-            self._inner[key] = self._call(node, self.program.function_of(node))
+            self._inner[key] = self._call(node, self.context.function_of(node))
         return self._inner[key]
 
     def _call(self, node: Any, function: Any) -> "Scope":
         if self.calls >= _MOST_CALLS:
-            raise self.program.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
-        self.program.expand(node)
-        scope = Scope(self.program, function.node, path_within(self.path, node))
+            raise self.context.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
+        self.context.expand(node)
+        scope = Scope(self.context, function.node, path_within(self.path, node))
         scope.calls, scope.body, scope.opset = self.calls + 1, self.body, _opset(function)
         scope.attributes = {default.name: default for default in getattr(function, "attribute_proto", ())}
         scope.attributes |= self.attributes_of(node)
-        given = [*node.input, *[""] * len(function.input)]
-        for name, place in zip(function.input, given, strict=False):
-            scope._define(name, Place(self, place))
+        arguments = [*node.input, *[""] * len(function.input)]
+        for name, argument in zip(function.input, arguments, strict=False):
+            scope._define(name, ScopedName(self, argument))
         for value in getattr(function, "value_info", ()):
             scope.shapes[value.name] = value.type.tensor_type
         return scope
@@ -247,12 +247,12 @@ class Scope:
         """Return the scope of a graph that is an attribute of a node."""
         key = (id(node), name)
         if key not in self._inner:
-            self._inner[key] = Scope.of_graph(self.program, graph, path_within(self.path, node, name), self)
+            self._inner[key] = Scope.of_graph(self.context, graph, path_within(self.path, node, name), self)
         return self._inner[key]
 
     def inner(self, node: Any) -> Iterator["Scope"]:
         """Yield the scopes inside of a node: of the function that it calls, or of its graphs."""
-        if self.program.function_of(node) is not None:
+        if self.context.function_of(node) is not None:
             yield self.called(node)
         else:
             for attribute in node.attribute:

@@ -1,0 +1,356 @@
+"""What a value in an ONNX graph is worth, as far as that can be said without running the model.
+
+Weights come out of stored tensors, often through operators, and those may read sizes that are known at run time
+alone. So a graph is evaluated on *probes*: what comes at run time stands as an array of the declared shape, filled
+with NaN, and sizes that are open are chosen. Each value carries how much it depends on the run; a weight may go by
+sizes on its way, if in the end all sizes give the same.
+
+The outputs of LSTM nodes are probes of which no two numbers are the same. They stay known where an operator moves
+them, and become NaN where one does anything else with them: so what arrives as they were is what they were.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from nplstm._typing import Array, DType
+from nplstm.io.model_file import WIDENED, Budget, describe
+from nplstm.io.onnx.operators import OPERATORS, Operator, OperatorCall, UnsupportedOperatorError
+from nplstm.io.onnx.scopes import (
+    Definition,
+    GraphInput,
+    Initializer,
+    NodeOutput,
+    ScopedName,
+    attribute_value,
+    is_standard,
+    node_name,
+)
+from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, of_attribute
+
+__all__ = ["AbstractValue", "Dependence", "Evaluator", "SampleSizes"]
+
+_FEW = 4096
+"""A stored tensor with more elements is not read for an outline; sizes and axes have fewer."""
+
+_MOST_PROBED = 2**28
+"""How many bytes of probes there may be; a graph that makes more of them is not followed."""
+
+_ERRORS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, MemoryError)
+"""What NumPy raises on operands that do not fit; a KeyError is an attribute that is missing."""
+
+
+class SampleSizes:
+    """Chooses sizes for what a model leaves open: the same for the same name, and another for each name.
+
+    Parameters
+    ----------
+    first, step, many : int
+        The sizes are ``many`` from ``first`` on, ``step`` apart. Of two choosers that have no size in common, and
+        not as many, two names that share a size in one do not in the other, unless there are very many.
+    """
+
+    def __init__(self, first: int, step: int, many: int) -> None:
+        self._first, self._step, self._many = first, step, many
+        self._chosen: dict[Hashable, int] = {}
+
+    def __call__(self, name: Hashable) -> int:
+        """Return the size that stands for a name."""
+        # now and then two names share a size, so that no size is large
+        return self._chosen.setdefault(name, self._first + self._step * (len(self._chosen) % self._many))
+
+
+class Dependence(IntEnum):
+    """What of a run a value depends on."""
+
+    NOTHING = 0
+    SIZES = 1
+    DATA = 2
+
+
+class AbstractValue(NamedTuple):
+    """What is known of a value."""
+
+    array: Array | None
+    """None if not even the shape is known of a value that depends on data; and of an input that is left out."""
+    depends: Dependence = Dependence.NOTHING
+    reason: str = ""
+    """Why it is no constant, if it depends on data: "comes from ..."."""
+    dtype: str = ""
+    """Its element type in the file."""
+    outlined: bool = False
+    """Whether the numbers are stand-ins for those in the file, which were not read."""
+
+
+_LEFT_OUT = AbstractValue(None)
+
+
+class Evaluator:
+    """The values of a model, each found when it is asked for, and kept.
+
+    Parameters
+    ----------
+    stored : callable
+        Returns the LazyTensor of a name and its ``TensorProto``.
+    budget : Budget
+        What is computed or read is counted; ``release`` gives it back.
+    sizes : SampleSizes
+    lstm : callable
+        Returns probes for the outputs of an LSTM node, given the node, X, R, the sizes, and what counts memory.
+    outline : bool
+        Whether to leave large tensors unread, and have zeros of their shape stand for them.
+    """
+
+    def __init__(
+        self,
+        stored: Callable[[str, Any], LazyTensor],
+        budget: Budget,
+        sizes: SampleSizes,
+        lstm: Callable[..., Sequence[Array]],
+        *,
+        outline: bool,
+    ) -> None:
+        self._stored, self._budget, self._sizes, self._lstm, self._outline = stored, budget, sizes, lstm, outline
+        self._values: dict[ScopedName, AbstractValue] = {}
+        self._held = self._probed = 0
+
+    def release(self) -> None:
+        """Forget all values, and give back their memory."""
+        self._values.clear()
+        self._budget.give_back(self._held)
+        self._held = 0
+
+    def look(self, value: AbstractValue, what: str) -> Array | None:
+        """Return all numbers of a value, without those that a view repeats; None if they are not known.
+
+        They are counted once more: so many can be asked for that looking at them takes too long.
+        """
+        if value.array is None or value.depends is Dependence.DATA:
+            return None
+        seen = value.array[tuple(slice(None) if stride else slice(1) for stride in value.array.strides)]
+        self._take(seen.nbytes, what)
+        return seen
+
+    def value(self, scoped_name: ScopedName) -> AbstractValue:
+        """Return what is known of a value.
+
+        Raises
+        ------
+        FileFormatError
+            If it is part of a circle, misses a name, does not fit its operators, or takes too much memory.
+        """
+        waiting = [scoped_name]  # a stack of our own: a graph may be deeper than Python's
+        begun: set[ScopedName] = set()
+        while waiting:
+            top = waiting[-1]
+            if top in self._values:
+                waiting.pop()
+                continue
+            definition = top.scope.find(top.name) if top.name else None
+            missing = [need for need in _needs(definition) if need not in self._values]
+            if not missing:
+                self._values[top] = _LEFT_OUT if definition is None else self._of(top, definition)
+            elif top in begun:
+                raise top.scope.context.error(f"{top.name!r} is computed from itself")
+            begun.add(top)
+            waiting += missing
+        return self._values[scoped_name]
+
+    def _of(self, scoped_name: ScopedName, definition: Definition) -> AbstractValue:
+        """Return what is known of a source whose needs are known."""
+        if isinstance(definition, ScopedName):
+            return self._values[definition]
+        if isinstance(definition, Initializer):
+            return self._constant(
+                self._stored(definition.name, definition.proto), f"the tensor {definition.name!r}"
+            )
+        if isinstance(definition, GraphInput):
+            return self._declared(scoped_name, f"comes from the input {definition.name!r}, which is no constant")
+        own = ScopedName(definition.scope, definition.node.output[definition.output])
+        if own not in self._values:
+            self._run(definition)
+        return self._values[own]
+
+    def _constant(self, tensor: LazyTensor, what: str) -> AbstractValue:
+        """Return a stored tensor, or if it is large an outline of it."""
+        info = tensor.info
+        if info.dtype not in DTYPES.values():
+            return AbstractValue(
+                None, Dependence.DATA, f"comes from {what} of the type {info.dtype}, which is not read"
+            )
+        if self._outline and info.size > _FEW:
+            dtype = np.dtype(WIDENED.get(info.dtype, info.dtype))
+            return AbstractValue(_filled(info.shape, dtype, 0), dtype=info.dtype, outlined=True)
+        self._take(info.nbytes, what)
+        return AbstractValue(tensor.read(), dtype=info.dtype)
+
+    def _declared(self, scoped_name: ScopedName, reason: str) -> AbstractValue:
+        """Return a probe of the shape that the file declares; no array if it declares none."""
+        declared = scoped_name.scope.shape_of(scoped_name.name)
+        if declared is None or not declared.HasField("shape"):
+            return AbstractValue(None, Dependence.DATA, reason)
+        shape = [
+            dim.dim_value if dim.dim_value > 0 else self._sizes(dim.dim_param or (scoped_name, axis))
+            for axis, dim in enumerate(declared.shape.dim)
+        ]
+        name = DTYPES.get(declared.elem_type, "float32")
+        dtype = np.dtype(WIDENED.get(name, name))
+        try:
+            return AbstractValue(_filled(shape, dtype, np.nan), Dependence.DATA, reason, name)
+        except ValueError:  # more axes or elements than NumPy has
+            return AbstractValue(None, Dependence.DATA, reason)
+
+    def _run(self, definition: NodeOutput) -> None:
+        """Find out about all outputs of a node."""
+        scope, node, _ = definition
+        inputs = [self._values[need] for need in _needs(definition)]
+        what = f"the operator {node.op_type} ({node_name(node)!r})"
+        results: list[AbstractValue] = []
+        reason = ""
+        try:
+            if not is_standard(node) or node.op_type not in _EVALUATED:
+                raise UnsupportedOperatorError(f"{what}, which is not evaluated")
+            if node.op_type == "Constant":
+                results = [self._constant_node(definition, what)]
+            elif node.op_type == "LSTM":
+                results = self._probes(definition, inputs, what)
+            elif lost := _lost(OPERATORS[node.op_type], inputs):
+                reason = lost.reason
+            else:
+                results = self._results(definition, inputs, what)
+        except UnsupportedOperatorError as error:
+            reason = f"comes from {error}"
+        for k, name in enumerate(node.output):
+            if name:
+                scoped_name = ScopedName(scope, name)
+                self._values[scoped_name] = results[k] if k < len(results) else self._declared(scoped_name, reason)
+
+    def _constant_node(self, definition: NodeOutput, what: str) -> AbstractValue:
+        for name, attribute in definition.scope.attributes_of(definition.node).items():
+            value = attribute_value(attribute)
+            if name == "value" and hasattr(value, "data_type"):
+                return self._constant(self._stored(definition.node.output[0], value), what)
+            tensor = of_attribute(name, value)
+            if tensor is not None:
+                return self._constant(tensor, what)
+            raise UnsupportedOperatorError(f"{what} with the attribute {name}, which is not read")
+        raise definition.scope.context.error(f"{what} has no value")
+
+    def _probes(self, definition: NodeOutput, inputs: Sequence[AbstractValue], what: str) -> list[AbstractValue]:
+        """Return probes for the outputs of an LSTM."""
+        take = partial(self._count, what, Dependence.DATA)
+        arrays = self._lstm(definition, *inputs, self._sizes, take)
+        dtype = inputs[-1].dtype  # R's: the probes themselves are of a type that holds more numbers
+        return [AbstractValue(array, Dependence.DATA, f"comes from {what}", dtype) for array in arrays]
+
+    def _results(self, definition: NodeOutput, inputs: Sequence[AbstractValue], what: str) -> list[AbstractValue]:
+        """Compute a node's outputs."""
+        scope, node, _ = definition
+        depends = max((value.depends for value in inputs), default=Dependence.NOTHING)
+        outlined = any(value.outlined for value in inputs)
+        reason = next((value.reason for value in inputs if value.depends is Dependence.DATA), "")
+        if node.op_type in {"Shape", "Size"}:
+            depends, outlined = min(depends, Dependence.SIZES), False
+        halves = any(value.dtype == "bfloat16" for value in inputs)
+        if halves and node.op_type in _ROUNDING:
+            raise UnsupportedOperatorError(f"{what}, which would have to round to bfloat16")
+        attributes = {name: self.attribute(name, a) for name, a in scope.attributes_of(node).items()}
+        probing, held = depends is Dependence.DATA, self._held
+        call = OperatorCall(
+            attributes, len(node.output), partial(self._count, what, depends), scope.opset, probing
+        )
+        try:
+            operator = _as_it_is(node, attributes, inputs) or OPERATORS[node.op_type]
+            with np.errstate(all="ignore"):
+                arrays = _arrays(operator.compute(call, *(value.array for value in inputs)))
+        except _ERRORS as error:
+            if depends is Dependence.NOTHING:
+                raise scope.context.error(f"{what} cannot be computed: {describe(error)}") from error
+            raise UnsupportedOperatorError(
+                f"{what}, which does not fit the sizes tried: {describe(error)}"
+            ) from error
+        if not operator.moves if probing else outlined and self._outline:  # none of them is worth its memory
+            arrays = [_filled(array.shape, array.dtype, np.nan if probing else 0) for array in arrays]
+            self._budget.give_back(self._held - held)
+            self._held = held
+        # probes, and bfloat16 as float32, stand for another type than their own: what moves them leaves it so
+        kinds = {} if node.op_type == "Cast" else {v.array.dtype: v.dtype for v in inputs if v.array is not None}
+        dtypes = [kinds.get(array.dtype, array.dtype.name) for array in arrays]
+        return [AbstractValue(array, depends, reason, dtypes[k], outlined) for k, array in enumerate(arrays)]
+
+    def attribute(self, name: str, attribute: Any) -> Any:
+        """Return an attribute as operators take it: a tensor as its numbers."""
+        value = attribute_value(attribute)
+        if not hasattr(value, "data_type"):
+            return value
+        tensor = self._stored(name, value)
+        self._take(tensor.info.nbytes, f"the attribute {name!r}")
+        return tensor.read()
+
+    def _count(self, what: str, depends: Dependence, nbytes: int) -> None:
+        if depends is Dependence.DATA:
+            self._probed += nbytes
+            if self._probed > _MOST_PROBED:
+                raise UnsupportedOperatorError(f"{what}, which is too large to be tried")
+        self._take(nbytes, what)
+
+    def _take(self, nbytes: int, what: str) -> None:
+        self._budget.take(nbytes, what)
+        self._held += nbytes
+
+
+_ROUNDING = {"Add", "CastLike", "DequantizeLinear", "Div", "Mul", "Sub"}
+"""The operators whose results are rounded to their element type."""
+
+_EVALUATED = {*OPERATORS, "Constant", "LSTM"}
+
+
+def _lost(operator: Operator, inputs: Sequence[AbstractValue]) -> AbstractValue | None:
+    """Return an input without which nothing can be said of an operator's results: they go by its numbers."""
+    return next(
+        (
+            value
+            for k, value in enumerate(inputs)
+            if value.depends is Dependence.DATA and (value.array is None or k >= operator.numbers)
+        ),
+        None,
+    )
+
+
+def _as_it_is(node: Any, attributes: dict[str, Any], inputs: Sequence[AbstractValue]) -> Operator | None:
+    """Return what leaves its input as it is, for a Cast to the type that the input has."""
+    same = node.op_type == "Cast" and inputs and DTYPES.get(attributes.get("to", 0)) == inputs[0].dtype
+    return OPERATORS["Identity"] if same else None
+
+
+def _filled(shape: Sequence[int], dtype: DType, number: float) -> Array:
+    """Return an array that takes no memory; of integers, NaN is 0."""
+    filled = np.array(number if dtype.kind in "fc" else 0, dtype=dtype)
+    return np.broadcast_to(filled, tuple(shape))
+
+
+def _arrays(computed: Any) -> list[Array]:
+    """Return what an operator computed as arrays; NumPy has scalars of its own for those without axes."""
+    every = cast("list[Any]", computed) if isinstance(computed, list) else [computed]
+    arrays: list[Array] = [np.asarray(array) for array in every]
+    if any(array.dtype.kind not in "biufc" for array in arrays):
+        raise ValueError("an input is left out")
+    return arrays
+
+
+def _needs(definition: Definition | None) -> list[ScopedName]:
+    """Return what has to be known before a source is."""
+    if isinstance(definition, ScopedName):
+        return [definition]
+    if not isinstance(definition, NodeOutput):
+        return []
+    scope, node, _ = definition
+    if not is_standard(node) or node.op_type not in _EVALUATED:
+        return []
+    names = list(node.input)
+    if node.op_type == "LSTM":  # of the rest its outputs' shapes do not depend
+        names = [*names, "", "", ""][0:3:2]
+    return [ScopedName(scope, name) for name in names]

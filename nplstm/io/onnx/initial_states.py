@@ -1,0 +1,115 @@
+"""What an LSTM node is given beside its input and weights: initial states, and the sequences' lengths.
+
+A layer is given them at each call. Where they are inputs of the model too, nothing is lost; where the model holds
+or computes them, the layer alone computes something else, and its user has to know.
+"""
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, NamedTuple
+
+from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator
+from nplstm.io.onnx.operators import OPERATORS
+from nplstm.io.onnx.scopes import GraphInput, NodeOutput, ScopedName, is_standard
+
+__all__ = ["InitialState", "Origin", "made_at", "origin_of", "state_of"]
+
+_KEEPING = {"Cast", "CastLike", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
+"""The operators whose results have the numbers of their first inputs, whatever their type and however often."""
+
+
+class Origin(Enum):
+    """Where the numbers of a value are from."""
+
+    ZERO = "zero"  # or there is none: it is the same
+    FIXED = "fixed in the file"
+    INPUT = "given"
+    COMPUTED = "computed in the model"
+
+
+class InitialState(NamedTuple):
+    """An initial state."""
+
+    origin: Origin = Origin.ZERO
+    computed: frozenset[ScopedName] = frozenset()
+    """Where it is computed, if it is."""
+
+
+def made_at(scoped_name: ScopedName) -> ScopedName:
+    """Return where a value has its first name; of one that was evaluated, and is in no circle therefore."""
+    while scoped_name.name:
+        definition = scoped_name.scope.find(scoped_name.name)
+        if isinstance(definition, ScopedName):
+            scoped_name = definition
+        elif (
+            isinstance(definition, NodeOutput)
+            and definition.node.op_type == "Identity"
+            and is_standard(definition.node)
+        ):
+            scoped_name = ScopedName(definition.scope, definition.node.input[0])
+        else:
+            return ScopedName(scoped_name.scope.holder(scoped_name.name), scoped_name.name)
+    return scoped_name
+
+
+def origin_of(scoped_name: ScopedName, evaluator: Evaluator, reader: Evaluator) -> Origin:
+    """Tell where a value is from; ``reader`` reads what ``evaluator`` has an outline of."""
+    return state_of(scoped_name, evaluator, reader).origin
+
+
+def state_of(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evaluator) -> InitialState:
+    """Tell where an initial state is from."""
+    if scoped_name is None:
+        return InitialState()
+    whole = _of_numbers(evaluator.value(scoped_name), scoped_name, reader)
+    if whole is not None:
+        return InitialState(whole)
+    leaves = frozenset(_leaves(scoped_name))
+    origins = {_of_leaf(leaf, evaluator, reader) for leaf in leaves}
+    if origins == {Origin.INPUT}:
+        return InitialState(Origin.INPUT)
+    if origins <= {Origin.ZERO, Origin.FIXED}:
+        return InitialState(Origin.FIXED if Origin.FIXED in origins else Origin.ZERO)
+    return InitialState(Origin.COMPUTED, leaves)
+
+
+def _of_numbers(value: AbstractValue, scoped_name: ScopedName, reader: Evaluator) -> Origin | None:
+    """Tell where a value is from whose numbers are known; None if they are not."""
+    if value.outlined and value.depends is not Dependence.DATA:
+        value = reader.value(scoped_name)
+    numbers = reader.look(value, "an initial state")
+    if numbers is None:
+        return None
+    return Origin.FIXED if numbers.any() else Origin.ZERO
+
+
+def _of_leaf(leaf: ScopedName, evaluator: Evaluator, reader: Evaluator) -> Origin:
+    definition = leaf.scope.find(leaf.name)
+    if isinstance(definition, GraphInput):
+        return Origin.INPUT if definition.of_model else Origin.COMPUTED
+    if isinstance(definition, NodeOutput) and definition.node.op_type == "ConstantOfShape":  # of whatever shape
+        value: Any = definition.scope.attributes_of(definition.node).get("value")
+        return Origin.FIXED if value is not None and reader.attribute("value", value).any() else Origin.ZERO
+    return _of_numbers(evaluator.value(leaf), leaf, reader) or Origin.COMPUTED
+
+
+def _leaves(scoped_name: ScopedName) -> Iterator[ScopedName]:
+    """Yield where the numbers come from that a value is put together of."""
+    waiting, seen = [scoped_name], set[ScopedName]()
+    while waiting:
+        top = waiting.pop()
+        if top in seen or not top.name:
+            continue
+        seen.add(top)
+        definition = top.scope.find(top.name)
+        if isinstance(definition, ScopedName):
+            waiting.append(definition)
+        elif (
+            isinstance(definition, NodeOutput)
+            and definition.node.op_type in _KEEPING
+            and is_standard(definition.node)
+        ):
+            names = definition.node.input[: OPERATORS[definition.node.op_type].numbers]
+            waiting += [ScopedName(definition.scope, name) for name in names]
+        else:
+            yield ScopedName(top.scope.holder(top.name), top.name)

@@ -1,0 +1,114 @@
+"""``.onnx``: models of ONNX, through its own library, which parses them; nothing in them is run."""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nplstm._typing import Array
+from nplstm.errors import FileFormatError
+from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
+from nplstm.io.onnx import onnx_library
+from nplstm.io.onnx.constant_folding import Evaluator, SampleSizes
+from nplstm.io.onnx.exported_layer import exported_layer
+from nplstm.io.onnx.graph_contents import all_graphs, all_tensors, lstm_nodes, other_recurrences, stored_tensor
+from nplstm.io.onnx.node_reader import LSTMNode, Outlines, Readers
+from nplstm.io.onnx.protobuf_memory import parsed_sizes
+from nplstm.io.onnx.scopes import ModelContext
+from nplstm.io.onnx.stacked_nodes import OutputProbes, found_layers
+from nplstm.io.onnx.tensor_protos import LazyTensor
+
+__all__ = ["OnnxFile"]
+
+_MOST_BYTES = 2**31 - 1
+"""Where protobuf ends."""
+
+
+class OnnxFile(ModelFile):
+    """An ONNX model: its initializers and constants, wherever in it they stand, and its LSTM nodes."""
+
+    format = "ONNX"
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
+        super().__init__(path, budget)
+        self._onnx = onnx_library()
+        self._model = self._parsed()
+        self.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
+        self._graphs = all_graphs(self._model)
+        self._tensors = all_tensors(self._graphs, path, self._type_name)
+        self.tensors = {name: tensor.info for name, tensor in self._tensors.items()}
+        self._layers: list[FoundLayer] | None = None
+
+    def layers(self) -> list[FoundLayer]:
+        """Return the LSTMs that are in the file: nodes by their names, and stacks of them."""
+        if self._layers is None:
+            self._layers = self._found_layers()
+        return self._layers
+
+    def _read(self, name: str) -> Array:
+        return self._tensors[name].read()
+
+    def _parsed(self) -> Any:
+        size = Path(self.path).stat().st_size
+        if size > _MOST_BYTES:
+            raise FileFormatError(
+                f"{self.path}: {size:,} bytes, and a model has less than 2 GiB: larger ones keep their tensors in "
+                f"files of their own"
+            )
+        self.budget.take(size, "the file")
+        data = Path(self.path).read_bytes()
+        decode_error = import_module("google.protobuf.message").DecodeError
+        with damaged(self.path, "not a whole ONNX model", decode_error, RecursionError, ValueError):
+            for share in parsed_sizes(data):
+                self.budget.take(share, "the model")
+            model = self._onnx.load_model_from_string(data)
+        self.budget.give_back(size)
+        if not model.HasField("graph"):
+            raise FileFormatError(f"{self.path}: not an ONNX model: it has no graph")
+        return model
+
+    def _type_name(self, number: int) -> str:
+        return str(self._onnx.TensorProto.DataType.Name(number))
+
+    def _stored(self, name: str, proto: Any) -> LazyTensor:
+        return stored_tensor(name, proto, self.path, self._type_name)
+
+    def _evaluators(self, probes: Sequence[OutputProbes], *, outline: bool) -> tuple[Evaluator, Evaluator]:
+        """Return two evaluators, which choose odd sizes and even ones."""
+        odd, even = SampleSizes(3, 2, 24), SampleSizes(2, 4, 23)
+        one, other = (
+            Evaluator(self._stored, self.budget, sizes, probe.outputs, outline=outline)
+            for sizes, probe in zip((odd, even), probes, strict=True)
+        )
+        return one, other
+
+    @contextmanager
+    def _reading(self) -> Generator[Readers]:
+        """Yield evaluators that read what they are asked for, and in the end let it go."""
+        evaluators = self._evaluators([OutputProbes(), OutputProbes()], outline=False)
+        try:
+            yield Readers(*evaluators, self.budget)
+        finally:
+            for evaluator in evaluators:
+                evaluator.release()
+
+    def _found_layers(self) -> list[FoundLayer]:
+        probes = [OutputProbes(), OutputProbes()]
+        outlines = self._evaluators(probes, outline=True)
+        with self._reading() as readers:
+            try:
+                return self._layers_by(Outlines(*outlines, readers.one, self._reading), probes)
+            finally:
+                for evaluator in outlines:
+                    evaluator.release()
+
+    def _layers_by(self, outlines: Outlines, probes: Sequence[OutputProbes]) -> list[FoundLayer]:
+        context = ModelContext(self.path, self._model)
+        # all are found before the first is looked into: there may be too many
+        every = list(lstm_nodes(self._model, self._graphs, context))
+        nodes = [LSTMNode(*found, outlines) for found in every]
+        self.without_lstm = "" if nodes else other_recurrences(self._graphs)
+        own = exported_layer(nodes, self._model, self.metadata)
+        return [own] if own is not None else found_layers(nodes, outlines, probes)

@@ -1,0 +1,225 @@
+"""Allowed globals of torch: element types, classes of storages, and the functions that rebuild tensors.
+
+torch's functions make the tensor at once. Ours return a ``StridedTensor``, a description that is checked once the
+tensor's name is known.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from nplstm.io.pt.pickled_values import INVALID_ARGUMENTS, AllowedFunction, PickledDict, PickledValue, Placeholder
+from nplstm.io.pt.storages import ITEMSIZES, Storage, StridedTensor, is_shape
+
+__all__ = ["TORCH_GLOBALS", "StorageClass"]
+
+_Arguments = tuple[PickledValue, ...]
+
+
+class TorchDtype(Placeholder):
+    """One of torch's element types."""
+
+
+class TensorKind(Placeholder):
+    """A way to lay out the numbers of a tensor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StorageClass(Placeholder):
+    """A class of storages, and its element type; None for bytes that may be anything."""
+
+    dtype: str | None
+
+
+_STORAGES = {
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Bool": "bool",
+    "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
+    "UInt16": "uint16", "UInt32": "uint32", "UInt64": "uint64",
+    "ComplexDouble": "complex128", "ComplexFloat": "complex64", "ComplexHalf": "complex32",
+    "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4",
+    **{name.capitalize(): name for name in ITEMSIZES if name.startswith(("float8", "float4"))},
+}  # fmt: skip
+"""Element types of torch's classes of storages, without the ``Storage`` at their end. For the youngest types
+torch.save writes storages without a type, and TorchScript has names."""
+
+_TENSOR_TYPES = {
+    (module, name): Placeholder(f"{module}.{name}")
+    for module, name in (
+        ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("torch.nn.parameter", "Buffer")
+    )
+}  # fmt: skip
+_SCHEMES = (
+    "per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric",
+    "per_channel_affine_float_qparams",
+)  # fmt: skip
+_FLAGS = ("conj", "neg")
+
+
+def _tensor(
+    storage: PickledValue,
+    dtype: PickledValue,
+    offset: PickledValue,
+    sizes: PickledValue,
+    strides: PickledValue,
+    flags: PickledValue,
+) -> PickledValue:
+    pairs: list[tuple[PickledValue, PickledValue]] = (
+        [] if flags is None else flags.pairs if isinstance(flags, PickledDict) else [(0, 0)]
+    )
+    if len(pairs) > len(_FLAGS) or not all(key in _FLAGS and isinstance(value, bool) for key, value in pairs):
+        return INVALID_ARGUMENTS
+    if not isinstance(storage, Storage) or not isinstance(dtype, str) or not isinstance(offset, int):
+        return INVALID_ARGUMENTS
+    if not is_shape(sizes) or not is_shape(strides):
+        return INVALID_ARGUMENTS
+    on = [key for key, value in pairs if value]
+    return StridedTensor(dtype, sizes, strides, offset, storage, conjugated="conj" in on, negated="neg" in on)
+
+
+def _rebuilt(arguments: _Arguments) -> PickledValue:
+    """Return a tensor of its storage's type. Whether it has a gradient, and hooks, do not change its values."""
+    match arguments:
+        case (Storage() as storage, offset, sizes, strides):
+            return _tensor(storage, storage.dtype, offset, sizes, strides, None)
+        case (Storage() as storage, offset, sizes, strides, _, _):
+            return _tensor(storage, storage.dtype, offset, sizes, strides, None)
+        case (Storage() as storage, offset, sizes, strides, _, _, flags):
+            return _tensor(storage, storage.dtype, offset, sizes, strides, flags)
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _rebuilt_typed(arguments: _Arguments) -> PickledValue:
+    """Return a tensor of a type of its own."""
+    match arguments:
+        case (storage, offset, sizes, strides, _, _, TorchDtype() as dtype):
+            return _tensor(storage, dtype.name, offset, sizes, strides, None)
+        case (storage, offset, sizes, strides, _, _, TorchDtype() as dtype, flags):
+            return _tensor(storage, dtype.name, offset, sizes, strides, flags)
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _first_tensor(arguments: _Arguments) -> PickledValue:
+    """Return the tensor that a parameter is made of; hooks and attributes do not change its values."""
+    match arguments:
+        case (StridedTensor() as tensor, _, _) | (StridedTensor() as tensor, _, _, _):
+            return tensor
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _moved(arguments: _Arguments) -> PickledValue:
+    """Return a tensor that lived on a device whose memory is not saved as it is."""
+    match arguments:
+        case (StridedTensor() as tensor, TorchDtype() as dtype, _, _) if tensor.dtype == dtype.name:
+            return tensor
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _of_type(arguments: _Arguments) -> PickledValue:
+    """Return what another of these functions makes: a tensor that has attributes."""
+    match arguments:
+        case (AllowedFunction() as function, Placeholder() as kind, inner, _) if (
+            function in _MAKERS and kind in _TENSOR_TYPES.values() and isinstance(inner, tuple)
+        ):
+            return function.run(cast("_Arguments", inner))
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _quantized(arguments: _Arguments) -> PickledValue:
+    match arguments:
+        case (Storage(dtype=str() as dtype), _, sizes, _, _, _, _) if is_shape(sizes):
+            return StridedTensor(dtype, sizes)
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _sparse(arguments: _Arguments) -> PickledValue:
+    match arguments:
+        case (TensorKind() as layout, (_, StridedTensor() as values, sizes)) if is_shape(sizes):
+            pass
+        case (TensorKind() as layout, (_, StridedTensor() as values, sizes, bool() | None)) if is_shape(sizes):
+            pass
+        case (TensorKind() as layout, (_, _, StridedTensor() as values, sizes)) if is_shape(sizes):
+            pass
+        case _:
+            return INVALID_ARGUMENTS
+    if values.dtype not in ITEMSIZES:  # one made here, whose name would grow with each time
+        return INVALID_ARGUMENTS
+    return StridedTensor(f"{values.dtype} ({layout.name})", sizes)
+
+
+def _without_values(arguments: _Arguments) -> PickledValue:
+    match arguments:
+        case (TorchDtype() as dtype, sizes, _, _) if is_shape(sizes):
+            return StridedTensor(f"{dtype.name} (meta)", sizes)
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _layout(arguments: _Arguments) -> PickledValue:
+    match arguments:
+        case ("torch.strided" | "torch.sparse_coo" | "torch.sparse_csr" | "torch.sparse_csc" | "torch.sparse_bsr"
+              | "torch.sparse_bsc" as name,):  # fmt: skip
+            return TensorKind(name.removeprefix("torch."))
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _size(arguments: _Arguments) -> PickledValue:
+    return arguments[0] if len(arguments) == 1 and is_shape(arguments[0]) else INVALID_ARGUMENTS
+
+
+def _unchanged(arguments: _Arguments) -> PickledValue:
+    """Return a container as it is: TorchScript says what type its values have, and they have it."""
+    return arguments[0] if arguments else INVALID_ARGUMENTS
+
+
+def _functions() -> dict[tuple[str, str], PickledValue]:
+    """Return what torch's functions stand for."""
+    utils, script = "torch._utils", "torch.jit._pickle"
+    table: dict[tuple[str, str], Callable[[_Arguments], PickledValue]] = {
+        (utils, "_rebuild_tensor"): _rebuilt,
+        (utils, "_rebuild_tensor_v2"): _rebuilt,
+        (utils, "_rebuild_tensor_v3"): _rebuilt_typed,
+        (utils, "_rebuild_parameter"): _first_tensor,
+        (utils, "_rebuild_parameter_with_state"): _first_tensor,
+        (utils, "_rebuild_device_tensor_from_cpu_tensor"): _moved,
+        (utils, "_rebuild_qtensor"): _quantized,
+        (utils, "_rebuild_sparse_tensor"): _sparse,
+        (utils, "_rebuild_meta_tensor_no_storage"): _without_values,
+        ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+        ("torch.tensor", "_rebuild_from_type_v2"): _of_type,  # before 1.9
+        ("torch.serialization", "_get_layout"): _layout,
+        ("torch", "Size"): _size,
+        ("torch", "device"): lambda _: Placeholder("torch.device"),
+        ("torch.torch_version", "TorchVersion"): lambda _: Placeholder("a version of torch"),
+        **{(script, f"build_{kind}list"): _unchanged for kind in ("int", "double", "bool", "tensor")},
+        (script, "restore_type_tag"): _unchanged,
+    }
+    return {names: AllowedFunction(".".join(names), function) for names, function in table.items()}
+
+
+def _names() -> dict[tuple[str, str], PickledValue]:
+    names = _functions() | _TENSOR_TYPES
+    for module in ("torch", "torch.cuda"):
+        for name, dtype in _STORAGES.items():
+            names[module, f"{name}Storage"] = StorageClass(f"{module}.{name}Storage", dtype)
+    names["torch.storage", "UntypedStorage"] = StorageClass("torch.storage.UntypedStorage", None)
+    names["torch.storage", "TypedStorage"] = Placeholder("torch.storage.TypedStorage")
+    for name in ITEMSIZES:
+        names["torch", name] = TorchDtype(name)
+    for name in _SCHEMES:
+        names["torch", name] = Placeholder(f"torch.{name}")
+    return names
+
+
+TORCH_GLOBALS = _names()
+
+_MAKERS = {TORCH_GLOBALS["torch._utils", f"_rebuild_{name}"] for name in (
+    "tensor", "tensor_v2", "tensor_v3", "parameter", "qtensor", "sparse_tensor", "meta_tensor_no_storage"
+)}  # fmt: skip
+"""Functions that may be named as an argument: those that name none themselves, so that nothing nests."""

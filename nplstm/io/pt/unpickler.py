@@ -1,0 +1,338 @@
+"""Restricted unpickler: it calls only functions from an allow-list, and refuses any other name.
+
+A pickle is a program for a virtual machine with a stack and a memo. Python's own unpickler imports and calls
+whatever the program names, so that reading a pickle can run any code. This one runs the same opcodes, which
+``pickletools`` of the standard library parses, but it never imports a module and never gets an attribute. It makes
+numbers, text, bytes, lists, tuples, ``PickledDict``, and what the functions of its allow-list return.
+"""
+
+from collections.abc import Callable
+from pickletools import genops
+from sys import stdlib_module_names
+from typing import Any, BinaryIO, cast
+
+from nplstm.errors import NplstmError
+from nplstm.io.model_file import Budget, describe
+from nplstm.io.pt.pickled_values import (
+    INVALID_ARGUMENTS,
+    AllowedFunction,
+    Buildable,
+    PickledDict,
+    PickledValue,
+    RefusedError,
+    type_name,
+)
+
+__all__ = ["PickleStream", "Unpickler"]
+
+_MOST_STEPS = 10_000_000
+"""More operations, or members of what functions are given, than any file of tensors has; so many operations take a
+quarter of a minute."""
+_STEP = 128
+"""About the most bytes that one operation takes, besides those of its text."""
+_LONGEST_LINE = 4096
+_LONGEST_INTEGER = 1024
+"""In bits. Printing an integer takes time with the square of its length."""
+_NEWEST_PROTOCOL = 5
+
+
+class PickleStream:
+    """The part of a file that holds pickles, as ``pickletools`` reads it.
+
+    A declared length takes no more memory than there are bytes left, and no line is endless.
+    """
+
+    def __init__(self, file: BinaryIO, stop: int, budget: Budget) -> None:
+        self._file, self._place, self._stop, self._budget = file, file.tell(), stop, budget
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes: so many, or as many as there are."""
+        return self._counted(self._file.read, count)
+
+    def readline(self) -> bytes:
+        """Return the next bytes up to the end of the line; a line longer than any there is has no end."""
+        return self._counted(self._file.readline, _LONGEST_LINE)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._place
+
+    def _counted(self, read: Callable[[int], bytes], most: int) -> bytes:
+        count = max(min(most, self._stop - self._place), 0)
+        self._budget.take(count, "a pickle")
+        data = read(count)
+        self._budget.give_back(count - len(data))
+        self._place += len(data)
+        return data
+
+
+class Unpickler:
+    """Runs one pickle.
+
+    Parameters
+    ----------
+    find : callable
+        Takes module and name; returns what stands for them, or None if the name is not allowed.
+    persistent : callable
+        Returns what stands for an identifier of something that lies outside of the pickle.
+    budget : Budget
+    """
+
+    def __init__(
+        self,
+        find_global: Callable[[str, str], PickledValue],
+        persistent: Callable[[PickledValue], PickledValue],
+        budget: Budget,
+    ) -> None:
+        self._find, self._persistent, self._budget = find_global, persistent, budget
+        self._stack: list[PickledValue] = []
+        self._below: list[list[PickledValue]] = []  # what lies under each mark
+        # By text, whose hashes Python salts: places could be chosen so that a dict of integers takes hours.
+        self._memory: dict[str, PickledValue] = {}
+        self._work = 0  # opcodes, and members of the arguments of functions
+        self.steps = 0
+
+    def run(self, source: PickleStream) -> PickledValue:
+        """Run the pickle that begins where the source stands, and return its result.
+
+        Raises
+        ------
+        RefusedError
+            If it is damaged, or asks for anything that is not there to be had.
+        """
+        try:
+            for operation, argument, _ in genops(cast("Any", source)):
+                self._step(operation.name, argument)
+        except NplstmError:
+            raise
+        except (ValueError, MemoryError, Warning) as error:  # a warning of odd text, where warnings are errors
+            raise RefusedError(f"not a whole pickle: {describe(error):.200}") from error
+        result = self.pop()
+        if self._stack or self._below:
+            raise RefusedError("not a whole pickle: values are left on its stack")
+        return result
+
+    def _step(self, name: str, argument: PickledValue) -> None:
+        self.steps += 1
+        self._count(1)
+        if name not in _OPERATIONS:
+            raise RefusedError(f"uses the operation {name}, which no file of tensors needs; refused")
+        _OPERATIONS[name](self, argument)
+
+    def _count(self, steps: int) -> None:
+        self._work += steps
+        if self._work > _MOST_STEPS:
+            raise RefusedError(
+                f"its pickle asks for more than {_MOST_STEPS:,} operations; no file of tensors needs so many"
+            )
+        self._budget.take(steps * _STEP, "what a pickle makes")
+
+    def _charge(self, argument: PickledValue) -> None:
+        """Count what a function may go through or copy: a few bytes can give it the same list again and again.
+
+        Bytes are handed on and never copied.
+        """
+        if isinstance(argument, str):
+            self._budget.take(len(argument), "what a pickle makes")
+        elif isinstance(argument, PickledDict):
+            self._count(len(argument.pairs))
+        elif isinstance(argument, (list, tuple)):
+            self._count(len(cast("list[PickledValue]", argument)))
+
+    # The stack and its marks
+
+    def push(self, value: PickledValue) -> None:
+        """Put a value on the stack."""
+        self._stack.append(value)
+
+    def push_integer(self, value: int) -> None:
+        """Put an integer on the stack, if it is one that is good for something."""
+        if value.bit_length() > _LONGEST_INTEGER:
+            raise RefusedError(f"has an integer of {value.bit_length():,} bits; refused")
+        self.push(value)
+
+    def top(self) -> PickledValue:
+        """Return the last value above the last mark."""
+        if not self._stack:
+            raise RefusedError("not a whole pickle: its stack is empty where a value is needed")
+        return self._stack[-1]
+
+    def pop(self) -> PickledValue:
+        """Take the last value off the stack."""
+        value = self.top()
+        del self._stack[-1]
+        return value
+
+    def last(self, count: int) -> tuple[PickledValue, ...]:
+        """Take so many values off the stack."""
+        return tuple(reversed([self.pop() for _ in range(count)]))
+
+    def mark(self) -> None:
+        """Set a mark; what lies under it cannot be reached until the mark is gone."""
+        self._below.append(self._stack)
+        self._stack = []
+
+    def to_mark(self) -> list[PickledValue]:
+        """Take all values down to the last mark, and the mark, off the stack."""
+        if not self._below:
+            raise RefusedError("not a whole pickle: a mark is missing")
+        values, self._stack = self._stack, self._below.pop()
+        return values
+
+    def discard(self) -> None:
+        """Forget the last value, or the mark if that comes last."""
+        if self._stack:
+            self.pop()
+        else:
+            self.to_mark()
+
+    # Containers
+
+    def extend(self, values: list[PickledValue]) -> None:
+        """Add to the list, or to what was a set, that comes last."""
+        container = self.top()
+        if not isinstance(container, list):
+            raise RefusedError(f"adds to {type_name(container)} as to a list; refused")
+        cast("list[PickledValue]", container).extend(values)
+
+    def set_items(self, values: list[PickledValue]) -> None:
+        """Add keys and values, in turns, to the dict that comes last."""
+        container = self.top()
+        if not isinstance(container, PickledDict):
+            raise RefusedError(f"sets items of {type_name(container)} as of a dict; refused")
+        if len(values) % 2:
+            raise RefusedError("not a whole pickle: a key has no value")
+        container.pairs += zip(values[::2], values[1::2], strict=True)
+
+    def new_items(self, values: list[PickledValue]) -> None:
+        """Put a dict of these keys and values on the stack."""
+        self.push(PickledDict())
+        self.set_items(values)
+
+    # The memory
+
+    def get(self, place: int) -> None:
+        """Put what is remembered at a place on the stack."""
+        if str(place) not in self._memory:
+            raise RefusedError(f"not a whole pickle: there is nothing at place {place!s:.40} of its memory")
+        self.push(self._memory[str(place)])
+
+    def put(self, place: int | None) -> None:
+        """Remember the last value at a place; the next one by default."""
+        self._memory[str(len(self._memory) if place is None else place)] = self.top()
+
+    # Names, and what is done with them
+
+    def look_up(self, module: PickledValue, name: PickledValue) -> None:
+        """Put what a name stands for on the stack."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise RefusedError(
+                f"asks for a name that is no text ({type_name(module)}, {type_name(name)}); refused"
+            )
+        if max(len(module), len(name)) > _LONGEST_LINE:
+            raise RefusedError(f"asks for a name of more than {_LONGEST_LINE:,} characters; refused")
+        found = self._find(module, name)
+        if found is None:
+            shown = ascii(f"{module}.{name}")[1:-1]
+            raise RefusedError(f"asks for {shown:.200}, which no file of tensors needs; refused{_hint(module)}")
+        self.push(found)
+
+    def call(self) -> None:
+        """Replace a function and its arguments by what it returns."""
+        function, arguments = self.last(2)
+        if not isinstance(function, AllowedFunction) or not isinstance(arguments, tuple):
+            raise RefusedError(f"calls {type_name(function)} with {type_name(arguments)}; refused")
+        checked = cast("tuple[PickledValue, ...]", arguments)
+        self._charge(checked)
+        for value in checked:
+            self._charge(value)
+        result = function.run(checked)
+        if result is INVALID_ARGUMENTS:
+            kinds = ", ".join(map(type_name, checked[:8])) + (", ..." if len(checked) > 8 else "")
+            raise RefusedError(f"gives {function.name} what it cannot take: ({kinds}); refused")
+        self.push(result)
+
+    def build(self) -> None:
+        """Give a state to what lies under it."""
+        state = self.pop()
+        target = self.top()
+        self._charge(state)
+        for value in cast("tuple[PickledValue, ...]", state) if isinstance(state, tuple) else ():  # NumPy's
+            self._charge(value)
+        if not isinstance(target, Buildable) or not target.build(state):
+            raise RefusedError(
+                f"gives {type_name(target)} a state that it cannot take: {type_name(state)}; refused"
+            )
+
+    def load_persistent(self) -> None:
+        """Replace an identifier by what stands for it."""
+        self.push(self._persistent(self.pop()))
+
+
+def _check_protocol(protocol: int) -> None:
+    if protocol > _NEWEST_PROTOCOL:
+        raise RefusedError(f"has a pickle of protocol {protocol}; those up to {_NEWEST_PROTOCOL} are known")
+
+
+def _hint(module: str) -> str:
+    """Return what to do about an object of the user's or a framework's own.
+
+    Of the standard library's nothing, nor of torch's that are no modules: state dicts have those too.
+    """
+    if module.partition(".")[0] in stdlib_module_names or module in {"__builtin__", "copy_reg"}:
+        return ""
+    if f"{module}.".startswith("torch.") and not module.startswith(("torch.nn.", "torch.ao.nn.", "torch.optim.")):
+        return ""
+    return ". It holds whole objects, not their tensors alone: save model.state_dict()"
+
+
+_INTEGERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4")
+_DATA = (
+    "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+)  # fmt: skip
+
+_OPERATIONS: dict[str, Callable[[Unpickler, PickledValue], None]] = {
+    **dict.fromkeys(_INTEGERS, Unpickler.push_integer),
+    **dict.fromkeys(_DATA, Unpickler.push),
+    "BYTEARRAY8": lambda m, data: m.push(bytes(data)),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE1": lambda m, _: m.push(m.last(1)),
+    "TUPLE2": lambda m, _: m.push(m.last(2)),
+    "TUPLE3": lambda m, _: m.push(m.last(3)),
+    "TUPLE": lambda m, _: m.push(tuple(m.to_mark())),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "EMPTY_SET": lambda m, _: m.push([]),
+    "LIST": lambda m, _: m.push(m.to_mark()),
+    "FROZENSET": lambda m, _: m.push(m.to_mark()),
+    "APPEND": lambda m, _: m.extend([m.pop()]),
+    "APPENDS": lambda m, _: m.extend(m.to_mark()),
+    "ADDITEMS": lambda m, _: m.extend(m.to_mark()),
+    "EMPTY_DICT": lambda m, _: m.new_items([]),
+    "DICT": lambda m, _: m.new_items(m.to_mark()),
+    "SETITEM": lambda m, _: m.set_items([*m.last(2)]),
+    "SETITEMS": lambda m, _: m.set_items(m.to_mark()),
+    "MARK": lambda m, _: m.mark(),
+    "POP": lambda m, _: m.discard(),
+    "POP_MARK": lambda m, _: (m.to_mark(), None)[1],
+    "DUP": lambda m, _: m.push(m.top()),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Unpickler.get),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), Unpickler.put),
+    "GLOBAL": lambda m, names: m.look_up(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.look_up(*m.last(2)),
+    "REDUCE": lambda m, _: m.call(),
+    "NEWOBJ": lambda m, _: m.call(),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.load_persistent(),
+    "PROTO": lambda m, protocol: _check_protocol(protocol),
+    "FRAME": lambda m, _: None,
+    "STOP": lambda m, _: None,
+}
+"""What each operation does, by its name in ``pickletools``, with its argument.
+
+What is not here is refused: objects of old classes, classes by number, identifiers that are lines of text, buffers
+that lie elsewhere.
+"""
