@@ -469,9 +469,15 @@ WRITE = {
     ),
     "nothing": (("keras", {}), "parameters: weight format 'keras' takes .*; missing: weight_ih, weight_hh$"),
     "one bias": (("split", changed(BIASED, bias_ih=None)), "missing: bias_ih$"),
-    "unknown": (("split", BIASED | {"bias_hhh": 1}), "parameters: weight format 'split' takes .*; unknown: bias_hhh"),
+    "unknown": (
+        ("split", BIASED | {"bias_hhh": 1}),
+        "parameters: weight format 'split' takes .*; unknown: bias_hhh",
+    ),
     "Haste without bias": (("haste", PARAMETERS), "weight format 'haste' takes .*; missing: bias_ih, bias_hh$"),
-    "Thinc without bias": (("thinc", changed(DEEP, bias_hh_l1=None)), "weight format 'thinc' .*; missing: bias_hh_l1$"),
+    "Thinc without bias": (
+        ("thinc", changed(DEEP, bias_hh_l1=None)),
+        "weight format 'thinc' .*; missing: bias_hh_l1$",
+    ),
     "a layer is missing": (
         ("cudnn", {name.replace("_l1", "_l7"): array for name, array in DEEP.items()}),
         "missing: weight_ih_l1, weight_hh_l1, bias_ih_l1, bias_hh_l1; unknown: weight_ih_l7, .*bias_hh_l7$",
@@ -481,7 +487,10 @@ WRITE = {
         ("onnx", PROJECTED, {"suffix": "_l0"}),
         "weight_hr_l0: weight format 'onnx' is converted without a projection",
     ),
-    "cuDNN's projection": (("cudnn", PROJECTED), "weight_hr_l0: weight format 'cudnn' is converted without a projection"),
+    "cuDNN's projection": (
+        ("cudnn", PROJECTED),
+        "weight_hr_l0: weight format 'cudnn' is converted without a projection",
+    ),
     "narrow h": (
         ("keras", changed(BIASED, weight_hh=np.zeros((20, 2)))),
         r"weight_hh: .*\(4H=8, H=2\), got \(20, 2\)",
@@ -532,7 +541,9 @@ EXTRAS = {
 )
 def test_what_a_format_cannot_hold_is_named(format, extra):
     parameters = {f"{name}_l0": array for name, array in (BIASED | {extra: np.zeros(3 * H)}).items()}
-    with pytest.raises(nplstm.ArgumentError, match=f"{extra}_l0: weight format '{format}' .* without {EXTRAS[extra]}"):
+    with pytest.raises(
+        nplstm.ArgumentError, match=f"{extra}_l0: weight format '{format}' .* without {EXTRAS[extra]}"
+    ):
         to_weight_format(format, parameters, **suffix_of(format))
 
 

@@ -197,7 +197,7 @@ def _to_weight_format(
     checks.check_format(format)
     named = checks.by_name(format, parameters, "parameters")
     if check_flag("as_list", as_list) and format != "keras":
-        raise ArgumentError(f"as_list: only format 'keras' has a list, got {format!r}")
+        raise ArgumentError(f"as_list: only weight format 'keras' has a list, got {format!r}")
     if format in FLAT_FORMATS:
         checks.check_no_suffix(format, suffix)
         flat = FLAT_FORMATS[format]
