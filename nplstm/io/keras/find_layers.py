@@ -1,9 +1,10 @@
-"""From what is in a file to the LSTMs in it: a model's configuration and the places of weights put together."""
+"""LSTM layers of a Keras file: the model's configuration matched with the datasets of the weights."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
@@ -32,7 +33,6 @@ from nplstm.io.keras.weight_datasets import (
     name_in,
     numbered,
 )
-from nplstm.io.keras.weight_order import LayerWeights, assign_weights
 from nplstm.io.model_file import WIDENED, FoundLayer, ModelFile
 from nplstm.io.weight_formats.single_layer import LAYER_FORMATS, convert, torch_format
 
@@ -52,6 +52,14 @@ class WeightSource(NamedTuple):
     version: str  # of the Keras that wrote the file
 
 
+class LayerWeights(NamedTuple):
+    """What one layer gets."""
+
+    layer: LayerInModel
+    weights: list[CellDatasets]  # in the order of its cells; none where the cells and weights are not as many
+    problem: str | None  # why these cannot be its weights
+
+
 def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -> list[FoundLayer]:
     """Return the LSTMs of a file with groups called by classes; with or without the model's configuration."""
     weights = {cell.place: cell for cell in cells_by_number(hdf5)}
@@ -60,9 +68,8 @@ def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -
     classes: dict[str, str] = {}
     for layer in named_layers(model or {}, _numbering(source, hdf5)):
         classes[layer.place] = class_of(layer.entry)
-        if layer.shared or not is_recurrent(
-            layer.entry
-        ):  # what is shared is listed, and stored, where it comes first
+        # a shared layer is listed, and stored, at its first use
+        if layer.shared or not is_recurrent(layer.entry):
             continue
         places = [f"{layer.place}/{cell.place}" for cell in cells_of(layer.entry)]
         known.update(places)
@@ -91,7 +98,7 @@ def legacy_layers(source: WeightSource, hdf5: Hdf5, group: str, model: ObjectCon
     known = [
         _configured(source, share, f"{group}/{top}")
         for top, some in layers.items()
-        for share in assign_weights(some, weights.get(top, []), source.version)
+        for share in _assign_weights(some, weights.get(top, []), source.version)
     ]
     rest = grouped(cell for name, cells in weights.items() if name not in layers for cell in cells)
     return known + [_unknown(source, other.place, other, classes) for other in rest]
@@ -212,3 +219,52 @@ def _read(file: ModelFile, name: str, cells: list[CellConfig], weights: list[Cel
         arrays = {key: file.read(place) for key, place in named}
         parameters |= convert(LAYER_FORMATS["keras"], arrays, torch_format(cell.suffix))
     return parameters
+
+
+def _assign_weights(
+    layers: list[LayerInModel], weights: list[CellDatasets], version: str
+) -> Iterator[LayerWeights]:
+    """Yield the weights of each LSTM layer in a top-level layer of a ``.h5`` file, which lists them in one row.
+
+    Keras lists the weights that train first, then the frozen ones. The configuration says which those are, except
+    for what Keras 2 leaves out; where the weights' names contradict the order found, it is a problem.
+    """
+    cells = [(layer, cell) for layer in layers for cell in cells_of(layer.entry)]
+    order = sorted(range(len(cells)), key=lambda place: not _trains(*cells[place], version))
+    by_cell = dict(zip(order, weights, strict=True)) if len(weights) == len(cells) else {}
+    names = {_name(layer) for layer in layers}
+    in_order = (by_cell[place] for place in range(len(by_cell)))
+    for layer in layers:
+        found = list(islice(in_order, len(cells_of(layer.entry))))
+        # Keras 2 does not write down that one direction is frozen; Bidirectional names both
+        found.sort(key=lambda one: one.backward)
+        yield LayerWeights(layer, found, _misnamed(layer, found, names))
+
+
+def _trains(layer: LayerInModel, cell: CellConfig, version: str) -> bool:
+    """Tell whether weights are listed with those that train.
+
+    In Keras 3 that is up to the outermost layer and to what has the weights; before, to all between as well.
+    """
+    flags = layer.trains + cell.trains
+    return flags[0] and flags[-1] if version.startswith("3.") else all(flags)
+
+
+def _misnamed(layer: LayerInModel, weights: list[CellDatasets], layers: set[str]) -> str | None:
+    """Return why these cannot be a layer's weights: they are called like another layer's, or another cell's."""
+    cells = [cell.config.get("name") for cell in cells_of(layer.entry)]
+    known = {name for name in cells if isinstance(name, str)}
+    for one, cell in zip(weights, cells, strict=False):
+        parts = set(one.place.split("/"))
+        if _is_others(parts, _name(layer), layers) or (isinstance(cell, str) and _is_others(parts, cell, known)):
+            return f"which weights are whose is not clear: {one.kernel!r} is in the place of another's"
+    return None
+
+
+def _is_others(parts: set[str], name: str, names: Iterable[str]) -> bool:
+    return name not in parts and not parts.isdisjoint(names)
+
+
+def _name(layer: LayerInModel) -> str:
+    """Return a layer's name without those of what it is in."""
+    return layer.name.rpartition("/")[2]

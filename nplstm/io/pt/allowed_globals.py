@@ -1,6 +1,6 @@
 """The allow-list of global names that a pickle may use, and the harmless object that stands for each.
 
-``torch_globals`` and ``numpy_globals`` have the names of tensors and arrays. Here are the names of containers,
+``tensor_globals`` has the names of tensors and arrays. Here are the names of containers,
 which become plain ones, and of other objects that checkpoints often hold: such an object becomes a
 ``Placeholder``, and is left out of the tensors.
 """
@@ -8,21 +8,20 @@ which become plain ones, and of other objects that checkpoints often hold: such 
 from collections.abc import Callable
 from typing import TypeGuard, cast
 
-from nplstm.io.pt.numpy_globals import NUMPY_GLOBALS
-from nplstm.io.pt.pickled_values import (
+from nplstm.io.pt.tensor_globals import TENSOR_GLOBALS
+from nplstm.io.pt.unpickler import (
     INVALID_ARGUMENTS,
     AllowedFunction,
     Buildable,
     PickledDict,
-    PickledValue,
     Placeholder,
+    Value,
     latin1,
 )
-from nplstm.io.pt.torch_globals import TORCH_GLOBALS
 
 __all__ = ["ScriptObject", "find_global", "find_script_global"]
 
-_Arguments = tuple[PickledValue, ...]
+_Arguments = tuple[Value, ...]
 
 _SHOWN = 100
 """How much is kept of the name of a class that the file brings along; it is for messages alone."""
@@ -31,7 +30,7 @@ _SHOWN = 100
 class PickledOrderedDict(PickledDict, Buildable):
     """An OrderedDict."""
 
-    def build(self, state: PickledValue) -> bool:
+    def build(self, state: Value) -> bool:
         """Take the attributes of a state dict, such as the modules' versions, and let them go."""
         return isinstance(state, PickledDict)
 
@@ -39,7 +38,7 @@ class PickledOrderedDict(PickledDict, Buildable):
 class AttributeObject(PickledDict, Buildable):
     """An object that is no more than its attributes."""
 
-    def build(self, state: PickledValue) -> bool:
+    def build(self, state: Value) -> bool:
         """Take the attributes, as they are: a copy would double with each time that it takes its own."""
         if isinstance(state, PickledDict):
             self.pairs = state.pairs
@@ -52,19 +51,19 @@ class ScriptObject(Buildable):
     def __init__(self) -> None:
         self.attributes = PickledDict()
 
-    def build(self, state: PickledValue) -> bool:
+    def build(self, state: Value) -> bool:
         """Take the attributes; a class may have a state of its own making, which holds no parameters by name."""
         if isinstance(state, PickledDict):
             self.attributes = state
         return True
 
 
-def find_global(module: str, name: str) -> PickledValue:
+def find_global(module: str, name: str) -> Value:
     """Return what a name stands for in a file that torch.save wrote; None if it stands for nothing."""
     return _ALLOWED.get((module, name))
 
 
-def find_script_global(module: str, name: str) -> PickledValue:
+def find_script_global(module: str, name: str) -> Value:
     """Return what a name stands for in a TorchScript archive, which has classes of its own."""
     if module == "__torch__" or module.startswith("__torch__."):
         shown = ascii(f"{module}.{name}"[:_SHOWN])[1:-1]
@@ -72,8 +71,8 @@ def find_script_global(module: str, name: str) -> PickledValue:
     return find_global(module, name)
 
 
-def _new_dict(container: type[PickledDict]) -> Callable[[_Arguments], PickledValue]:
-    def run(arguments: _Arguments) -> PickledValue:
+def _new_dict(container: type[PickledDict]) -> Callable[[_Arguments], Value]:
+    def run(arguments: _Arguments) -> Value:
         match arguments:
             case ():
                 return container()
@@ -87,14 +86,14 @@ def _new_dict(container: type[PickledDict]) -> Callable[[_Arguments], PickledVal
     return run
 
 
-def _are_pairs(value: PickledValue) -> TypeGuard[list[tuple[PickledValue, PickledValue]]]:
+def _are_pairs(value: Value) -> TypeGuard[list[tuple[Value, Value]]]:
     return isinstance(value, list) and all(
-        isinstance(pair, (list, tuple)) and len(cast("list[PickledValue]", pair)) == 2
-        for pair in cast("list[PickledValue]", value)
+        isinstance(pair, (list, tuple)) and len(cast("list[Value]", pair)) == 2
+        for pair in cast("list[Value]", value)
     )
 
 
-def _new_default_dict(arguments: _Arguments) -> PickledValue:
+def _new_default_dict(arguments: _Arguments) -> Value:
     """Return a dict; what would make its missing values is a name alone."""
     match arguments:
         case () | (None | Placeholder() | AllowedFunction(),):
@@ -103,17 +102,17 @@ def _new_default_dict(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _new_list(arguments: _Arguments) -> PickledValue:
+def _new_list(arguments: _Arguments) -> Value:
     match arguments:
         case ():
             return []
         case (values,) if isinstance(values, (list, tuple)):
-            return list(cast("list[PickledValue]", values))
+            return list(cast("list[Value]", values))
         case _:
             return INVALID_ARGUMENTS
 
 
-def _new_deque(arguments: _Arguments) -> PickledValue:
+def _new_deque(arguments: _Arguments) -> Value:
     """Return a list, empty as a deque is at first; its entries are appended."""
     match arguments:
         case () | ((),) | ((), None | int()):
@@ -122,7 +121,7 @@ def _new_deque(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _new_bytes(arguments: _Arguments) -> PickledValue:
+def _new_bytes(arguments: _Arguments) -> Value:
     match arguments:
         case ():
             return b""
@@ -132,7 +131,7 @@ def _new_bytes(arguments: _Arguments) -> PickledValue:
             return _encoded(arguments)
 
 
-def _encoded(arguments: _Arguments) -> PickledValue:
+def _encoded(arguments: _Arguments) -> Value:
     """Return bytes from text: as protocol 2, which has no bytes, writes them."""
     match arguments:
         case (str() as text, "latin1" | "latin-1"):
@@ -146,8 +145,8 @@ def _named(name: str) -> AllowedFunction:
     return AllowedFunction(name, lambda _: Placeholder(name))
 
 
-def _build_table() -> dict[tuple[str, str], PickledValue]:
-    names: dict[tuple[str, str], PickledValue] = {
+def _build_table() -> dict[tuple[str, str], Value]:
+    names: dict[tuple[str, str], Value] = {
         ("collections", "OrderedDict"): AllowedFunction("collections.OrderedDict", _new_dict(PickledOrderedDict)),
         ("collections", "Counter"): AllowedFunction("collections.Counter", _new_dict(PickledDict)),
         ("collections", "defaultdict"): AllowedFunction("collections.defaultdict", _new_default_dict),
@@ -175,4 +174,4 @@ def _build_table() -> dict[tuple[str, str], PickledValue]:
     return names
 
 
-_ALLOWED = _build_table() | NUMPY_GLOBALS | TORCH_GLOBALS
+_ALLOWED = _build_table() | TENSOR_GLOBALS

@@ -14,9 +14,8 @@ from typing import cast
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import Budget
 from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile, refusals
-from nplstm.io.pt.pickled_values import PickledDict, PickledValue, RefusedError, type_name
 from nplstm.io.pt.storages import Storage
-from nplstm.io.pt.unpickler import PickleStream
+from nplstm.io.pt.unpickler import PickledDict, PickleStream, RefusedError, Value, type_name
 
 __all__ = ["LegacyFile"]
 
@@ -56,7 +55,7 @@ class LegacyFile(PickledFile):
         self._find_storages(self._plain(source), source.tell())
         self._list(root, steps)
 
-    def _plain(self, source: PickleStream) -> PickledValue:
+    def _plain(self, source: PickleStream) -> Value:
         """Return what a pickle makes that needs no names."""
         return self._run(source, _no_name)[0]
 
@@ -70,7 +69,7 @@ class LegacyFile(PickledFile):
                 "a pickle, but none of PyTorch's; reading it would run what is in it, so it is not read"
             )
 
-    def _storage(self, declared: DeclaredStorage, view: PickledValue) -> Storage:
+    def _storage(self, declared: DeclaredStorage, view: Value) -> Storage:
         known = self._declared.setdefault(declared.key, declared)
         if known.nbytes != declared.nbytes:
             raise RefusedError(
@@ -80,11 +79,11 @@ class LegacyFile(PickledFile):
         order = "<" if declared.dtype else self._native
         return Storage(declared.name, declared.dtype, nbytes, order, partial(self._bytes, declared.key, start))
 
-    def _find_storages(self, keys: PickledValue, place: int) -> None:
+    def _find_storages(self, keys: Value, place: int) -> None:
         """Go from one storage to the next, and note where each begins."""
         if not isinstance(keys, list):
             raise RefusedError(f"has no list of its storages, but {type_name(keys)}")
-        for key in cast("list[PickledValue]", keys):
+        for key in cast("list[Value]", keys):
             if not isinstance(key, str):
                 raise RefusedError(f"has a storage by no name, but {type_name(key)}")
             if key not in self._declared or key in self._starts:
@@ -120,7 +119,7 @@ def _no_name(module: str, name: str) -> None:
     """Return what stands for a name where none may be."""
 
 
-def _native_order(machine: PickledValue) -> str:
+def _native_order(machine: Value) -> str:
     """Return the byte order of the machine that wrote the file."""
     little = machine.get("little_endian") if isinstance(machine, PickledDict) else None
     if not isinstance(little, bool):
@@ -128,7 +127,7 @@ def _native_order(machine: PickledValue) -> str:
     return "<" if little else ">"
 
 
-def _part(declared: DeclaredStorage, view: PickledValue) -> tuple[int, int]:
+def _part(declared: DeclaredStorage, view: Value) -> tuple[int, int]:
     """Return first byte and size of the part of a storage that is meant; all of it, unless there is a view."""
     match view:
         case None:

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from nplstm._typing import Array
 from nplstm.io.model_file import WIDENED, Budget, widen_bfloat16
-from nplstm.io.pt.pickled_values import PickledValue, RefusedError
+from nplstm.io.pt.unpickler import RefusedError, Value
 
 __all__ = ["ITEMSIZES", "NUMPY_CODES", "Storage", "StridedTensor", "bytes_of", "is_possible", "is_shape"]
 
@@ -55,14 +55,14 @@ def bytes_of(data: bytes, name: str, order: str = "<") -> Storage:
     return Storage(name, None, len(data), order, lambda start, stop: bytearray(data[start:stop]))
 
 
-def is_shape(value: PickledValue) -> TypeGuard[tuple[int, ...]]:
+def is_shape(value: Value) -> TypeGuard[tuple[int, ...]]:
     """Tell whether a value is a tuple of integers, as sizes and strides are; truth values are none to NumPy.
 
     One tuple may stand in many places: if it were long, or its integers, going through it would take too long.
     """
-    if not isinstance(value, tuple) or len(cast("tuple[PickledValue, ...]", value)) > _MOST_AXES:
+    if not isinstance(value, tuple) or len(cast("tuple[Value, ...]", value)) > _MOST_AXES:
         return False
-    return all(type(size) is int and size.bit_length() < 64 for size in cast("tuple[PickledValue, ...]", value))
+    return all(type(size) is int and size.bit_length() < 64 for size in cast("tuple[Value, ...]", value))
 
 
 def is_possible(shape: tuple[int, ...]) -> bool:

@@ -6,24 +6,29 @@ whatever the program names, so that reading a pickle can run any code. This one 
 numbers, text, bytes, lists, tuples, ``PickledDict``, and what the functions of its allow-list return.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pickletools import genops
 from sys import stdlib_module_names
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, TypeAlias, cast
 
 from nplstm.errors import NplstmError
 from nplstm.io.model_file import Budget, describe
-from nplstm.io.pt.pickled_values import (
-    INVALID_ARGUMENTS,
-    AllowedFunction,
-    Buildable,
-    PickledDict,
-    PickledValue,
-    RefusedError,
-    type_name,
-)
 
-__all__ = ["PickleStream", "Unpickler"]
+__all__ = [
+    "INVALID_ARGUMENTS",
+    "AllowedFunction",
+    "Buildable",
+    "PickleStream",
+    "PickledDict",
+    "Placeholder",
+    "RefusedError",
+    "Unpickler",
+    "Value",
+    "latin1",
+    "type_name",
+]
 
 _MOST_STEPS = 10_000_000
 """More operations, or members of what functions are given, than any file of tensors has; so many operations take a
@@ -34,6 +39,76 @@ _LONGEST_LINE = 4096
 _LONGEST_INTEGER = 1024
 """In bits. Printing an integer takes time with the square of its length."""
 _NEWEST_PROTOCOL = 5
+
+Value: TypeAlias = Any
+"""Whatever the pickle's author wished, so that each use has to look first."""
+
+
+class RefusedError(NplstmError):
+    """Something in a file is refused; the message says what, and the reader puts the path before it."""
+
+
+# These are no named tuples: a pickle's own tuples must never be taken for one of them, nor they for a tuple.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placeholder:
+    """A name with which nothing is to be done, or something that no tensor needs."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AllowedFunction:
+    """A name that a pickle may call, and the function of ours that is called."""
+
+    name: str
+    run: Callable[[tuple[Value, ...]], Value]
+    """Takes the arguments as they came; returns UNFIT if they are not what they should be."""
+
+
+INVALID_ARGUMENTS: Final = Placeholder("unfit")
+
+
+class PickledDict:
+    """What a dict becomes: its entries, in their order.
+
+    No hash of a key is taken: some have none, and integers can be chosen so that a dict of them takes hours.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[Value, Value]] | None = None) -> None:
+        self.pairs: list[tuple[Value, Value]] = [] if pairs is None else pairs
+
+    def get(self, key: str) -> Value:
+        """Return the value of a key that is text: the last one, as in a dict; None if there is none."""
+        return next((value for name, value in reversed(self.pairs) if isinstance(name, str) and name == key), None)
+
+
+class Buildable(ABC):
+    """What takes a state after it was made."""
+
+    @abstractmethod
+    def build(self, state: Value) -> bool:
+        """Take the state; return whether it is one."""
+
+
+def type_name(value: Value) -> str:
+    """Return what a value is, in a word. Its content is not shown: it may be endless."""
+    if isinstance(value, Placeholder | AllowedFunction):
+        return value.name
+    if isinstance(value, PickledDict):
+        return "dict"
+    return "None" if value is None else type(value).__name__
+
+
+def latin1(text: str) -> Value:
+    """Return the bytes that text stands for, as old pickles have them; UNFIT if it stands for none."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return INVALID_ARGUMENTS
 
 
 class PickleStream:
@@ -80,19 +155,19 @@ class Unpickler:
 
     def __init__(
         self,
-        find_global: Callable[[str, str], PickledValue],
-        persistent: Callable[[PickledValue], PickledValue],
+        find_global: Callable[[str, str], Value],
+        persistent: Callable[[Value], Value],
         budget: Budget,
     ) -> None:
         self._find, self._persistent, self._budget = find_global, persistent, budget
-        self._stack: list[PickledValue] = []
-        self._below: list[list[PickledValue]] = []  # what lies under each mark
+        self._stack: list[Value] = []
+        self._below: list[list[Value]] = []  # what lies under each mark
         # By text, whose hashes Python salts: places could be chosen so that a dict of integers takes hours.
-        self._memory: dict[str, PickledValue] = {}
+        self._memory: dict[str, Value] = {}
         self._work = 0  # opcodes, and members of the arguments of functions
         self.steps = 0
 
-    def run(self, source: PickleStream) -> PickledValue:
+    def run(self, source: PickleStream) -> Value:
         """Run the pickle that begins where the source stands, and return its result.
 
         Raises
@@ -112,7 +187,7 @@ class Unpickler:
             raise RefusedError("not a whole pickle: values are left on its stack")
         return result
 
-    def _step(self, name: str, argument: PickledValue) -> None:
+    def _step(self, name: str, argument: Value) -> None:
         self.steps += 1
         self._count(1)
         if name not in _OPERATIONS:
@@ -127,7 +202,7 @@ class Unpickler:
             )
         self._budget.take(steps * _STEP, "what a pickle makes")
 
-    def _charge(self, argument: PickledValue) -> None:
+    def _charge(self, argument: Value) -> None:
         """Count what a function may go through or copy: a few bytes can give it the same list again and again.
 
         Bytes are handed on and never copied.
@@ -137,11 +212,11 @@ class Unpickler:
         elif isinstance(argument, PickledDict):
             self._count(len(argument.pairs))
         elif isinstance(argument, (list, tuple)):
-            self._count(len(cast("list[PickledValue]", argument)))
+            self._count(len(cast("list[Value]", argument)))
 
     # The stack and its marks
 
-    def push(self, value: PickledValue) -> None:
+    def push(self, value: Value) -> None:
         """Put a value on the stack."""
         self._stack.append(value)
 
@@ -151,19 +226,19 @@ class Unpickler:
             raise RefusedError(f"has an integer of {value.bit_length():,} bits; refused")
         self.push(value)
 
-    def top(self) -> PickledValue:
+    def top(self) -> Value:
         """Return the last value above the last mark."""
         if not self._stack:
             raise RefusedError("not a whole pickle: its stack is empty where a value is needed")
         return self._stack[-1]
 
-    def pop(self) -> PickledValue:
+    def pop(self) -> Value:
         """Take the last value off the stack."""
         value = self.top()
         del self._stack[-1]
         return value
 
-    def last(self, count: int) -> tuple[PickledValue, ...]:
+    def last(self, count: int) -> tuple[Value, ...]:
         """Take so many values off the stack."""
         return tuple(reversed([self.pop() for _ in range(count)]))
 
@@ -172,7 +247,7 @@ class Unpickler:
         self._below.append(self._stack)
         self._stack = []
 
-    def to_mark(self) -> list[PickledValue]:
+    def to_mark(self) -> list[Value]:
         """Take all values down to the last mark, and the mark, off the stack."""
         if not self._below:
             raise RefusedError("not a whole pickle: a mark is missing")
@@ -188,14 +263,14 @@ class Unpickler:
 
     # Containers
 
-    def extend(self, values: list[PickledValue]) -> None:
+    def extend(self, values: list[Value]) -> None:
         """Add to the list, or to what was a set, that comes last."""
         container = self.top()
         if not isinstance(container, list):
             raise RefusedError(f"adds to {type_name(container)} as to a list; refused")
-        cast("list[PickledValue]", container).extend(values)
+        cast("list[Value]", container).extend(values)
 
-    def set_items(self, values: list[PickledValue]) -> None:
+    def set_items(self, values: list[Value]) -> None:
         """Add keys and values, in turns, to the dict that comes last."""
         container = self.top()
         if not isinstance(container, PickledDict):
@@ -204,7 +279,7 @@ class Unpickler:
             raise RefusedError("not a whole pickle: a key has no value")
         container.pairs += zip(values[::2], values[1::2], strict=True)
 
-    def new_items(self, values: list[PickledValue]) -> None:
+    def new_items(self, values: list[Value]) -> None:
         """Put a dict of these keys and values on the stack."""
         self.push(PickledDict())
         self.set_items(values)
@@ -223,7 +298,7 @@ class Unpickler:
 
     # Names, and what is done with them
 
-    def look_up(self, module: PickledValue, name: PickledValue) -> None:
+    def look_up(self, module: Value, name: Value) -> None:
         """Put what a name stands for on the stack."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise RefusedError(
@@ -242,7 +317,7 @@ class Unpickler:
         function, arguments = self.last(2)
         if not isinstance(function, AllowedFunction) or not isinstance(arguments, tuple):
             raise RefusedError(f"calls {type_name(function)} with {type_name(arguments)}; refused")
-        checked = cast("tuple[PickledValue, ...]", arguments)
+        checked = cast("tuple[Value, ...]", arguments)
         self._charge(checked)
         for value in checked:
             self._charge(value)
@@ -257,7 +332,7 @@ class Unpickler:
         state = self.pop()
         target = self.top()
         self._charge(state)
-        for value in cast("tuple[PickledValue, ...]", state) if isinstance(state, tuple) else ():  # NumPy's
+        for value in cast("tuple[Value, ...]", state) if isinstance(state, tuple) else ():  # NumPy's
             self._charge(value)
         if not isinstance(target, Buildable) or not target.build(state):
             raise RefusedError(
@@ -292,7 +367,7 @@ _DATA = (
     "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 )  # fmt: skip
 
-_OPERATIONS: dict[str, Callable[[Unpickler, PickledValue], None]] = {
+_OPERATIONS: dict[str, Callable[[Unpickler, Value], None]] = {
     **dict.fromkeys(_INTEGERS, Unpickler.push_integer),
     **dict.fromkeys(_DATA, Unpickler.push),
     "BYTEARRAY8": lambda m, data: m.push(bytes(data)),

@@ -15,10 +15,9 @@ from nplstm.io.layer_metadata import text_of_json
 from nplstm.io.model_file import Budget
 from nplstm.io.pt.allowed_globals import find_global, find_script_global
 from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile, refusals
-from nplstm.io.pt.pickled_values import PickledValue, RefusedError
 from nplstm.io.pt.state_dict_writer import METADATA
 from nplstm.io.pt.storages import Storage
-from nplstm.io.pt.unpickler import PickleStream
+from nplstm.io.pt.unpickler import PickleStream, RefusedError, Value
 from nplstm.io.zip_archive import ZipArchive
 
 __all__ = ["TorchScriptFile", "TorchZipFile", "open_zip"]
@@ -101,7 +100,7 @@ class TorchZipFile(PickledFile):
         if entry in self._archive:
             self.metadata = text_of_json(self.path, METADATA, self._archive.read_whole(entry))
 
-    def _storage(self, declared: DeclaredStorage, view: PickledValue) -> Storage:
+    def _storage(self, declared: DeclaredStorage, view: Value) -> Storage:
         entry = f"{self._folder}/data/{declared.key}"
         if view is not None:
             raise RefusedError(f"refers to a part of the storage {declared.name}, as only files before 1.6 do")

@@ -1,19 +1,30 @@
-"""Allowed globals of torch: element types, classes of storages, and the functions that rebuild tensors.
+"""Allowed globals for tensors: torch's element types, storages and rebuild functions, and NumPy's arrays.
 
 torch's functions make the tensor at once. Ours return a ``StridedTensor``, a description that is checked once the
-tensor's name is known.
+tensor's name is known. Checkpoints often hold NumPy's arrays and scalars, too.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import cast
 
-from nplstm.io.pt.pickled_values import INVALID_ARGUMENTS, AllowedFunction, PickledDict, PickledValue, Placeholder
-from nplstm.io.pt.storages import ITEMSIZES, Storage, StridedTensor, is_shape
+from nplstm.io.pt.storages import ITEMSIZES, NUMPY_CODES, Storage, StridedTensor, bytes_of, is_possible, is_shape
+from nplstm.io.pt.unpickler import (
+    INVALID_ARGUMENTS,
+    AllowedFunction,
+    Buildable,
+    PickledDict,
+    Placeholder,
+    Value,
+    latin1,
+)
 
-__all__ = ["TORCH_GLOBALS", "StorageClass"]
+__all__ = ["TENSOR_GLOBALS", "NumpyArray", "StorageClass"]
 
-_Arguments = tuple[PickledValue, ...]
+_Arguments = tuple[Value, ...]
 
 
 class TorchDtype(Placeholder):
@@ -21,7 +32,7 @@ class TorchDtype(Placeholder):
 
 
 class TensorKind(Placeholder):
-    """A way to lay out the numbers of a tensor."""
+    """Dense or one of the sparse kinds: what torch calls a tensor's layout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +67,14 @@ _FLAGS = ("conj", "neg")
 
 
 def _tensor(
-    storage: PickledValue,
-    dtype: PickledValue,
-    offset: PickledValue,
-    sizes: PickledValue,
-    strides: PickledValue,
-    flags: PickledValue,
-) -> PickledValue:
-    pairs: list[tuple[PickledValue, PickledValue]] = (
+    storage: Value,
+    dtype: Value,
+    offset: Value,
+    sizes: Value,
+    strides: Value,
+    flags: Value,
+) -> Value:
+    pairs: list[tuple[Value, Value]] = (
         [] if flags is None else flags.pairs if isinstance(flags, PickledDict) else [(0, 0)]
     )
     if len(pairs) > len(_FLAGS) or not all(key in _FLAGS and isinstance(value, bool) for key, value in pairs):
@@ -76,7 +87,7 @@ def _tensor(
     return StridedTensor(dtype, sizes, strides, offset, storage, conjugated="conj" in on, negated="neg" in on)
 
 
-def _rebuilt(arguments: _Arguments) -> PickledValue:
+def _rebuilt(arguments: _Arguments) -> Value:
     """Return a tensor of its storage's type. Whether it has a gradient, and hooks, do not change its values."""
     match arguments:
         case (Storage() as storage, offset, sizes, strides):
@@ -89,7 +100,7 @@ def _rebuilt(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _rebuilt_typed(arguments: _Arguments) -> PickledValue:
+def _rebuilt_typed(arguments: _Arguments) -> Value:
     """Return a tensor of a type of its own."""
     match arguments:
         case (storage, offset, sizes, strides, _, _, TorchDtype() as dtype):
@@ -100,7 +111,7 @@ def _rebuilt_typed(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _first_tensor(arguments: _Arguments) -> PickledValue:
+def _first_tensor(arguments: _Arguments) -> Value:
     """Return the tensor that a parameter is made of; hooks and attributes do not change its values."""
     match arguments:
         case (StridedTensor() as tensor, _, _) | (StridedTensor() as tensor, _, _, _):
@@ -109,7 +120,7 @@ def _first_tensor(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _moved(arguments: _Arguments) -> PickledValue:
+def _moved(arguments: _Arguments) -> Value:
     """Return a tensor that lived on a device whose memory is not saved as it is."""
     match arguments:
         case (StridedTensor() as tensor, TorchDtype() as dtype, _, _) if tensor.dtype == dtype.name:
@@ -118,7 +129,7 @@ def _moved(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _of_type(arguments: _Arguments) -> PickledValue:
+def _of_type(arguments: _Arguments) -> Value:
     """Return what another of these functions makes: a tensor that has attributes."""
     match arguments:
         case (AllowedFunction() as function, Placeholder() as kind, inner, _) if (
@@ -129,7 +140,7 @@ def _of_type(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _quantized(arguments: _Arguments) -> PickledValue:
+def _quantized(arguments: _Arguments) -> Value:
     match arguments:
         case (Storage(dtype=str() as dtype), _, sizes, _, _, _, _) if is_shape(sizes):
             return StridedTensor(dtype, sizes)
@@ -137,7 +148,7 @@ def _quantized(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _sparse(arguments: _Arguments) -> PickledValue:
+def _sparse(arguments: _Arguments) -> Value:
     match arguments:
         case (TensorKind() as layout, (_, StridedTensor() as values, sizes)) if is_shape(sizes):
             pass
@@ -152,7 +163,7 @@ def _sparse(arguments: _Arguments) -> PickledValue:
     return StridedTensor(f"{values.dtype} ({layout.name})", sizes)
 
 
-def _without_values(arguments: _Arguments) -> PickledValue:
+def _without_values(arguments: _Arguments) -> Value:
     match arguments:
         case (TorchDtype() as dtype, sizes, _, _) if is_shape(sizes):
             return StridedTensor(f"{dtype.name} (meta)", sizes)
@@ -160,7 +171,7 @@ def _without_values(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _layout(arguments: _Arguments) -> PickledValue:
+def _layout(arguments: _Arguments) -> Value:
     match arguments:
         case ("torch.strided" | "torch.sparse_coo" | "torch.sparse_csr" | "torch.sparse_csc" | "torch.sparse_bsr"
               | "torch.sparse_bsc" as name,):  # fmt: skip
@@ -169,19 +180,19 @@ def _layout(arguments: _Arguments) -> PickledValue:
             return INVALID_ARGUMENTS
 
 
-def _size(arguments: _Arguments) -> PickledValue:
+def _size(arguments: _Arguments) -> Value:
     return arguments[0] if len(arguments) == 1 and is_shape(arguments[0]) else INVALID_ARGUMENTS
 
 
-def _unchanged(arguments: _Arguments) -> PickledValue:
+def _unchanged(arguments: _Arguments) -> Value:
     """Return a container as it is: TorchScript says what type its values have, and they have it."""
     return arguments[0] if arguments else INVALID_ARGUMENTS
 
 
-def _functions() -> dict[tuple[str, str], PickledValue]:
+def _functions() -> dict[tuple[str, str], Value]:
     """Return what torch's functions stand for."""
     utils, script = "torch._utils", "torch.jit._pickle"
-    table: dict[tuple[str, str], Callable[[_Arguments], PickledValue]] = {
+    table: dict[tuple[str, str], Callable[[_Arguments], Value]] = {
         (utils, "_rebuild_tensor"): _rebuilt,
         (utils, "_rebuild_tensor_v2"): _rebuilt,
         (utils, "_rebuild_tensor_v3"): _rebuilt_typed,
@@ -203,7 +214,7 @@ def _functions() -> dict[tuple[str, str], PickledValue]:
     return {names: AllowedFunction(".".join(names), function) for names, function in table.items()}
 
 
-def _names() -> dict[tuple[str, str], PickledValue]:
+def _torch_globals() -> dict[tuple[str, str], Value]:
     names = _functions() | _TENSOR_TYPES
     for module in ("torch", "torch.cuda"):
         for name, dtype in _STORAGES.items():
@@ -217,9 +228,111 @@ def _names() -> dict[tuple[str, str], PickledValue]:
     return names
 
 
-TORCH_GLOBALS = _names()
+TORCH_GLOBALS = _torch_globals()
 
 _MAKERS = {TORCH_GLOBALS["torch._utils", f"_rebuild_{name}"] for name in (
     "tensor", "tensor_v2", "tensor_v3", "parameter", "qtensor", "sparse_tensor", "meta_tensor_no_storage"
 )}  # fmt: skip
 """Functions that may be named as an argument: those that name none themselves, so that nothing nests."""
+
+
+# NumPy
+
+_NUMPY_NAMES = {code: name for name, code in NUMPY_CODES.items()}
+_CODE = re.compile(r"[a-zA-Z?]\d{0,6}")
+_NUMBERS = re.compile(r"[iufc]\d{1,2}|b1")
+_ARRAY = Placeholder("numpy.ndarray")
+
+
+class NumpyType(Buildable):
+    """An element type; the byte order comes as its state."""
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "<"
+
+    def build(self, state: Value) -> bool:
+        """Take the byte order; the rest tells of types that hold no plain numbers, and those are left out."""
+        match state:
+            case (int(), "<" | ">" | "|" | "=" as order, *_):
+                self.order = ">" if order == ">" else "<"
+                return True
+            case _:
+                return False
+
+
+class NumpyArray(Buildable):
+    """An array; all that it is comes as its state."""
+
+    tensor: StridedTensor | None = None
+    """None where it holds no numbers, but text or objects, and so is no tensor."""
+
+    def build(self, state: Value) -> bool:
+        """Take sizes, element type, whether in Fortran's order, and the bytes, which old pickles have as text."""
+        match state:
+            case (int(), shape, NumpyType() as dtype, int() as fortran, data) if is_shape(shape):
+                self.tensor = _numpy_tensor(shape, dtype, data, fortran=bool(fortran))
+                return self.tensor is not None or _NUMBERS.fullmatch(dtype.code) is None
+            case _:
+                return False
+
+
+def _numpy_tensor(shape: tuple[int, ...], dtype: NumpyType, data: Value, *, fortran: bool) -> StridedTensor | None:
+    raw = latin1(data) if isinstance(data, str) else data
+    if not isinstance(raw, bytes) or not _NUMBERS.fullmatch(dtype.code):
+        return None
+    storage = bytes_of(raw, "in the pickle", dtype.order)
+    return StridedTensor(
+        _NUMPY_NAMES.get(dtype.code, dtype.code), shape, _strides(shape, fortran), storage=storage
+    )
+
+
+def _strides(shape: tuple[int, ...], fortran: bool) -> tuple[int, ...]:
+    """Return the strides; none for sizes that ``check`` refuses, whose products could be endless."""
+    if not shape or not is_possible(shape):
+        return ()
+    sizes = shape if fortran else shape[::-1]
+    strides = tuple(accumulate(sizes[:-1], mul, initial=1))
+    return strides if fortran else strides[::-1]
+
+
+def _type(arguments: _Arguments) -> Value:
+    match arguments:
+        case (str() as code, *_) if _CODE.fullmatch(code):
+            return NumpyType(code)
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _new_array(arguments: _Arguments) -> Value:
+    return NumpyArray() if arguments and arguments[0] is _ARRAY else INVALID_ARGUMENTS
+
+
+def _array_of_buffer(arguments: _Arguments) -> Value:
+    match arguments:
+        case (bytes() as data, NumpyType() as dtype, shape, "C" | "F" as order):
+            array = NumpyArray()
+            return array if array.build((1, shape, dtype, order == "F", data)) else INVALID_ARGUMENTS
+        case _:
+            return INVALID_ARGUMENTS
+
+
+def _scalar(arguments: _Arguments) -> Value:
+    return (
+        Placeholder("a scalar of NumPy")
+        if arguments and isinstance(arguments[0], NumpyType)
+        else INVALID_ARGUMENTS
+    )
+
+
+def _numpy_globals() -> dict[tuple[str, str], Value]:
+    functions = {("numpy", "dtype"): _type}
+    for core in ("numpy.core", "numpy._core"):
+        functions[f"{core}.multiarray", "_reconstruct"] = _new_array
+        functions[f"{core}.multiarray", "scalar"] = _scalar
+        functions[f"{core}.numeric", "_frombuffer"] = _array_of_buffer  # protocol 5
+    return {("numpy", "ndarray"): _ARRAY} | {
+        names: AllowedFunction(".".join(names), function) for names, function in functions.items()
+    }
+
+
+TENSOR_GLOBALS = TORCH_GLOBALS | _numpy_globals()
