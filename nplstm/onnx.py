@@ -20,7 +20,7 @@ from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError, ShapeError
 from nplstm.io import from_weight_format
-from nplstm.io.onnx.lstm_attributes import read_attributes, without_forget_gate
+from nplstm.io.onnx.lstm_attributes import WEIGHT_AXES, axis_sizes, read_attributes, without_forget_gate
 from nplstm.layers.layout import PaddedLayout
 from nplstm.params import LSTMParams
 from nplstm.recurrence import Recurrence, State
@@ -41,15 +41,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_AXES = {
-    "R": ("D", "4H", "H"),
-    "X": ("T", "B", "I"),
-    "W": ("D", "4H", "I"),
-    "B": ("D", "8H"),
-    "initial_h": ("D", "B", "H"),
-    "initial_c": ("D", "B", "H"),
-    "P": ("D", "3H"),
-}
+_STATE = ("D", "B", "H")
+_AXES = WEIGHT_AXES | {"X": ("T", "B", "I"), "initial_h": _STATE, "initial_c": _STATE}
 """The arrays' axes with ``layout=0``."""
 
 
@@ -267,7 +260,7 @@ def _sizes(arrays: Arrays, D: int, hidden_size: Any, *, batch_first: bool) -> _S
         raise ShapeError(
             f"W: expected shape (D={D}, 4H, I) with H, I >= 1, got H={H} from R, I={found['I']} from X"
         )
-    found |= {"D": D, "H": H, "3H": 3 * H, "4H": 4 * H, "8H": 8 * H}
+    found |= axis_sizes(D, H, found["I"])
     for name, named in axes.items():
         if name in arrays:
             check_shape(name, arrays[name].shape, [(axis, found[axis]) for axis in named])

@@ -1,4 +1,4 @@
-"""One door to every kind of file: which kind it is, its content tells, not its name."""
+"""Detect a file's format from its content, not from its name, and open it with the reader for that format."""
 
 import os
 from collections.abc import Callable
@@ -6,11 +6,10 @@ from importlib import import_module
 
 from nplstm._shapes import check_size
 from nplstm._typing import Array
-from nplstm.errors import ArgumentError, FileFormatError
-from nplstm.io.listing import list_layers
-from nplstm.io.model_file import MAX_BYTES, Budget, FoundLayer, ModelFile, check_ordinary, printable
+from nplstm.errors import FileFormatError
+from nplstm.io.model_file import MAX_BYTES, Budget, ModelFile, check_ordinary, printable
 
-__all__ = ["choose_layer", "open_file", "read_tensors"]
+__all__ = ["open_file", "read_tensors"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -144,46 +143,3 @@ def _unread(start: bytes) -> str:
     return next(
         (what for what, found in known.items() if found), f"of no known kind (it begins with {start[:8]!r})"
     )
-
-
-def _tensors_of(file: ModelFile) -> str:
-    """Return what else there is in a file."""
-    names = list(file.tensors)
-    if not names:
-        return "no tensors"
-    return f"{len(names)} tensors: {printable(', '.join(names[:8]))}{', ...' if len(names) > 8 else ''}"
-
-
-def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
-    """Return the LSTM of that name, or without a name the only one there is.
-
-    A name fits what it ends, from a dot or slash on; a dot at its own end does not matter.
-
-    Raises
-    ------
-    ArgumentError
-        If there is none of that name, or several and none was named: the message lists them.
-    FileFormatError
-        If there is no LSTM at all.
-    """
-    found = file.layers()
-    if not found:
-        raise FileFormatError(
-            f"{file.path}: no LSTM is in this {file.format} file; it has {_tensors_of(file)}{file.without_lstm}"
-        )
-    if name is None:
-        if len(found) == 1:
-            return found[0]
-        raise ArgumentError(
-            f"{file.path}: {len(found)} LSTMs are in this file; name one of them:\n{list_layers(found)}"
-        )
-    every = [*found, *(part for layer in found for part in layer.parts)]
-    wanted = name.rstrip("./")
-    exact = [layer for layer in every if layer.name.rstrip("./") == wanted]
-    single = [layer for layer in every if not layer.parts]  # a stack's name ends in that of its last part
-    ending = [layer for layer in single if layer.name.rstrip("./").endswith(("." + wanted, "/" + wanted))]
-    chosen = exact or ending
-    if len(chosen) == 1:
-        return chosen[0]
-    problem = "several LSTMs" if chosen else "no LSTM"
-    raise ArgumentError(f"{file.path}: {problem} by the name {name!r}; there are\n{list_layers(chosen or found)}")

@@ -10,8 +10,9 @@ from nplstm._shapes import check_choice, check_flag
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend
 from nplstm.errors import ArgumentError, FileFormatError, StateDictError
-from nplstm.io.detect_format import choose_layer, open_file
+from nplstm.io.detect_format import open_file
 from nplstm.io.layer_metadata import metadata_of
+from nplstm.io.listing import choose_layer
 from nplstm.io.model_file import MAX_BYTES, FoundLayer, printable
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import layer_of

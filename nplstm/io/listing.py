@@ -1,15 +1,14 @@
-"""What was found in a file, in words."""
+"""The LSTMs found in a file: a listing for people, and the choice of one by its name."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from nplstm.cells.spec import CellSpec
-from nplstm.errors import NplstmError
-from nplstm.io.model_file import FoundLayer, printable
+from nplstm.errors import ArgumentError, FileFormatError, NplstmError
+from nplstm.io.model_file import FoundLayer, ModelFile, printable
 from nplstm.layers.structure import USUAL
 
-__all__ = ["list_layers", "summary"]
-
+__all__ = ["choose_layer", "list_layers", "summary"]
 
 _MOST = 20
 """As many layers as anyone reads."""
@@ -44,3 +43,46 @@ def _cell(options: Any) -> Any:
         return CellSpec.from_dict(options)
     except (NplstmError, TypeError, ValueError, OverflowError, RecursionError):
         return options
+
+
+def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
+    """Return the LSTM of that name, or without a name the only one there is.
+
+    A name fits what it ends, from a dot or slash on; a dot at its own end does not matter.
+
+    Raises
+    ------
+    ArgumentError
+        If there is none of that name, or several and none was named: the message lists them.
+    FileFormatError
+        If there is no LSTM at all.
+    """
+    found = file.layers()
+    if not found:
+        raise FileFormatError(
+            f"{file.path}: no LSTM is in this {file.format} file; it has {_tensors_of(file)}{file.without_lstm}"
+        )
+    if name is None:
+        if len(found) == 1:
+            return found[0]
+        raise ArgumentError(
+            f"{file.path}: {len(found)} LSTMs are in this file; name one of them:\n{list_layers(found)}"
+        )
+    every = [*found, *(part for layer in found for part in layer.parts)]
+    wanted = name.rstrip("./")
+    exact = [layer for layer in every if layer.name.rstrip("./") == wanted]
+    single = [layer for layer in every if not layer.parts]  # a stack's name ends in that of its last part
+    ending = [layer for layer in single if layer.name.rstrip("./").endswith(("." + wanted, "/" + wanted))]
+    chosen = exact or ending
+    if len(chosen) == 1:
+        return chosen[0]
+    problem = "several LSTMs" if chosen else "no LSTM"
+    raise ArgumentError(f"{file.path}: {problem} by the name {name!r}; there are\n{list_layers(chosen or found)}")
+
+
+def _tensors_of(file: ModelFile) -> str:
+    """Return what else there is in a file."""
+    names = list(file.tensors)
+    if not names:
+        return "no tensors"
+    return f"{len(names)} tensors: {printable(', '.join(names[:8]))}{', ...' if len(names) > 8 else ''}"

@@ -1,15 +1,16 @@
-"""What a value in an ONNX graph is worth, as far as that can be said without running the model.
+"""Constant folding: the value of a name in an ONNX graph, as far as it is known without running the model.
 
-Weights come out of stored tensors, often through operators, and those may read sizes that are known at run time
-alone. So a graph is evaluated on *probes*: what comes at run time stands as an array of the declared shape, filled
-with NaN, and sizes that are open are chosen. Each value carries how much it depends on the run; a weight may go by
-sizes on its way, if in the end all sizes give the same.
+Weights come from stored tensors, often through operators, and these may read sizes that are known only at run
+time. So a graph is evaluated on stand-ins (``run_time_probes``): an input is an array of the declared shape,
+filled with NaN, and open dimensions have sample sizes. Each value carries how much it depends on the run. A weight
+may depend on sizes along the way, if in the end all sizes give the same numbers.
 
-The outputs of LSTM nodes are probes of which no two numbers are the same. They stay known where an operator moves
-them, and become NaN where one does anything else with them: so what arrives as they were is what they were.
+The outputs of LSTM nodes have numbers of which no two are the same. They stay known where an operator only moves
+them, and become NaN where an operator does anything else with them.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -19,19 +20,12 @@ import numpy as np
 from nplstm._typing import Array, DType
 from nplstm.io.model_file import WIDENED, Budget, describe
 from nplstm.io.onnx.operators import OPERATORS, Operator, OperatorCall, UnsupportedOperatorError
-from nplstm.io.onnx.scopes import (
-    Definition,
-    GraphInput,
-    Initializer,
-    NodeOutput,
-    ScopedName,
-    attribute_value,
-    is_standard,
-    node_name,
-)
-from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, of_attribute
+from nplstm.io.onnx.proto_fields import attribute_value, is_standard, node_name
+from nplstm.io.onnx.run_time_probes import OutputProbes, SampleSizes
+from nplstm.io.onnx.scopes import Definition, GraphInput, Initializer, NodeOutput, ScopedName
+from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, of_constant
 
-__all__ = ["AbstractValue", "Dependence", "Evaluator", "SampleSizes"]
+__all__ = ["AbstractValue", "Dependence", "Evaluator", "Evaluators", "evaluators"]
 
 _FEW = 4096
 """A stored tensor with more elements is not read for an outline; sizes and axes have fewer."""
@@ -41,26 +35,6 @@ _MOST_PROBED = 2**28
 
 _ERRORS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, MemoryError)
 """What NumPy raises on operands that do not fit; a KeyError is an attribute that is missing."""
-
-
-class SampleSizes:
-    """Chooses sizes for what a model leaves open: the same for the same name, and another for each name.
-
-    Parameters
-    ----------
-    first, step, many : int
-        The sizes are ``many`` from ``first`` on, ``step`` apart. Of two choosers that have no size in common, and
-        not as many, two names that share a size in one do not in the other, unless there are very many.
-    """
-
-    def __init__(self, first: int, step: int, many: int) -> None:
-        self._first, self._step, self._many = first, step, many
-        self._chosen: dict[Hashable, int] = {}
-
-    def __call__(self, name: Hashable) -> int:
-        """Return the size that stands for a name."""
-        # now and then two names share a size, so that no size is large
-        return self._chosen.setdefault(name, self._first + self._step * (len(self._chosen) % self._many))
 
 
 class Dependence(IntEnum):
@@ -98,8 +72,7 @@ class Evaluator:
     budget : Budget
         What is computed or read is counted; ``release`` gives it back.
     sizes : SampleSizes
-    lstm : callable
-        Returns probes for the outputs of an LSTM node, given the node, X, R, the sizes, and what counts memory.
+        For open dimensions.
     outline : bool
         Whether to leave large tensors unread, and have zeros of their shape stand for them.
     """
@@ -109,11 +82,11 @@ class Evaluator:
         stored: Callable[[str, Any], LazyTensor],
         budget: Budget,
         sizes: SampleSizes,
-        lstm: Callable[..., Sequence[Array]],
         *,
         outline: bool,
     ) -> None:
-        self._stored, self._budget, self._sizes, self._lstm, self._outline = stored, budget, sizes, lstm, outline
+        self._stored, self._budget, self._sizes, self._outline = stored, budget, sizes, outline
+        self.probes = OutputProbes(sizes)
         self._values: dict[ScopedName, AbstractValue] = {}
         self._held = self._probed = 0
 
@@ -230,20 +203,18 @@ class Evaluator:
 
     def _constant_node(self, definition: NodeOutput, what: str) -> AbstractValue:
         for name, attribute in definition.scope.attributes_of(definition.node).items():
-            value = attribute_value(attribute)
-            if name == "value" and hasattr(value, "data_type"):
-                return self._constant(self._stored(definition.node.output[0], value), what)
-            tensor = of_attribute(name, value)
-            if tensor is not None:
-                return self._constant(tensor, what)
-            raise UnsupportedOperatorError(f"{what} with the attribute {name}, which is not read")
+            tensor = of_constant(definition.node.output[0], name, attribute_value(attribute), self._stored)
+            if tensor is None:
+                raise UnsupportedOperatorError(f"{what} with the attribute {name}, which is not read")
+            return self._constant(tensor, what)
         raise definition.scope.context.error(f"{what} has no value")
 
     def _probes(self, definition: NodeOutput, inputs: Sequence[AbstractValue], what: str) -> list[AbstractValue]:
         """Return probes for the outputs of an LSTM."""
         take = partial(self._count, what, Dependence.DATA)
-        arrays = self._lstm(definition, *inputs, self._sizes, take)
-        dtype = inputs[-1].dtype  # R's: the probes themselves are of a type that holds more numbers
+        x, r = inputs
+        arrays = self.probes.outputs(definition, x.array, r.array, take)
+        dtype = r.dtype  # the probes themselves are of a type that holds more numbers
         return [AbstractValue(array, Dependence.DATA, f"comes from {what}", dtype) for array in arrays]
 
     def _results(self, definition: NodeOutput, inputs: Sequence[AbstractValue], what: str) -> list[AbstractValue]:
@@ -252,7 +223,7 @@ class Evaluator:
         depends = max((value.depends for value in inputs), default=Dependence.NOTHING)
         outlined = any(value.outlined for value in inputs)
         reason = next((value.reason for value in inputs if value.depends is Dependence.DATA), "")
-        if node.op_type in {"Shape", "Size"}:
+        if node.op_type == "Shape":
             depends, outlined = min(depends, Dependence.SIZES), False
         halves = any(value.dtype == "bfloat16" for value in inputs)
         if halves and node.op_type in _ROUNDING:
@@ -302,7 +273,30 @@ class Evaluator:
         self._held += nbytes
 
 
-_ROUNDING = {"Add", "CastLike", "DequantizeLinear", "Div", "Mul", "Sub"}
+class Evaluators(NamedTuple):
+    """Two evaluators of one file, which have no sample size in common."""
+
+    odd: Evaluator
+    even: Evaluator
+
+
+@contextmanager
+def evaluators(
+    stored: Callable[[str, Any], LazyTensor], budget: Budget, *, outline: bool
+) -> Generator[Evaluators]:
+    """Yield evaluators that differ in the sizes of open dimensions; their memory is given back in the end."""
+    pair = Evaluators(
+        Evaluator(stored, budget, SampleSizes(3, 2, 24), outline=outline),
+        Evaluator(stored, budget, SampleSizes(2, 4, 23), outline=outline),
+    )
+    try:
+        yield pair
+    finally:
+        for evaluator in pair:
+            evaluator.release()
+
+
+_ROUNDING = {"Add", "Mul", "Sub"}
 """The operators whose results are rounded to their element type."""
 
 _EVALUATED = {*OPERATORS, "Constant", "LSTM"}

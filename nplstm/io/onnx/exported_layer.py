@@ -12,7 +12,7 @@ from typing import Any
 from nplstm.io.layer_metadata import OPTIONS, options_of
 from nplstm.io.model_file import FoundLayer
 from nplstm.io.onnx.node_reader import LSTMNode, joined
-from nplstm.io.onnx.scopes import tensor_name
+from nplstm.io.onnx.proto_fields import tensor_name
 
 __all__ = ["export_metadata", "exported_layer"]
 

@@ -1,12 +1,9 @@
 """All that is in a model: every tensor and every LSTM node, wherever it stands, each under a name of its own."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from nplstm.io.onnx.scopes import (
-    ModelContext,
-    Scope,
+from nplstm.io.onnx.proto_fields import (
     attribute_value,
     called_name,
     defined_name,
@@ -16,9 +13,10 @@ from nplstm.io.onnx.scopes import (
     path_within,
     tensor_name,
 )
-from nplstm.io.onnx.tensor_protos import LazyTensor, of_attribute, of_proto, of_sparse
+from nplstm.io.onnx.scopes import ModelContext, Scope
+from nplstm.io.onnx.tensor_protos import LazyTensor, of_constant
 
-__all__ = ["UniqueNames", "all_graphs", "all_tensors", "lstm_nodes", "other_recurrences", "stored_tensor"]
+__all__ = ["UniqueNames", "all_graphs", "all_tensors", "lstm_nodes", "other_recurrences"]
 
 QUANTIZED = "DynamicQuantizeLSTM"
 """onnxruntime's own operator, which is listed, and refused by name."""
@@ -43,15 +41,6 @@ class UniqueNames:
             own = f"{path}{name} ({self._counts[name]})"
         self._taken.add(own)
         return own
-
-
-def stored_tensor(
-    name: str, proto: Any, path: str | os.PathLike[str], type_name: Callable[[int], str]
-) -> LazyTensor:
-    """Return a ``TensorProto`` or ``SparseTensorProto``."""
-    if hasattr(proto, "values"):
-        return of_sparse(proto, path, name)
-    return of_proto(proto, path, name, type_name)
 
 
 class Graph(NamedTuple):
@@ -81,9 +70,7 @@ def _within(path: str, graph: Any, function: tuple[str, str, str] | None) -> Ite
                 yield from _within(path_within(path, node, name), inner, function)
 
 
-def all_tensors(
-    graphs: Sequence[Graph], path: str | os.PathLike[str], type_name: Callable[[int], str]
-) -> dict[str, LazyTensor]:
+def all_tensors(graphs: Sequence[Graph], stored: Callable[[str, Any], LazyTensor]) -> dict[str, LazyTensor]:
     """Return initializers and Constant nodes by name; where two have the same, the path stands before the second.
 
     Raises
@@ -95,25 +82,22 @@ def all_tensors(
     found: dict[str, LazyTensor] = {}
     for graph in graphs:
         for proto in graph.tensors:
-            own = names.unique(tensor_name(proto), graph.path)
-            found[own] = stored_tensor(own, proto, path, type_name)
+            name = names.unique(tensor_name(proto), graph.path)
+            found[name] = stored(name, proto)
         for node in graph.nodes:
             if node.op_type == "Constant" and is_standard(node) and node.output:
-                tensor = _constant(node, path, type_name)
+                tensor = _constant(node, stored)
                 if tensor is not None:
                     found[names.unique(node.output[0], graph.path)] = tensor
     return found
 
 
-def _constant(node: Any, path: str | os.PathLike[str], type_name: Callable[[int], str]) -> LazyTensor | None:
-    """Return what a Constant node holds; None for text, and for what a function's caller gives."""
+def _constant(node: Any, stored: Callable[[str, Any], LazyTensor]) -> LazyTensor | None:
+    """Return the tensor of a Constant node; None for text, and for an attribute of the call of a function."""
     for attribute in node.attribute:
-        value = attribute_value(attribute)
         if attribute.ref_attr_name:
             return None
-        if hasattr(value, "data_type") or hasattr(value, "values"):
-            return stored_tensor(node.output[0], value, path, type_name)
-        return of_attribute(attribute.name, value)
+        return of_constant(node.output[0], attribute.name, attribute_value(attribute), stored)
     return None
 
 

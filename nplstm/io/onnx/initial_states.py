@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator
 from nplstm.io.onnx.operators import OPERATORS
-from nplstm.io.onnx.scopes import GraphInput, NodeOutput, ScopedName, is_standard
+from nplstm.io.onnx.proto_fields import is_standard
+from nplstm.io.onnx.scopes import GraphInput, NodeOutput, ScopedName
 
-__all__ = ["InitialState", "Origin", "made_at", "origin_of", "state_of"]
+__all__ = ["InitialState", "Origin", "made_at", "state_of"]
 
-_KEEPING = {"Cast", "CastLike", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
+_KEEPING = {"Cast", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
 """The operators whose results have the numbers of their first inputs, whatever their type and however often."""
 
 
@@ -50,11 +51,6 @@ def made_at(scoped_name: ScopedName) -> ScopedName:
         else:
             return ScopedName(scoped_name.scope.holder(scoped_name.name), scoped_name.name)
     return scoped_name
-
-
-def origin_of(scoped_name: ScopedName, evaluator: Evaluator, reader: Evaluator) -> Origin:
-    """Tell where a value is from; ``reader`` reads what ``evaluator`` has an outline of."""
-    return state_of(scoped_name, evaluator, reader).origin
 
 
 def state_of(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evaluator) -> InitialState:

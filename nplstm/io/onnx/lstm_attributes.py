@@ -1,4 +1,4 @@
-"""The attributes of ONNX's operator LSTM: what they say of the cell of each direction."""
+"""Attributes and weights' shapes of ONNX's operator LSTM, for the function, the reader and the writer."""
 
 import operator
 from collections.abc import Sequence
@@ -11,10 +11,19 @@ from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.ops.activations import Activation, as_activation
 
-__all__ = ["NodeAttributes", "read_attributes", "without_forget_gate"]
+__all__ = ["DIRECTIONS", "WEIGHT_AXES", "NodeAttributes", "axis_sizes", "read_attributes", "without_forget_gate"]
 
-_DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+DIRECTIONS: dict[str, tuple[bool, ...]] = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 """For each direction of a layer, whether it runs in reverse."""
+
+
+WEIGHT_AXES = {"R": ("D", "4H", "H"), "W": ("D", "4H", "I"), "B": ("D", "8H"), "P": ("D", "3H")}
+"""The weights and their axes; R first, which H is read from."""
+
+
+def axis_sizes(D: int, H: int, I: int) -> dict[str, int]:
+    """Return the sizes of the weights' axes."""
+    return {"D": D, "H": H, "I": I, "3H": 3 * H, "4H": 4 * H, "8H": 8 * H}
 
 
 class NodeAttributes(NamedTuple):
@@ -43,8 +52,8 @@ def read_attributes(
     ArgumentError
         If one of them has no meaning, or would be left over: an ``activation_alpha`` that no function takes.
     """
-    check_choice("direction", direction, _DIRECTIONS)
-    reverse = _DIRECTIONS[direction]
+    check_choice("direction", direction, DIRECTIONS)
+    reverse = DIRECTIONS[direction]
     coupled, batch_first = _bit("input_forget", input_forget), _bit("layout", layout)
     specs = _specs(
         _activations(activations, activation_alpha, activation_beta, len(reverse)),

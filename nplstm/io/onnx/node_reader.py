@@ -1,4 +1,4 @@
-"""A node of ONNX's operator LSTM as a layer."""
+"""Reader of one LSTM node: its attributes, weights, initial states and lengths as those of a layer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -6,41 +6,37 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from nplstm._shapes import Axis, check_shape, check_size
+from nplstm._shapes import check_shape, check_size
 from nplstm._typing import Array
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.model_file import Budget, FoundLayer, printable
-from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator
-from nplstm.io.onnx.initial_states import InitialState, Origin, made_at, origin_of, state_of
-from nplstm.io.onnx.lstm_attributes import NodeAttributes, read_attributes, without_forget_gate
-from nplstm.io.onnx.scopes import Scope, ScopedName, attribute_value
+from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator, Evaluators
+from nplstm.io.onnx.initial_states import InitialState, Origin, made_at, state_of
+from nplstm.io.onnx.lstm_attributes import (
+    WEIGHT_AXES,
+    NodeAttributes,
+    axis_sizes,
+    read_attributes,
+    without_forget_gate,
+)
+from nplstm.io.onnx.proto_fields import attribute_value
+from nplstm.io.onnx.scopes import Scope, ScopedName
 from nplstm.io.weight_formats.single_layer import LAYER_FORMATS, convert, torch_format
 
-__all__ = ["LSTMNode", "Outlines", "Readers", "joined"]
+__all__ = ["LSTMNode", "NodeSources", "joined"]
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-_WEIGHTS = {"R": ("D", "4H", "H"), "W": ("D", "4H", "I"), "B": ("D", "8H"), "P": ("D", "3H")}
-"""The weights and their axes; R first, which H comes from."""
-
 _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
 
-class Readers(NamedTuple):
-    """Evaluators that read, which differ in the sizes that they choose for what is open."""
+class NodeSources(NamedTuple):
+    """What a node is inspected and read with."""
 
-    one: Evaluator
-    other: Evaluator
-    budget: Budget  # for what is made of what they read
-
-
-class Outlines(NamedTuple):
-    """Evaluators that find out what can be said without reading the weights, and what reads them."""
-
-    one: Evaluator
-    other: Evaluator  # of other sizes
+    outlines: Evaluators  # which leave large tensors unread
     reader: Evaluator  # for the little that has to be read at once
-    reading: Callable[[], AbstractContextManager[Readers]]
+    reading: Callable[[], AbstractContextManager[Evaluators]]  # which read the weights
+    budget: Budget
 
 
 class _UnfitError(Exception):
@@ -55,7 +51,7 @@ class LSTMNode:
     name : str
     scope : Scope
     node : NodeProto
-    outlines : Outlines
+    sources : NodeSources
 
     Attributes
     ----------
@@ -64,18 +60,18 @@ class LSTMNode:
     problem : str or None
     cautions : list of str
         What of it a layer is given at each call, and the model holds or computes.
-    lengths : Place or None
+    inputs : dict of str to ScopedName
+        Those that are not left out, by ONNX's names.
+    lengths : ScopedName or None
         Where its sequences' lengths are made, the same for all nodes that have the same.
-    states : list of State
-        The initial ones, of h and c.
+    states : list of InitialState
+        Those of h and c.
     """
 
-    def __init__(self, name: str, scope: Scope, node: Any, outlines: Outlines) -> None:
+    def __init__(self, name: str, scope: Scope, node: Any, sources: NodeSources) -> None:
         self.name, self.node, self.scope = name, node, scope
-        self._outlines = outlines
-        self._inputs = {
-            key: ScopedName(scope, name) for key, name in zip(INPUTS, node.input, strict=False) if name
-        }
+        self.sources = sources
+        self.inputs = {key: ScopedName(scope, name) for key, name in zip(INPUTS, node.input, strict=False) if name}
         self.options: dict[str, Any] = {"kind": "LSTM"}
         self.cautions: list[str] = []
         self.lengths: ScopedName | None = None
@@ -91,14 +87,6 @@ class LSTMNode:
             raise
         except (_UnfitError, NplstmError) as error:
             self.problem = printable(f"{error}"[:300])
-
-    def input(self, name: str) -> ScopedName | None:
-        """Return where an input stands; None if it is left out."""
-        return self._inputs.get(name)
-
-    def reading(self) -> AbstractContextManager[Readers]:
-        """Return the evaluators that read the file, to be used in a with statement."""
-        return self._outlines.reading()
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -130,11 +118,11 @@ class LSTMNode:
         found = {name: attribute_value(a) for name, a in self.scope.attributes_of(self.node).items()}
         hidden_size = found.pop("hidden_size", None)
         found.pop("output_sequence", None)  # before version 7: whether there is an output Y
-        self.attributes = attributes = _attributes(found, peephole="P" in self._inputs)
-        values = {name: self._weight(name) for name in _WEIGHTS if name in ("W", "R") or name in self._inputs}
+        self.attributes = attributes = _attributes(found, peephole="P" in self.inputs)
+        values = {name: self._weight(name) for name in WEIGHT_AXES if name in ("W", "R") or name in self.inputs}
         self.dtype = ", ".join(sorted({value.dtype for value in values.values()}))
         shapes = {name: cast("Array", value.array).shape for name, value in values.items()}
-        if "X" not in self._inputs:
+        if "X" not in self.inputs:
             raise _UnfitError("it has no input X")
         self._shapes = shapes
         I, H = _sizes(shapes, len(self.reverse))
@@ -149,8 +137,8 @@ class LSTMNode:
             raise _UnfitError("its two directions have different activations")
         if self.dtype not in _DTYPES:
             raise _UnfitError(f"its weights are of {self.dtype}, and a layer's are of one type of floats")
-        if "sequence_lens" in self._inputs:
-            self._look_at_lengths(self._inputs["sequence_lens"], int(attributes.batch_first))
+        if "sequence_lens" in self.inputs:
+            self._look_at_lengths(self.inputs["sequence_lens"], int(attributes.batch_first))
         for name in ("initial_h", "initial_c"):
             self._look_at_state(name)
 
@@ -164,9 +152,9 @@ class LSTMNode:
 
     def _weight(self, name: str) -> AbstractValue:
         """Return the outline of a weight that is one, whatever the open sizes are."""
-        if name not in self._inputs:
+        if name not in self.inputs:
             raise _UnfitError(f"it has no input {name}")
-        one, other = (evaluator.value(self._inputs[name]) for evaluator in self._outlines[:2])
+        one, other = (evaluator.value(self.inputs[name]) for evaluator in self.sources.outlines)
         if one.depends is Dependence.DATA:
             raise _UnfitError(f"its {name} {one.reason}")
         if one.array is None:
@@ -177,8 +165,8 @@ class LSTMNode:
 
     def _look_at_lengths(self, scoped_name: ScopedName, axis: int) -> None:
         """Caution against lengths that are not given to the model, unless they are all of the sequence's steps."""
-        one, other, reader, _ = self._outlines
-        origin = origin_of(scoped_name, one, reader)
+        one, other = self.sources.outlines
+        origin = state_of(scoped_name, one, self.sources.reader).origin
         self.lengths = made_at(scoped_name)
         if origin is not Origin.INPUT and not (
             self._all_steps(scoped_name, axis, one) and self._all_steps(scoped_name, axis, other)
@@ -188,14 +176,14 @@ class LSTMNode:
 
     def _all_steps(self, scoped_name: ScopedName, axis: int, evaluator: Evaluator) -> bool:
         """Tell whether lengths are those of X."""
-        value, x = evaluator.value(scoped_name), evaluator.value(self._inputs["X"])
+        value, x = evaluator.value(scoped_name), evaluator.value(self.inputs["X"])
         lengths = evaluator.look(value, "sequence_lens")
         known = lengths is not None and not value.outlined and x.array is not None and x.array.ndim == 3
         return known and bool((lengths == cast("Array", x.array).shape[axis]).all())
 
     def _look_at_state(self, name: str) -> None:
         """Caution against an initial state that is not given to the model, unless it is zero."""
-        state = state_of(self._inputs.get(name), self._outlines.one, self._outlines.reader)
+        state = state_of(self.inputs.get(name), self.sources.outlines.odd, self.sources.reader)
         self.states.append(state)
         if state.origin in (Origin.FIXED, Origin.COMPUTED):
             zero = " and not zero" if state.origin is Origin.FIXED else ""
@@ -207,7 +195,7 @@ class LSTMNode:
         """Return the error that names the file and the node."""
         return self.scope.context.error(f"{self.name}: {problem}")
 
-    def read(self, readers: Readers, suffixes: Sequence[str]) -> dict[str, Array]:
+    def read(self, readers: Evaluators, suffixes: Sequence[str]) -> dict[str, Array]:
         """Read the parameters; ``suffixes`` says what ends their names in each direction."""
         arrays = {name: self._read(name, readers) for name in self._shapes}
         specs = [] if self.attributes is None else self.attributes.specs
@@ -219,14 +207,15 @@ class LSTMNode:
             named |= without_forget_gate(direction) if spec.coupled_input_forget else direction
         return named
 
-    def _read(self, name: str, readers: Readers) -> Array:
+    def _read(self, name: str, readers: Evaluators) -> Array:
         """Return a weight as it is in the file, after making sure that open sizes do not change it."""
-        value = readers.one.value(self._inputs[name])
+        value = readers.odd.value(self.inputs[name])
         array = value.array
         if array is not None and array.shape == self._shapes[name]:
             # for what becomes of it; and before it is looked at, for it may be a view of any size
-            readers.budget.take(array.nbytes, printable(f"{self.name}: {name}"))
-            if value.depends is Dependence.NOTHING or _same(array, readers.other.value(self._inputs[name]).array):
+            self.sources.budget.take(array.nbytes, printable(f"{self.name}: {name}"))
+            even = array if value.depends is Dependence.NOTHING else readers.even.value(self.inputs[name]).array
+            if even is array or (even is not None and np.array_equal(array, even, equal_nan=True)):
                 return array
         raise self.error(f"its {name} depends on the sizes of what the model is given")
 
@@ -242,7 +231,7 @@ def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array
     for node, _ in nodes:
         if node.problem is not None:
             raise node.error(node.problem)
-    with nodes[0][0].reading() as readers:
+    with nodes[0][0].sources.reading() as readers:
         return {name: a for node, suffixes in nodes for name, a in node.read(readers, suffixes).items()}
 
 
@@ -260,10 +249,6 @@ def joined(name: str, options: Mapping[str, Any], placed: Sequence[tuple[LSTMNod
     )
 
 
-def _same(one: Array, other: Array | None) -> bool:
-    return other is not None and np.array_equal(one, other, equal_nan=True)
-
-
 def _attributes(attributes: dict[str, Any], *, peephole: bool) -> NodeAttributes:
     """Read the attributes, and refuse those that no version of the operator has."""
     known = {"activations", "activation_alpha", "activation_beta", "clip", "direction", "input_forget", "layout"}
@@ -278,10 +263,9 @@ def _sizes(shapes: dict[str, tuple[int, ...]], D: int) -> tuple[int, int]:
     check_shape("its R", shapes["R"], [("D", D), ("4H", None), ("H", None)])
     check_shape("its W", shapes["W"], [("D", D), ("4H", None), ("I", None)])
     H, I = shapes["R"][2], shapes["W"][2]
-    sizes: dict[str, int | None] = {"D": D, "H": H, "I": I, "3H": 3 * H, "4H": 4 * H, "8H": 8 * H}
+    sizes = axis_sizes(D, H, I)
     for name, shape in shapes.items():
-        axes: list[Axis] = [(axis, sizes[axis]) for axis in _WEIGHTS[name]]
-        check_shape(f"its {name}", shape, axes)
+        check_shape(f"its {name}", shape, [(axis, sizes[axis]) for axis in WEIGHT_AXES[name]])
     if H < 1 or I < 1:
         raise _UnfitError(f"its weights have H={H} and I={I}")
     return I, H

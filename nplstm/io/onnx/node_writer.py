@@ -10,15 +10,12 @@ from nplstm.backends import backend_of, namespace
 from nplstm.cells.spec import CellSpec
 from nplstm.errors import ArgumentError
 from nplstm.io.onnx.graph_builder import GraphBuilder
+from nplstm.io.onnx.lstm_attributes import DIRECTIONS
 from nplstm.io.weight_formats import to_weight_format
 
 __all__ = ["add_lstm_node"]
 
-_DIRECTIONS: dict[tuple[bool, ...], str] = {
-    (False,): "forward",
-    (True,): "reverse",
-    (False, True): "bidirectional",
-}
+_DIRECTIONS = {reverse: direction for direction, reverse in DIRECTIONS.items()}
 
 
 def add_lstm_node(

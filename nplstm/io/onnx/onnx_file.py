@@ -1,8 +1,7 @@
-"""``.onnx``: models of ONNX, through its own library, which parses them; nothing in them is run."""
+"""Reader of ``.onnx`` files: the package onnx parses the model, and nothing in it is run."""
 
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
 from nplstm.io.onnx import onnx_library
-from nplstm.io.onnx.constant_folding import Evaluator, SampleSizes
+from nplstm.io.onnx.constant_folding import Evaluators, evaluators
 from nplstm.io.onnx.exported_layer import exported_layer
-from nplstm.io.onnx.graph_contents import all_graphs, all_tensors, lstm_nodes, other_recurrences, stored_tensor
-from nplstm.io.onnx.node_reader import LSTMNode, Outlines, Readers
+from nplstm.io.onnx.graph_contents import all_graphs, all_tensors, lstm_nodes, other_recurrences
+from nplstm.io.onnx.node_reader import LSTMNode, NodeSources
 from nplstm.io.onnx.protobuf_memory import parsed_sizes
 from nplstm.io.onnx.scopes import ModelContext
-from nplstm.io.onnx.stacked_nodes import OutputProbes, found_layers
-from nplstm.io.onnx.tensor_protos import LazyTensor
+from nplstm.io.onnx.stacked_nodes import found_layers
+from nplstm.io.onnx.tensor_protos import LazyTensor, of_proto
 
 __all__ = ["OnnxFile"]
 
@@ -37,7 +36,7 @@ class OnnxFile(ModelFile):
         self._model = self._parsed()
         self.metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         self._graphs = all_graphs(self._model)
-        self._tensors = all_tensors(self._graphs, path, self._type_name)
+        self._tensors = all_tensors(self._graphs, self._stored)
         self.tensors = {name: tensor.info for name, tensor in self._tensors.items()}
         self._layers: list[FoundLayer] | None = None
 
@@ -69,46 +68,19 @@ class OnnxFile(ModelFile):
             raise FileFormatError(f"{self.path}: not an ONNX model: it has no graph")
         return model
 
-    def _type_name(self, number: int) -> str:
-        return str(self._onnx.TensorProto.DataType.Name(number))
-
     def _stored(self, name: str, proto: Any) -> LazyTensor:
-        return stored_tensor(name, proto, self.path, self._type_name)
+        return of_proto(name, proto, self.path)
 
-    def _evaluators(self, probes: Sequence[OutputProbes], *, outline: bool) -> tuple[Evaluator, Evaluator]:
-        """Return two evaluators, which choose odd sizes and even ones."""
-        odd, even = SampleSizes(3, 2, 24), SampleSizes(2, 4, 23)
-        one, other = (
-            Evaluator(self._stored, self.budget, sizes, probe.outputs, outline=outline)
-            for sizes, probe in zip((odd, even), probes, strict=True)
-        )
-        return one, other
-
-    @contextmanager
-    def _reading(self) -> Generator[Readers]:
-        """Yield evaluators that read what they are asked for, and in the end let it go."""
-        evaluators = self._evaluators([OutputProbes(), OutputProbes()], outline=False)
-        try:
-            yield Readers(*evaluators, self.budget)
-        finally:
-            for evaluator in evaluators:
-                evaluator.release()
+    def _reading(self) -> AbstractContextManager[Evaluators]:
+        return evaluators(self._stored, self.budget, outline=False)
 
     def _found_layers(self) -> list[FoundLayer]:
-        probes = [OutputProbes(), OutputProbes()]
-        outlines = self._evaluators(probes, outline=True)
-        with self._reading() as readers:
-            try:
-                return self._layers_by(Outlines(*outlines, readers.one, self._reading), probes)
-            finally:
-                for evaluator in outlines:
-                    evaluator.release()
-
-    def _layers_by(self, outlines: Outlines, probes: Sequence[OutputProbes]) -> list[FoundLayer]:
         context = ModelContext(self.path, self._model)
         # all are found before the first is looked into: there may be too many
         every = list(lstm_nodes(self._model, self._graphs, context))
-        nodes = [LSTMNode(*found, outlines) for found in every]
-        self.without_lstm = "" if nodes else other_recurrences(self._graphs)
-        own = exported_layer(nodes, self._model, self.metadata)
-        return [own] if own is not None else found_layers(nodes, outlines, probes)
+        self.without_lstm = "" if every else other_recurrences(self._graphs)
+        with evaluators(self._stored, self.budget, outline=True) as outlines, self._reading() as readers:
+            sources = NodeSources(outlines, readers.odd, self._reading, self.budget)
+            nodes = [LSTMNode(*found, sources) for found in every]
+            layer = exported_layer(nodes, self._model, self.metadata)
+            return [layer] if layer is not None else found_layers(nodes, outlines)

@@ -84,10 +84,6 @@ def _cast(call: OperatorCall, data: Array) -> Array:
     return _as_type(call, data, DTYPES[number])
 
 
-def _cast_like(call: OperatorCall, data: Array, like: Array) -> Array:
-    return _as_type(call, data, like.dtype.name)
-
-
 def _as_type(call: OperatorCall, data: Array, dtype: str) -> Array:
     if data.dtype == dtype:
         return data
@@ -100,10 +96,6 @@ def _as_type(call: OperatorCall, data: Array, dtype: str) -> Array:
 def _shape(call: OperatorCall, data: Array) -> Array:
     part = slice(call.attributes.get("start", 0), call.attributes.get("end"))
     return np.array(data.shape[part], dtype=np.int64)
-
-
-def _size(call: OperatorCall, data: Array) -> Array:
-    return np.array(data.size, dtype=np.int64)
 
 
 def _constant_of_shape(call: OperatorCall, shape: Array) -> Array:
@@ -120,11 +112,6 @@ def _reshape(call: OperatorCall, data: Array, shape: Array | None = None) -> Arr
     if not call.attributes.get("allowzero", 0):
         sizes = [size or data.shape[axis] for axis, size in enumerate(sizes)]
     return _reshaped(call, data, sizes)
-
-
-def _flatten(call: OperatorCall, data: Array) -> Array:
-    axis = call.attributes.get("axis", 1)
-    return _reshaped(call, data, [prod(data.shape[:axis]), prod(data.shape[axis:])])
 
 
 def _reshaped(call: OperatorCall, data: Array, sizes: Sequence[int]) -> Array:
@@ -211,54 +198,20 @@ def _elementwise(function: Callable[..., Any], count: int) -> Operator:
     return Operator(compute, count)
 
 
-def _divide(numerator: Array, denominator: Array) -> Array:
-    if numerator.dtype.kind == "f":
-        return numerator / denominator
-    if np.any(numerator % denominator):  # what is left over of the sizes that are tried says nothing of others
-        raise UnsupportedOperatorError("a Div of integers that leaves a remainder")
-    return numerator // denominator
-
-
-def _dequantize(call: OperatorCall, data: Array, scale: Array, zero: Array | None = None) -> Array:
-    if call.attributes.get("block_size", 0):
-        raise UnsupportedOperatorError("DequantizeLinear by blocks")
-    call.take(data.size * 12 + scale.size * 8)  # with what comes in between
-    dtype = DTYPES.get(call.attributes.get("output_dtype", 0), scale.dtype.name)
-    widened = data.astype(np.float32)
-    if zero is not None:
-        widened -= _along_axis(call, data, zero).astype(np.float32)
-    return (widened * _along_axis(call, data, scale)).astype(dtype)
-
-
-def _along_axis(call: OperatorCall, data: Array, factors: Array) -> Array:
-    """Return one factor for all numbers, or one for each place along an axis, shaped to go with the data."""
-    if factors.size == 1:
-        return factors.reshape(())
-    axis = call.attributes.get("axis", 1)
-    if factors.shape != (data.shape[axis],):
-        raise ValueError(f"factors of shape {factors.shape} for data of shape {data.shape}")
-    return factors.reshape([-1 if place == axis % data.ndim else 1 for place in range(data.ndim)])
-
-
 OPERATORS: dict[str, Operator] = {
     "Add": _elementwise(np.add, 2),
     "Cast": Operator(_cast),
-    "CastLike": Operator(_cast_like),
     "Concat": Operator(_concat, sys.maxsize, moves=True),
     "ConstantOfShape": Operator(_constant_of_shape, 0),
-    "DequantizeLinear": Operator(_dequantize, 3),
-    "Div": _elementwise(_divide, 2),
     "Dropout": Operator(_dropout, moves=True),
     "Equal": _elementwise(np.equal, 2),
     "Expand": Operator(_expand),
-    "Flatten": Operator(_flatten, moves=True),
     "Gather": Operator(_gather, moves=True),
     "Identity": Operator(_identity, moves=True),
     "Mul": _elementwise(np.multiply, 2),
     "Neg": _elementwise(np.negative, 1),
     "Reshape": Operator(_reshape, moves=True),
     "Shape": Operator(_shape),
-    "Size": Operator(_size),
     "Slice": Operator(_slice, moves=True),
     "Split": Operator(_split, moves=True),
     "Squeeze": Operator(_squeeze, moves=True),

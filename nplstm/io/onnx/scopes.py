@@ -10,6 +10,16 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import printable
+from nplstm.io.onnx.proto_fields import (
+    called_name,
+    defined_name,
+    function_name,
+    graphs_of,
+    opset_of,
+    path_within,
+    size_of,
+    tensor_name,
+)
 
 __all__ = [
     "Definition",
@@ -19,14 +29,6 @@ __all__ = [
     "NodeOutput",
     "Scope",
     "ScopedName",
-    "attribute_value",
-    "called_name",
-    "defined_name",
-    "graphs_of",
-    "is_standard",
-    "node_name",
-    "path_within",
-    "tensor_name",
 ]
 
 MOST_EXPANDED = 2**22
@@ -34,12 +36,6 @@ MOST_EXPANDED = 2**22
 
 _MOST_CALLS = 50
 """How deep functions may call functions."""
-
-_MOST_PATH = 500
-"""How many characters of a path are kept: it stands before many names."""
-
-_GRAPH, _GRAPHS = 5, 10
-"""The kinds of attributes that hold graphs."""
 
 
 class ScopedName(NamedTuple):
@@ -88,13 +84,13 @@ class ModelContext:
 
     def __init__(self, path: str | os.PathLike[str], model: Any) -> None:
         self.path = os.fspath(path)
-        self.opset = _opset(model)
+        self.opset = opset_of(model)
         self.functions: dict[tuple[str, str, str], Any] = {}
         self._sizes: dict[tuple[str, str, str], int] = {}
         for function in model.functions:
             key = defined_name(function)
             if key in self.functions:
-                raise self.error(f"there are two functions {_function_name(key)!r}")
+                raise self.error(f"there are two functions {function_name(key)!r}")
             self.functions[key] = function
         self._expanded = 0
 
@@ -106,8 +102,8 @@ class ModelContext:
         """Count the function that a node calls, with all graphs in it, before it is gone through once more."""
         key = called_name(node)
         if key not in self._sizes:
-            self._sizes[key] = _size(self.functions[key])
-        self._expanded += self._sizes[key] + _size(node)
+            self._sizes[key] = size_of(self.functions[key])
+        self._expanded += self._sizes[key] + size_of(node)
         if self._expanded > MOST_EXPANDED:
             raise self.error(f"its functions come to more than {MOST_EXPANDED:,} bytes")
 
@@ -233,7 +229,7 @@ class Scope:
             raise self.context.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
         self.context.expand(node)
         scope = Scope(self.context, function.node, path_within(self.path, node))
-        scope.calls, scope.body, scope.opset = self.calls + 1, self.body, _opset(function)
+        scope.calls, scope.body, scope.opset = self.calls + 1, self.body, opset_of(function)
         scope.attributes = {default.name: default for default in getattr(function, "attribute_proto", ())}
         scope.attributes |= self.attributes_of(node)
         arguments = [*node.input, *[""] * len(function.input)]
@@ -258,73 +254,3 @@ class Scope:
             for attribute in node.attribute:
                 for name, graph in graphs_of(attribute):
                     yield self.inside(node, name, graph)
-
-
-def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
-    """Return the graphs that an attribute holds, each with a name of its own."""
-    if attribute.type == _GRAPH:
-        return [(attribute.name, attribute.g)]
-    if attribute.type == _GRAPHS:
-        return [(f"{attribute.name}_{k}", graph) for k, graph in enumerate(attribute.graphs)]
-    return []
-
-
-def attribute_value(attribute: Any) -> Any:
-    """Return a number, a text, or a list of these; of any other kind, the message that holds it."""
-    kinds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings", 11: "sparse_tensor"}
-    value = getattr(attribute, kinds[attribute.type]) if attribute.type in kinds else attribute
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if attribute.type == 8:
-        return [text.decode(errors="replace") for text in value]
-    return list(value) if attribute.type in {6, 7} else value
-
-
-def is_standard(node: Any) -> bool:
-    """Tell whether a node's operator is of ONNX's own domain."""
-    return node.domain in {"", "ai.onnx"}
-
-
-def node_name(node: Any) -> str:
-    """Return a node's name; of one that has none, a name made of its first output."""
-    return node.name or f"{node.op_type.lower()}:{next((name for name in node.output if name), '')}"
-
-
-def path_within(path: str, node: Any, graph: str = "") -> str:
-    """Return the path of what stands in a node; of a long one, the end."""
-    longer = f"{path}{node_name(node)}/{graph}{'/' * bool(graph)}"
-    return longer if len(longer) <= _MOST_PATH else "..." + longer[-_MOST_PATH:]
-
-
-def tensor_name(tensor: Any) -> str:
-    """Return the name of a ``TensorProto`` or ``SparseTensorProto``, which has it at its values."""
-    return tensor.name if hasattr(tensor, "name") else tensor.values.name
-
-
-def called_name(node: Any) -> tuple[str, str, str]:
-    """Return the name that the function has which a node calls, if there is one."""
-    return node.domain, node.op_type, _overload(node)
-
-
-def _opset(message: Any) -> int:
-    """Return the version of ONNX's own operators in a model or function."""
-    return max((entry.version for entry in message.opset_import if is_standard(entry)), default=1)
-
-
-def _size(message: Any) -> int:
-    """Return the bytes of a node or function, but not those of tensors, which calls share."""
-    nodes = getattr(message, "node", [message])
-    return message.ByteSize() - sum(len(attribute.t.raw_data) for node in nodes for attribute in node.attribute)
-
-
-def defined_name(function: Any) -> tuple[str, str, str]:
-    """Return the name that nodes call a function by."""
-    return function.domain, function.name, _overload(function)
-
-
-def _overload(message: Any) -> str:
-    return getattr(message, "overload", "")  # which onnx has since 1.16
-
-
-def _function_name(key: tuple[str, str, str]) -> str:
-    return ".".join(part for part in key if part)

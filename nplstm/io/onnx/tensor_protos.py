@@ -1,8 +1,9 @@
-"""The tensors of an ONNX model: what they declare, and their numbers, in the model or in a file beside it."""
+"""Tensors of an ONNX model: what they declare, and their numbers, in the model or in a file beside it."""
 
 import os
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import TensorInfo, damaged, widen_bfloat16
-from nplstm.io.onnx.external_data import read_external
+from nplstm.io.onnx import onnx_library
 
-__all__ = ["DTYPES", "LazyTensor", "of_attribute", "of_proto", "of_sparse"]
+__all__ = ["DTYPES", "LazyTensor", "of_constant", "of_proto"]
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
@@ -38,44 +39,46 @@ class LazyTensor(NamedTuple):
     read: Callable[[], Array]
 
 
-def of_proto(proto: Any, path: str | os.PathLike[str], name: str, type_name: Callable[[int], str]) -> LazyTensor:
-    """Return the tensor of a ``TensorProto``.
+def of_proto(name: str, proto: Any, path: str | os.PathLike[str]) -> LazyTensor:
+    """Return the tensor of a ``TensorProto``, or of a ``SparseTensorProto``, which is refused when it is read.
 
     Parameters
     ----------
-    proto : TensorProto
-    path : str or PathLike
-        Of the model.
     name : str
         For messages.
-    type_name : callable
-        ONNX's name for the number of an element type.
+    proto : TensorProto or SparseTensorProto
+    path : str or PathLike
+        Of the model.
 
     Raises
     ------
     FileFormatError
         If its shape is no shape. What is declared of its bytes is checked when it is read.
     """
-    dtype = DTYPES.get(proto.data_type) or _type_name(proto.data_type, type_name)
-    info = TensorInfo(_shape(proto.dims, path, name), dtype)
+    if hasattr(proto, "values"):
+        dtype = f"sparse {DTYPES.get(proto.values.data_type, proto.values.data_type)}"
+        info = TensorInfo(_shape(proto.dims, path, name), dtype)
+        return LazyTensor(info, lambda: _refuse(path, name, "is sparse, which is not read"))
+    info = TensorInfo(_shape(proto.dims, path, name), DTYPES.get(proto.data_type) or _type_name(proto.data_type))
     return LazyTensor(info, lambda: _read(proto, info, path, name))
 
 
-def of_sparse(proto: Any, path: str | os.PathLike[str], name: str) -> LazyTensor:
-    """Return a ``SparseTensorProto``, which is listed, and refused when it is read."""
-    dtype = f"sparse {DTYPES.get(proto.values.data_type, proto.values.data_type)}"
-    info = TensorInfo(_shape(proto.dims, path, name), dtype)
-    return LazyTensor(info, lambda: _refuse(path, name, "is sparse, which is not read"))
+def of_constant(
+    name: str, attribute: str, value: Any, stored: Callable[[str, Any], LazyTensor]
+) -> LazyTensor | None:
+    """Return the tensor in an attribute of a Constant node: ``value``, ``value_float``, ``value_ints``, ...
 
-
-def of_attribute(name: str, value: Any) -> LazyTensor | None:
-    """Return the numbers that a Constant node holds as an attribute: ``value_float``, ``value_ints``, ..."""
+    None where it is none: text, or an attribute of another kind than its name says. ``stored`` returns the tensor
+    of a name and its proto.
+    """
     kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    if name not in kinds:
+    if hasattr(value, "data_type") or hasattr(value, "values"):
+        return stored(name, value)
+    if attribute not in kinds:
         return None
     try:
-        array = np.array(value, dtype=kinds[name])
-    except (TypeError, ValueError):  # an attribute of another kind than its name says
+        array = np.array(value, dtype=kinds[attribute])
+    except (TypeError, ValueError):
         return None
     return LazyTensor(TensorInfo(array.shape, array.dtype.name), array.copy)
 
@@ -88,9 +91,10 @@ def _shape(dims: Any, path: str | os.PathLike[str], name: str) -> tuple[int, ...
     return shape
 
 
-def _type_name(number: int, type_name: Callable[[int], str]) -> str:
+def _type_name(number: int) -> str:
+    """Return ONNX's name of an element type."""
     try:
-        return type_name(number)
+        return str(onnx_library().TensorProto.DataType.Name(number))
     except ValueError:
         return f"UNKNOWN {number}"
 
@@ -107,7 +111,7 @@ def _read(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str)
         _refuse(path, name, "is a segment of a tensor, which is not read")
     stored = _stored_type(info.dtype)
     if proto.data_location == _EXTERNAL:
-        data = read_external(proto, path, name, info.size * stored.itemsize)
+        data = _read_external(proto, path, name, info.size * stored.itemsize)
     elif proto.HasField("raw_data"):
         data = proto.raw_data
         if len(data) != info.size * stored.itemsize:
@@ -139,3 +143,61 @@ def _typed(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str
     # a float16 or bfloat16 stands in an int32 as the integer that its bits are
     bits = "uint16" if info.dtype in {"float16", "bfloat16"} else info.dtype
     return listed.astype(np.dtype(bits).newbyteorder("<")).tobytes()
+
+
+def _read_external(proto: Any, path: str | os.PathLike[str], name: str, nbytes: int) -> bytes:
+    """Return the external data of a ``TensorProto``; only this part of the other file is read.
+
+    The model names the file, so nothing about it is trusted: it has to be an ordinary file in the model's folder
+    or below it, and to have the bytes that the tensor's shape asks for, which have been counted.
+    """
+    tensor = f"{os.fspath(path)}: the tensor {name!r}"
+    location, start, length = _location_of(proto, tensor, nbytes)
+    if length != nbytes:
+        raise FileFormatError(f"{tensor} takes {nbytes:,} bytes, and its external data declares {length:,}")
+    try:
+        target = _target(path, location, tensor)
+        size = target.stat().st_size
+        if start + nbytes > size:
+            raise FileFormatError(
+                f"{tensor} has {nbytes:,} bytes from {start:,} on in {location!r}, which has {size:,} in all"
+            )
+        with target.open("rb") as file:
+            file.seek(start)
+            data = file.read(nbytes)
+    except (OSError, RuntimeError) as error:  # before Python 3.13, links in a circle are a RuntimeError
+        raise FileFormatError(f"{tensor} has its data in {location!r}, which cannot be read: {error}") from error
+    if len(data) != nbytes:
+        raise FileFormatError(f"{tensor} has its data in {location!r}, which ends early")
+    return data
+
+
+def _location_of(proto: Any, tensor: str, nbytes: int) -> tuple[str, int, int]:
+    """Return the file's name, where the numbers start in it, and how many bytes they are said to be."""
+    entries = {entry.key: entry.value for entry in proto.external_data}
+    try:
+        start, length = _number(entries.get("offset", "0")), _number(entries.get("length", f"{nbytes}"))
+        return entries["location"], start, length
+    except (KeyError, ValueError):
+        raise FileFormatError(f"{tensor} has external data of no known place: {entries!s:.200}") from None
+
+
+def _number(text: str) -> int:
+    """Return a number that is written as ONNX writes it: ``int`` takes other signs and digits too."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
+def _target(path: str | os.PathLike[str], location: str, tensor: str) -> Path:
+    """Return an ordinary file in the model's folder or below it, wherever links lead."""
+    parts = location.split("/")
+    named = not ("\\" in location or "\0" in location or location[1:2] == ":" or "" in parts or ".." in parts)
+    if named:
+        folder = Path(path).absolute().parent.resolve()
+        target = (folder / location).resolve()
+        if target.is_relative_to(folder) and target.is_file():
+            return target
+        if target.is_relative_to(folder):
+            raise FileFormatError(f"{tensor} has its data in {location!r}, which is not an ordinary file")
+    raise FileFormatError(f"{tensor} has its data in {location!r}, which does not lie in the model's folder")
