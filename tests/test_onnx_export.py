@@ -257,7 +257,7 @@ BEYOND = [(c, l) for c in CELLS for l in LAYERS if c in BEYOND_CELLS or l in BEY
 @pytest.mark.parametrize(("cell", "layer"), BEYOND)
 def test_what_onnx_cannot_say_is_named(cell, layer, tmp_path):
     lstm = Variant(cell, layer, NUMPY).lstm
-    with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM cannot say ") as caught:
+    with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM operator does not have ") as caught:
         export(lstm, tmp_path / "m.onnx")
     wanted = BEYOND_CELLS.get(cell, []) + BEYOND_LAYERS.get(layer, [])
     if LAYERS[layer].recurrent_given:
@@ -269,7 +269,7 @@ def test_what_onnx_cannot_say_is_named(cell, layer, tmp_path):
 
 def test_a_recurrent_size_is_named(onnx, tmp_path):
     for layer in (nplstm.LSTM(2, 3, recurrent_size=4), nplstm.LSTMCell(2, 3, recurrent_size=4)):
-        with pytest.raises(nplstm.ArgumentError, match=r"cannot say recurrent_size=4$"):
+        with pytest.raises(nplstm.ArgumentError, match=r"does not have recurrent_size=4$"):
             export(layer, tmp_path / "m.onnx")
     export(nplstm.LSTM(2, 3, recurrent_size=3), tmp_path / "m.onnx")
 
@@ -283,7 +283,7 @@ def test_a_cell(name, bias, runtime, loop, tmp_path):
     for dtype, load in (("float32", runtime), ("float64", loop)):
         cell = nplstm.LSTMCell(I, H, bias=bias, cell=nplstm.CellSpec(**CELLS[name]), dtype=dtype, rng=0)
         if name in BEYOND_CELLS:
-            with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM cannot say ") as caught:
+            with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM operator does not have ") as caught:
                 export(cell, tmp_path / "m.onnx")
             assert all(option in str(caught.value) for option in BEYOND_CELLS[name])
             continue

@@ -407,7 +407,7 @@ def test_a_weight_may_go_by_sizes_that_cancel(tmp_path):
         if fits:
             assert np.array_equal(nplstm.load(path).parameters["weight_ih_l0"][:3], stored["w"][0, :3])
         else:
-            with pytest.raises(FileFormatError, match="its W depends on the sizes of what the model is given"):
+            with pytest.raises(FileFormatError, match="its W depends on the sizes of the model's inputs"):
                 nplstm.load(path)
 
 
@@ -426,7 +426,7 @@ def test_values_that_depend_on_sizes_are_compared_when_they_are_read(tmp_path):
     path = write(tmp_path, chained(nodes, stored, given, opset=15))
     (found,) = layers_of(path)
     assert found.problem is None
-    with pytest.raises(FileFormatError, match=r"lstm: its W depends on the sizes of what the model is given"):
+    with pytest.raises(FileFormatError, match=r"lstm: its W depends on the sizes of the model's inputs"):
         found.read()
 
 
@@ -546,7 +546,7 @@ PROBLEMS = {
     ),
     "input": (
         lambda: one_node(inputs={"X": ["T", "B", 2], "W": [1, 12, 2]}),
-        "its W comes from the input 'W', which is no constant",
+        "its W comes from the input 'W', which is not a constant",
     ),
     "operator": (
         lambda: chained([helper.make_node("Relu", ["w"], ["W"], name="r")], {"w": weights()["W"]}),
@@ -998,8 +998,8 @@ def test_the_check_of_stacks_sees_a_wrong_expectation(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        ("GRU", "has 1 tensors: W, and nodes of the kind GRU, which are none"),
-        ("RNN", "and nodes of the kind RNN"),
+        ("GRU", "has 1 tensors: W, and nodes of the operator GRU, which are not LSTMs"),
+        ("RNN", "and nodes of the operator RNN"),
         ("Scan", "and a Scan: an LSTM that is computed step by step in one has no node LSTM"),
         ("MatMul", "; an LSTM whose steps were unrolled into other operators has no node LSTM"),
     ],
@@ -1072,7 +1072,7 @@ def test_weights_that_a_loop_carries_are_no_constants(tmp_path):
     body = model.graph.node[0].attribute[0].g
     body.node[0].input[1] = "carried"
     (found,) = layers_of(write(tmp_path, model))
-    assert found.problem == "its W comes from the input 'carried', which is no constant"
+    assert found.problem == "its W comes from the input 'carried', which is not a constant"
 
 
 def test_an_lstm_in_a_scan(tmp_path):
@@ -1302,7 +1302,7 @@ def test_options_that_do_not_fit_the_weights(tmp_path):
     helper.set_model_props(
         model, export_metadata(model, {"nplstm": '{"kind": "LSTM", "input_size": 2, "hidden_size": 4}'})
     )
-    with pytest.raises(FileFormatError, match="its weights and options are no layer's: weight_ih_l0"):
+    with pytest.raises(FileFormatError, match="its weights and options do not make a layer: weight_ih_l0"):
         nplstm.load(write(tmp_path, model))
 
 

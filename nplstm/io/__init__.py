@@ -1,7 +1,7 @@
-"""Files in and out, and weights as other programs lay them out. A format's library is imported when it is used.
+"""Reading and writing files of weights and layers, and the weight formats of other programs.
 
-A file is written beside its destination and renamed when it is complete: a full disk, a crash or Ctrl-C
-leaves the old file as it was. No file that is read can run code.
+A file is written beside its destination and renamed when it is complete: a full disk, a crash or Ctrl-C leaves the
+old file as it was. No file that is read can run code. The package that a format needs is imported when it is used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "keras_weights":  # here, because `import nplstm` has no need of it
+    if name == "keras_weights":  # imported here, because `import nplstm` does not need it
         from nplstm.io.keras.keras_weights import keras_weights
 
         return keras_weights

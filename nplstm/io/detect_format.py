@@ -14,9 +14,9 @@ __all__ = ["open_file", "read_tensors"]
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 _TORCH = ("/data.pkl", "/model.json", "/archive_format", "/.data/extern_modules")
-"""What is in the archives of PyTorch, those among them that hold a program and are refused too."""
+"""Entries of PyTorch's archives, also of those that hold a program and are refused."""
 
-# Readers by module and name: a module is imported when there is such a file.
+# Readers by module and name: a module is imported when a file of its format is opened.
 _BY_ENTRIES: list[tuple[Callable[[list[str]], bool], tuple[str, str]]] = [
     (lambda names: "model.weights.h5" in names, ("nplstm.io.keras.keras_file", "KerasZipFile")),
     (lambda names: any(name.endswith(_TORCH) for name in names), ("nplstm.io.pt.zip_file", "open_zip")),
@@ -31,16 +31,16 @@ _BY_START: list[tuple[Callable[[bytes], bool], tuple[str, str]]] = [
 
 
 def open_file(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> ModelFile:
-    """Open a file of tensors, of any kind that is known, to look into it and to read parts of it.
+    """Open a file of any supported format, to list its tensors and layers and to read single tensors.
 
-    The content says what it is: PyTorch (zip, TorchScript, or the format before 1.6), safetensors, npz, ONNX,
-    Keras (``.keras``, ``.weights.h5``, ``.h5``). No file can run code, whatever it holds.
+    The format is detected from the content: PyTorch (zip, TorchScript, or the format before 1.6), safetensors,
+    npz, ONNX, Keras (``.keras``, ``.weights.h5``, ``.h5``). No file can run code, whatever it holds.
 
     Parameters
     ----------
     path : str or PathLike
     max_bytes : int
-        How much memory what is read may take, in all.
+        How much memory everything that is read may take together.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def open_file(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Mo
     Raises
     ------
     FileFormatError
-        If the file is damaged, hostile, or of no known kind.
+        If the file is damaged or hostile, or its format is not supported.
     MissingDependencyError
-        If its kind needs a package that is not installed: the message says which.
+        If its format needs a package that is not installed; the message names it.
     OSError
         If it cannot be read.
 
@@ -74,13 +74,13 @@ def open_file(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Mo
 
 
 def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> dict[str, Array]:
-    """Read every tensor of a file, of any kind that ``open_file`` knows.
+    """Read all tensors of a file of any format that ``open_file`` supports.
 
     Parameters
     ----------
     path : str or PathLike
     max_bytes : int
-        How much memory they may take, in all.
+        How much memory the tensors may take together.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
     Raises
     ------
     FileFormatError, MissingDependencyError, OSError
-        As ``open_file``; also if there is a tensor of a type that NumPy does not have.
+        As ``open_file``; also if a tensor is of a type that NumPy does not have.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def read_tensors(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) ->
 
 def _reader(path: str | os.PathLike[str], budget: Budget) -> tuple[str, str]:
     """Return module and name of the reader of a file."""
-    from pathlib import Path  # here, because `import nplstm` has no need of it
+    from pathlib import Path  # imported here, because `import nplstm` does not need it
 
     check_ordinary(path)
     with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""A layer's options as text beside its weights, as ``save`` writes them, and the layers of a file that has it."""
+"""Metadata of saved layers: the options that ``save`` writes as text beside the weights, and ``load`` reads."""
 
 import os
 from typing import Any, cast
@@ -11,18 +11,18 @@ from nplstm.layers.config import config_of
 __all__ = ["OPTIONS", "layers_by_metadata", "metadata_of", "options_of", "text_of_json"]
 
 OPTIONS = "nplstm"
-"""The entry of a file's metadata that has a layer's options."""
+"""The key of a layer's options in a file's metadata."""
 
 
 def metadata_of(layer: LSTM | LSTMCell) -> dict[str, str]:
-    """Return the text that makes a file of a layer's weights tell what the layer is."""
-    import json  # here and below, because `import nplstm` has no need of it
+    """Return the metadata that describes a layer: its options as JSON."""
+    import json  # imported here and below, because `import nplstm` does not need it
 
     return {OPTIONS: json.dumps(config_of(layer))}
 
 
 def layers_by_metadata(file: ModelFile) -> list[FoundLayer]:
-    """Return the layer that the file says it is; where it says nothing, those that its names and shapes show."""
+    """Return the layer that the file's metadata describes; without metadata, those found by names and shapes."""
     if OPTIONS not in file.metadata:
         return layers_by_name(file.tensors, file.read)
     options, problem = options_of(file.metadata[OPTIONS])
@@ -38,7 +38,7 @@ def layers_by_metadata(file: ModelFile) -> list[FoundLayer]:
 
 
 def options_of(text: str) -> tuple[dict[str, Any], str | None]:
-    """Return the options that are written in a file's text, and what is wrong with them."""
+    """Return the options in a file's metadata, and the problem if they are not valid JSON."""
     import json
 
     try:
@@ -51,7 +51,7 @@ def options_of(text: str) -> tuple[dict[str, Any], str | None]:
 
 
 def text_of_json(path: str | os.PathLike[str], what: str, text: bytes | bytearray) -> dict[str, str]:
-    """Return the metadata that a file has as a JSON object, in formats that have no place of their own for it."""
+    """Return metadata that is stored as a JSON object, in formats that have no metadata of their own."""
     import json
 
     with damaged(path, f"{what} is not text", ValueError, TypeError, AttributeError, RecursionError):

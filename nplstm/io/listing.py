@@ -1,4 +1,4 @@
-"""The LSTMs found in a file: a listing for people, and the choice of one by its name."""
+"""Listing of the LSTMs found in a file, and the choice of one of them by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from nplstm.layers.structure import USUAL
 __all__ = ["choose_layer", "list_layers", "summary"]
 
 _MOST = 20
-"""As many layers as anyone reads."""
+"""How many layers are listed; the others are only counted."""
 
 
 def list_layers(found: Sequence[FoundLayer]) -> str:
@@ -25,7 +25,7 @@ def list_layers(found: Sequence[FoundLayer]) -> str:
 
 
 def summary(layer: FoundLayer) -> str:
-    """Return what a layer is, as it would be written in Python, its element type, and what is wrong with it."""
+    """Return a layer's constructor call, as in Python, its element type, and the problem if there is one."""
     options = {name: value for name, value in layer.options.items() if value is not None}
     kind = printable(str(options.pop("kind", "LSTM")))
     if options.get("recurrent_size") == options.get("hidden_size"):
@@ -38,7 +38,7 @@ def summary(layer: FoundLayer) -> str:
 
 
 def _cell(options: Any) -> Any:
-    """Return the cell that a file's options describe; where they describe none, the options."""
+    """Return the ``CellSpec`` that a file's options describe; the options themselves where they are not valid."""
     try:
         return CellSpec.from_dict(options)
     except (NplstmError, TypeError, ValueError, OverflowError, RecursionError):
@@ -46,16 +46,16 @@ def _cell(options: Any) -> Any:
 
 
 def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
-    """Return the LSTM of that name, or without a name the only one there is.
+    """Return the LSTM of that name, or without a name the only one in the file.
 
-    A name fits what it ends, from a dot or slash on; a dot at its own end does not matter.
+    The end of a name is enough, from a dot or slash on; a trailing dot does not matter.
 
     Raises
     ------
     ArgumentError
-        If there is none of that name, or several and none was named: the message lists them.
+        If no LSTM or several have that name, or there are several and no name is given; the message lists them.
     FileFormatError
-        If there is no LSTM at all.
+        If there is no LSTM in the file.
     """
     found = file.layers()
     if not found:
@@ -81,7 +81,7 @@ def choose_layer(file: ModelFile, name: str | None) -> FoundLayer:
 
 
 def _tensors_of(file: ModelFile) -> str:
-    """Return what else there is in a file."""
+    """Return the number and the first names of the tensors in a file, for a message."""
     names = list(file.tensors)
     if not names:
         return "no tensors"

@@ -1,4 +1,4 @@
-"""``.npz``: arrays by name in a zip archive, with NumPy alone, and never a pickled object."""
+"""Reader and writer of ``.npz`` files: named arrays in a zip archive; pickled objects are refused."""
 
 import json
 import os
@@ -24,7 +24,7 @@ _METADATA = "__metadata__"
 """The entry that holds the text beside the arrays: a JSON object, as UTF-8 bytes."""
 
 _HEADER = 16_384
-"""More than any header of an array of numbers takes: a version, its length, and a line."""
+"""More bytes than the header of an array of numbers takes: a version, its length, and a line."""
 
 _MOST_AXES = 64
 
@@ -38,7 +38,7 @@ class _Header(NamedTuple):
 
 
 class NpzFile(ModelFile):
-    """An ``.npz`` file, packed or not."""
+    """An ``.npz`` file, compressed or not."""
 
     format = "npz"
 
@@ -62,10 +62,10 @@ class NpzFile(ModelFile):
         return layers_by_metadata(self)
 
     def _header(self, entry: str) -> _Header:
-        """Return what an array's header says, after comparing it with how many bytes there are."""
+        """Return an array's header, after comparing the size that it declares with the bytes of the entry."""
         size = self._archive.size(entry)
         start = BytesIO(self._archive.head(entry, _HEADER))
-        # ValueError is NumPy's; the rest comes of a header that is no dictionary of what it should be
+        # ValueError is NumPy's; other errors come from a header that is not the dictionary it should be
         with damaged(self.path, f"{entry!r} is not an array", Exception):
             version = np.lib.format.read_magic(start)
             readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -95,12 +95,12 @@ class NpzFile(ModelFile):
         return text_of_json(self.path, repr(_METADATA), text.tobytes())
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    """Tell whether NumPy can hold such an array; what a header has there may be any tuple."""
+    """Tell whether an array can have this shape; a header may have any tuple there."""
     sizes = [max(size, 1) for size in shape if type(size) is int and size >= 0]
     return len(sizes) == len(shape) <= _MOST_AXES and prod(sizes) < 2**59
 
@@ -109,7 +109,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadat
     """Write NumPy arrays and text to an ``.npz`` file, wholly or not at all."""
     for name in arrays:
         if name == _METADATA or leads_out(f"{name}.npy"):
-            raise ArgumentError(f"tensors: {name!r} is no name for an array in an .npz file")
+            raise ArgumentError(f"tensors: {name!r} cannot be the name of an array in an .npz file")
     text = json.dumps(dict(metadata)).encode()
     beside = {_METADATA: np.frombuffer(text, dtype=np.uint8)} if metadata else {}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:

@@ -1,7 +1,7 @@
-"""Zip archives that are not trusted: every declared size, place and name is checked before it is used.
+"""Zip archives from untrusted sources: every declared size, offset and name is checked before it is used.
 
-Python's zipfile reads the directory; the entries' bytes are read here, in pieces, so that a part of a large entry
-takes no more memory than the part, and still the whole entry's checksum is compared.
+Python's zipfile reads the central directory; the entries' bytes are read here, in chunks, so that a part of a
+large entry takes no more memory than the part, and still the whole entry's checksum is compared.
 """
 
 import io
@@ -18,10 +18,10 @@ from nplstm.io.model_file import Budget, damaged
 
 __all__ = ["ZipArchive", "leads_out"]
 
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _MOST_EXPANSION = 1032
-"""Deflate makes at most so many bytes of one."""
+"""Deflate expands one byte to at most this many."""
 _ENCRYPTED = 0x1
 
 
@@ -44,16 +44,16 @@ class ZipArchive:
     path : str or PathLike
         For messages.
     budget : Budget
-        What is unpacked whole is counted.
+        Counts entries that are decompressed whole.
     crc_optional : bool
         Whether a checksum of 0 means that there is none: torch leaves them out on request.
 
     Raises
     ------
     FileFormatError
-        If the directory is damaged, an entry lies outside the file or over another one, has a name that leads out
-        of the archive, stands there twice, is encrypted or packed in an uncommon way, or declares more than its
-        bytes can unpack to.
+        If the directory is damaged, or an entry lies outside the file, overlaps another one, has a name that leads
+        out of the archive, exists twice, is encrypted, is compressed by an uncommon method, or declares more bytes
+        than it can decompress to.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ZipArchive:
     ) -> None:
         self._file, self._path, self._budget, self._crc_optional = file, os.fspath(path), budget, crc_optional
         self._checked: set[str] = set()
-        self._unpacked: dict[str, bytearray] = {}
+        self._cached: dict[str, bytearray] = {}
         self._end = file.seek(0, os.SEEK_END)
         errors = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError)
         with damaged(path, "not a whole zip archive", *errors), zipfile.ZipFile(file) as directory:
@@ -81,18 +81,18 @@ class ZipArchive:
         return name in self._entries
 
     def size(self, name: str) -> int:
-        """Return how many bytes an entry holds, unpacked."""
+        """Return the size of an entry in bytes, decompressed."""
         return self._entry(name).size
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytearray:
         """Return an entry's bytes from ``start`` to ``stop``, after the checksum of all of them was compared.
 
-        The caller counts the memory where it is large; what an entry declares is bounded by what is stored.
+        The caller counts the memory where it is large; the declared size is bounded by the stored bytes.
 
         Raises
         ------
         FileFormatError
-            If there is no such entry or part, or if it is damaged.
+            If the entry or the part does not exist, or the entry is damaged.
         """
         entry = self._entry(name)
         stop = entry.size if stop is None else stop
@@ -101,7 +101,7 @@ class ZipArchive:
                 f"{self._path}: {name!r} has {entry.size:,} bytes, not those from {start} to {stop}"
             )
         if entry.deflated and (start, stop) != (0, entry.size):
-            return self._kept(entry)[start:stop]
+            return self._decompressed(entry)[start:stop]
         if name in self._checked and not entry.deflated:
             self._file.seek(entry.start + start)
             return bytearray(self._take(entry, stop - start))
@@ -120,7 +120,7 @@ class ZipArchive:
         return self.read(name)
 
     def head(self, name: str, count: int) -> bytes:
-        """Return so many of an entry's first bytes, or all there are; no checksum can be compared."""
+        """Return an entry's first ``count`` bytes, or all if it has fewer; no checksum is compared."""
         entry = self._entry(name)
         head = bytearray()
         for piece in self._unpack(entry, max(count, 1)):
@@ -130,7 +130,7 @@ class ZipArchive:
         return bytes(head[: min(count, entry.size)])
 
     def open(self, name: str) -> BinaryIO:
-        """Return an entry as a seekable file, for libraries that want one; unpacked in memory if it is packed.
+        """Return an entry as a seekable file, decompressed in memory if it is compressed.
 
         Its checksum has been compared.
         """
@@ -141,11 +141,11 @@ class ZipArchive:
             pass
         return io.BufferedReader(_FileSlice(self._file, entry.start, entry.size))
 
-    def _kept(self, entry: _Entry) -> bytearray:
-        """Return a packed entry that parts are read of: unpacked once, however many they are, and kept."""
-        if entry.name not in self._unpacked:
-            self._unpacked[entry.name] = self.read_whole(entry.name)
-        return self._unpacked[entry.name]
+    def _decompressed(self, entry: _Entry) -> bytearray:
+        """Return a compressed entry of which parts are read: decompressed once, and kept."""
+        if entry.name not in self._cached:
+            self._cached[entry.name] = self.read_whole(entry.name)
+        return self._cached[entry.name]
 
     def _entry(self, name: str) -> _Entry:
         if name not in self._entries:
@@ -178,13 +178,13 @@ class ZipArchive:
         self._entries[name] = _Entry(name, start, info.compress_size, info.file_size, info.CRC, deflated)
 
     def _start_of(self, info: zipfile.ZipInfo) -> int:
-        """Return where an entry's bytes begin: after its own header, which says how long it is."""
+        """Return where an entry's bytes begin: after its local header, which declares its own length."""
         problem = f"{self._path}: the entry {info.filename!r} lies outside the file"
         if not 0 <= info.header_offset <= self._end - _LOCAL_HEADER.size:
             raise FileFormatError(problem)
         self._file.seek(info.header_offset)
         header = self._file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size:  # by now
+        if len(header) < _LOCAL_HEADER.size:  # the file was cut meanwhile
             raise FileFormatError(problem)
         signature, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
@@ -195,7 +195,7 @@ class ZipArchive:
         return start
 
     def _check_overlaps(self) -> None:
-        """Raise if two entries share bytes: the way to make much out of few."""
+        """Raise if two entries share bytes, as in zip bombs."""
         entries = sorted(self._entries.values(), key=lambda entry: entry.start)
         for one, other in pairwise(entries):
             if one.start + one.stored > other.start - _LOCAL_HEADER.size:
@@ -210,7 +210,7 @@ class ZipArchive:
     def _pieces(self, entry: _Entry) -> Iterator[bytes]:
         """Yield an entry's bytes; at the end compare their number and checksum."""
         crc = size = 0
-        for piece in self._unpack(entry, _PIECE):
+        for piece in self._unpack(entry, _CHUNK):
             crc = zlib.crc32(piece, crc)
             size += len(piece)
             yield piece
@@ -227,7 +227,7 @@ class ZipArchive:
     def _stored(self, entry: _Entry, most: int) -> Iterator[bytes]:
         place, end = entry.start, entry.start + entry.stored
         while place < end:
-            self._file.seek(place)  # each time, because others read the file between two pieces
+            self._file.seek(place)  # each time, because the file is read elsewhere between two pieces
             piece = self._take(entry, min(most, end - place))
             yield piece
             place += len(piece)
@@ -251,7 +251,7 @@ class ZipArchive:
                             f"declares"
                         )
                     yield piece
-            yield unpacker.flush()  # what little was held back when a piece was full
+            yield unpacker.flush()  # the rest that was held back when a piece was full
 
 
 def leads_out(name: str) -> bool:
@@ -261,7 +261,7 @@ def leads_out(name: str) -> bool:
 
 
 class _FileSlice(io.RawIOBase):
-    """A part of a file as a file of its own."""
+    """A part of a file as a read-only file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._place = file, start, size, 0

@@ -46,14 +46,14 @@ _OLD_GROUP = "_layer_checkpoint_dependencies"
 
 
 class WeightSource(NamedTuple):
-    """What a layer is made of, besides its configuration."""
+    """The file that a layer is read from."""
 
     file: ModelFile
     version: str  # of the Keras that wrote the file
 
 
 class LayerWeights(NamedTuple):
-    """What one layer gets."""
+    """A layer with its weights."""
 
     layer: LayerInModel
     weights: list[CellDatasets]  # in the order of its cells; none where the cells and weights are not as many
@@ -61,7 +61,7 @@ class LayerWeights(NamedTuple):
 
 
 def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -> list[FoundLayer]:
-    """Return the LSTMs of a file with groups called by classes; with or without the model's configuration."""
+    """Return the LSTMs of a file whose groups are named after classes; the configuration may be missing."""
     weights = {cell.place: cell for cell in cells_by_number(hdf5)}
     found: list[FoundLayer] = []
     known: set[str] = set()
@@ -77,12 +77,12 @@ def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -
         found.append(_configured(source, LayerWeights(layer, cells, None), layer.place))
     rest = grouped(cell for place, cell in weights.items() if place not in known)
     if model is None or not lists_layers(model):
-        return found + [_assumed(source, name_in(hdf5, place), ways) for place, ways in rest]
+        return found + [_assumed(source, name_in(hdf5, place), directions) for place, directions in rest]
     return found + [_unknown(source, name_in(hdf5, other.place), other, classes) for other in rest]
 
 
 def legacy_layers(source: WeightSource, hdf5: Hdf5, group: str, model: ObjectConfig | None) -> list[FoundLayer]:
-    """Return the LSTMs of a file with groups called by the names of layers; with or without a configuration."""
+    """Return the LSTMs of a file whose groups are named after layers; the configuration may be missing."""
     names = dict.fromkeys(listed(hdf5, group, "layer_names"))
     weights = {name: list(cells_by_name(hdf5, group, name)) for name in names}
     if model is None:
@@ -123,21 +123,22 @@ def _numbering(source: WeightSource, hdf5: Hdf5) -> GroupNumbering:
     return GroupNumbering(_OLD_GROUP if old else "layers", used)
 
 
-def _assumed(source: WeightSource, name: str, ways: list[list[CellDatasets]]) -> FoundLayer:
-    """Return the layer that weights without a configuration are, if its options are Keras's defaults."""
-    layers = [_default_layer(source, cells) for cells in ways]
+def _assumed(source: WeightSource, name: str, directions: list[list[CellDatasets]]) -> FoundLayer:
+    """Return a layer for weights without a configuration, with Keras's default options."""
+    layers = [_default_layer(source, cells) for cells in directions]
     entry = layers[0]
     if len(layers) == 2:
         backward = {**layers[1], "config": {**layers[1]["config"], "go_backwards": True}}
         entry = {"class_name": "Bidirectional", "config": {"layer": entry, "backward_layer": backward}}
     layer = LayerInModel(name, name, name, trains=(), shared=False, entry=entry)
-    problem = None if all(numbered(cells) for cells in ways) else _UNORDERED
-    found = _configured(source, LayerWeights(layer, [cell for cells in ways for cell in cells], problem), name)
+    problem = None if all(numbered(cells) for cells in directions) else _UNORDERED
+    every = [cell for cells in directions for cell in cells]
+    found = _configured(source, LayerWeights(layer, every, problem), name)
     return replace(found, notes=(), cautions=(_ASSUMED,))
 
 
 def _unknown(source: WeightSource, name: str, group: LayerGroup, classes: Mapping[str, str]) -> FoundLayer:
-    """Return what weights are that no LSTM of the configuration has: of a class not known here."""
+    """Return a layer with a problem, for weights that belong to no LSTM of the configuration."""
     parts = group.place.split("/")
     around = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
     kind = next((classes[place] for place in around if place in classes), None)
@@ -145,7 +146,7 @@ def _unknown(source: WeightSource, name: str, group: LayerGroup, classes: Mappin
         f"its weights, at {group.place!r}, are those of no LSTM in the configuration"
         f"{f'; the class there, {kind!r}, is not known' if kind is not None else ''}"
     )
-    found = _assumed(source, name, group.ways)
+    found = _assumed(source, name, group.directions)
     return replace(found, options={"kind": "LSTM"}, problem=problem, cautions=())
 
 
@@ -188,7 +189,7 @@ def _configured(source: WeightSource, share: LayerWeights, where: str) -> FoundL
 
 
 def _input_size(file: ModelFile, cells: list[tuple[CellConfig, CellDatasets]], options: Mapping[str, Any]) -> int:
-    """Return how wide a layer's input is; raise where its weights are others than its options ask for."""
+    """Return a layer's input size; raise where its weights do not fit its options."""
     inputs: set[int] = set()
     for cell, weights in cells:
         (rows, _), (units, _) = (file.tensors[name].shape for name in weights[1:3])
@@ -210,7 +211,7 @@ def _input_size(file: ModelFile, cells: list[tuple[CellConfig, CellDatasets]], o
 
 
 def _read(file: ModelFile, name: str, cells: list[CellConfig], weights: list[CellDatasets]) -> dict[str, Array]:
-    """Read the parameters; not by ``from_weight_format``, which takes only what the backend computes with."""
+    """Read the parameters; not by ``from_weight_format``, which takes only types that a backend computes with."""
     if len(cells) != len(weights):
         raise FileFormatError(f"{file.path}: {name!r}: its weights are not where Keras puts them")
     parameters: dict[str, Array] = {}
@@ -251,13 +252,13 @@ def _trains(layer: LayerInModel, cell: CellConfig, version: str) -> bool:
 
 
 def _misnamed(layer: LayerInModel, weights: list[CellDatasets], layers: set[str]) -> str | None:
-    """Return why these cannot be a layer's weights: they are called like another layer's, or another cell's."""
+    """Return why these cannot be a layer's weights: their names are those of another layer or cell."""
     cells = [cell.config.get("name") for cell in cells_of(layer.entry)]
     known = {name for name in cells if isinstance(name, str)}
     for one, cell in zip(weights, cells, strict=False):
         parts = set(one.place.split("/"))
         if _is_others(parts, _name(layer), layers) or (isinstance(cell, str) and _is_others(parts, cell, known)):
-            return f"which weights are whose is not clear: {one.kernel!r} is in the place of another's"
+            return f"the order of its weights is not clear: {one.kernel!r} has the name of another layer or cell"
     return None
 
 
@@ -266,5 +267,5 @@ def _is_others(parts: set[str], name: str, names: Iterable[str]) -> bool:
 
 
 def _name(layer: LayerInModel) -> str:
-    """Return a layer's name without those of what it is in."""
+    """Return a layer's own name, without those of the models around it."""
     return layer.name.rpartition("/")[2]

@@ -18,7 +18,7 @@ from nplstm.io.zip_archive import ZipArchive
 __all__ = ["KerasH5File", "KerasZipFile"]
 
 _MAX_JSON = 16 * 2**20
-"""More bytes than any configuration takes, and few enough to be parsed."""
+"""More bytes than any configuration takes, and few enough to parse."""
 
 _METADATA = ("keras_version", "backend")
 
@@ -44,11 +44,11 @@ class _KerasFile(ModelFile):
 
     @abstractmethod
     def _open(self) -> None:
-        """Set ``_hdf5``, and ``metadata`` where there is some."""
+        """Set ``_hdf5``, and ``metadata`` if the file has any."""
 
     @contextmanager
     def _sound(self) -> Generator[None]:
-        """Name the file in what is said of what is in it."""
+        """Turn errors about the content into a ``FileFormatError`` that names the file."""
         with damaged(self.path, "not as Keras writes it", ValueError, OverflowError):
             yield
 
@@ -57,7 +57,7 @@ class _KerasFile(ModelFile):
             return self._hdf5.read(name)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
@@ -102,11 +102,10 @@ class KerasH5File(_KerasFile):
         names = ("layer_names", "layer_names0")
         self._legacy = any(self._hdf5.texts(self._group, name) is not None for name in names)
         if not self._legacy:
-            # what a file is shows when it is open
             self.format = "Keras weights"
 
     def layers(self) -> list[FoundLayer]:
-        """Return the LSTMs: by the names of layers, or where there are none, by their places."""
+        """Return the LSTMs, by the names of layers, or by their groups where layers have no names."""
         source = WeightSource(self, self.metadata.get("keras_version", ""))
         with self._sound():
             if self._legacy:
@@ -124,7 +123,7 @@ def _read_json(path: str | os.PathLike[str], what: str, text: str | bytes | byte
     Raises
     ------
     FileFormatError
-        If it is none, or is too long or too deep.
+        If the text is not a JSON object, or is too long or nested too deep.
     """
     if len(text) > _MAX_JSON:
         raise FileFormatError(f"{path}: {what} has {len(text):,} bytes; expected at most {_MAX_JSON:,}")
@@ -136,5 +135,5 @@ def _read_json(path: str | os.PathLike[str], what: str, text: str | bytes | byte
 
 
 def _text_of(value: Any) -> str:
-    """Return a value of JSON as text; "" for what holds other values."""
+    """Return a JSON value as text; "" for lists and objects."""
     return str(value) if isinstance(value, str | int | float) else ""

@@ -1,4 +1,4 @@
-"""A layer's weights as Keras's layers take them."""
+"""``keras_weights``: a layer's weights as the list that ``set_weights`` of a Keras layer takes."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ __all__ = ["keras_weights"]
 
 
 def keras_weights(lstm: LSTM | LSTMCell, *, layer: int | None = None) -> list[Array]:
-    """Return what ``set_weights`` of the like layer of Keras takes.
+    """Return the list of weights for ``set_weights`` of the same layer in Keras.
 
-    That is kernel (I, 4H), recurrent kernel (H, 4H) and, with biases, bias (4H,), for ``keras.layers.LSTM``; for a
-    ``Bidirectional`` of one the same again, of the other direction. Keras has one bias: ours are added. The layer
-    has to be made there, with the like options (``docs/keras.md`` has the table), and built.
+    It is kernel (I, 4H), recurrent kernel (H, 4H) and, with biases, bias (4H,), for ``keras.layers.LSTM``; for a
+    ``Bidirectional`` of one the same again, of the other direction. Keras has one bias: ours are added. The Keras
+    layer has to exist, with the same options (``docs/keras.md`` has the table), and to be built.
 
     Parameters
     ----------
     lstm : LSTM or LSTMCell
         On either backend; a cell's go to a ``keras.layers.LSTMCell``.
     layer : int, optional
-        Which one of a stack, from 0; in Keras each is a layer of its own. A stack of several needs it.
+        Which layer of a stack, from 0; in Keras each is a layer of its own. Required for a stack of several.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def keras_weights(lstm: LSTM | LSTMCell, *, layer: int | None = None) -> list[Ar
     Raises
     ------
     ArgumentError
-        If ``layer`` is missing, or none of the stack's; or if an option has no like in Keras's LSTM: the message
-        names it.
+        If ``layer`` is missing or not in the stack; or if Keras's LSTM does not have an option of the layer, which
+        the message names.
 
     Examples
     --------
@@ -51,8 +51,8 @@ def keras_weights(lstm: LSTM | LSTMCell, *, layer: int | None = None) -> list[Ar
     """
     if not isinstance(lstm, LSTM | LSTMCell):
         raise ArgumentError(f"lstm: expected an LSTM or an LSTMCell, got {type(lstm).__qualname__}")
-    for option, value in _without_like(lstm).items():
-        raise ArgumentError(f"{option}={value!r}: Keras's LSTM has no such thing")
+    for option, value in _options_beyond_keras(lstm).items():
+        raise ArgumentError(f"{option}={value!r}: Keras's LSTM does not have this option")
     suffixes = [""] if isinstance(lstm, LSTMCell) else _suffixes(lstm, layer)
     arrays = [
         array for s in suffixes for array in to_weight_format("keras", _part(lstm, s), suffix=s, as_list=True)
@@ -61,7 +61,7 @@ def keras_weights(lstm: LSTM | LSTMCell, *, layer: int | None = None) -> list[Ar
 
 
 def _suffixes(lstm: LSTM, layer: int | None) -> list[str]:
-    """Return what the names of one layer's parameters end in, for each direction."""
+    """Return the suffixes of one layer's parameters, one for each direction."""
     if layer is None and lstm.num_layers > 1:
         raise ArgumentError(
             f"layer: Keras has a layer for each of the {lstm.num_layers} here; say which one, from 0 to "
@@ -78,8 +78,8 @@ def _part(lstm: LSTM | LSTMCell, suffix: str) -> dict[str, Array]:
     return {name + suffix: lstm.parameters[name + suffix] for name in names}
 
 
-def _without_like(lstm: LSTM | LSTMCell) -> dict[str, Any]:
-    """Return the options that change what is computed in a way that Keras has not, with their values."""
+def _options_beyond_keras(lstm: LSTM | LSTMCell) -> dict[str, Any]:
+    """Return the options with an effect on the output that Keras's LSTM does not have, with their values."""
     cell = lstm.cell
     unlike: dict[str, Any] = {
         "proj_size": getattr(lstm, "proj_size", 0),

@@ -1,4 +1,4 @@
-"""The options of Keras's LSTM, as the layers here have them; ``docs/keras.md`` has the table."""
+"""Options of a Keras LSTM layer, translated to those of ``nplstm.LSTM``; ``docs/keras.md`` has the table."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -49,11 +49,11 @@ _HALF = {"float16", "bfloat16", "mixed_float16", "mixed_bfloat16"}
 
 
 class UnsupportedOptionError(Exception):
-    """No layer here is like Keras's: the text says because of what."""
+    """A Keras layer has an option that is not supported; the message names it."""
 
 
 def layer_options(entry: ObjectConfig, version: str) -> dict[str, Any]:
-    """Return the options of a layer, but for ``input_size``, which its weights show.
+    """Return the options of a layer, except ``input_size``, which its weights show.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def layer_options(entry: ObjectConfig, version: str) -> dict[str, Any]:
     Raises
     ------
     UnsupportedOptionError
-        If an option has a value that means something else here, or nothing.
+        If an option has a value that is not supported.
     """
     _check_classes(entry)
     cells = [cell.config for cell in cells_of(entry)]
@@ -76,7 +76,7 @@ def layer_options(entry: ObjectConfig, version: str) -> dict[str, Any]:
     options: dict[str, Any] = (
         {"kind": "LSTM"} | turned | _sizes(cells, 2 if _is_bidirectional(entry) else 1) | shared
     )
-    return options | {"cell": options["cell"] | _start(cells, bias=options["bias"])}
+    return options | {"cell": options["cell"] | _initialisers(cells, bias=options["bias"])}
 
 
 def layer_notes(entry: ObjectConfig) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def layer_notes(entry: ObjectConfig) -> tuple[str, ...]:
 
 
 def layer_cautions(entry: ObjectConfig) -> tuple[str, ...]:
-    """Return what makes a layer compute other numbers in Keras than here, with the same call."""
+    """Return warnings about options with which a call in Keras gives other numbers than here."""
     configs = [config_of(part) for part in _parts(entry)]
     cautions: list[str] = []
     if any(config.get("stateful") is True for config in configs):
@@ -101,7 +101,7 @@ def layer_cautions(entry: ObjectConfig) -> tuple[str, ...]:
 
 
 def _policy(config: ObjectConfig) -> str:
-    """Return the name of a layer's element type, or of the policy in its place; "" if there is none."""
+    """Return the name of a layer's element type or dtype policy; "" if there is none."""
     dtype = config.get("dtype")
     name = config_of(cast("ObjectConfig", dtype)).get("name") if isinstance(dtype, dict) else dtype
     return name if isinstance(name, str) else ""
@@ -112,13 +112,13 @@ def _is_bidirectional(entry: ObjectConfig) -> bool:
 
 
 def _check_classes(entry: ObjectConfig) -> None:
-    """Raise if a class has the name of one of Keras's and is another, or holds what is no LSTM."""
+    """Raise if a class is the user's own under a name of Keras's, or has cells that are not LSTM cells."""
     if is_fused(entry):
         raise UnsupportedOptionError(
             "CuDNNLSTM has another layout; Keras 2 loads its weights into an LSTM: save that"
         )
     for part in _parts(entry):
-        if _is_own(part):
+        if _is_custom(part):
             what = "its class" if part is entry else f"the class of its {_brief(part.get('class_name'))}"
             raise UnsupportedOptionError(f"{what} is the user's own, {_brief(_qualified(part))}")
         for one in stacked(part) if class_of(part) == "StackedRNNCells" else []:
@@ -138,10 +138,10 @@ def _parts(entry: ObjectConfig) -> Iterator[ObjectConfig]:
             yield from stacked(cast("ObjectConfig", cell))
 
 
-def _is_own(part: ObjectConfig) -> bool:
-    """Tell whether a class is none of Keras's, though it may be called like one.
+def _is_custom(part: ObjectConfig) -> bool:
+    """Tell whether a class is the user's own, though it may have the name of one of Keras's.
 
-    Keras's have no registered name. The user's have one, and the module they are from, None for the main program.
+    Keras's classes have no registered name. The user's have one, and their module, None for the main program.
     """
     module = part.get("module", "keras")
     known = isinstance(module, str) and module.partition(".")[0] in _MODULES
@@ -190,7 +190,7 @@ def _units(config: ObjectConfig) -> int:
 
 
 def _cell_options(config: ObjectConfig, version: str) -> dict[str, Any]:
-    """Return what an LSTM and an LSTMCell both have, and what all cells of a layer here share."""
+    """Return the options that an LSTM and an LSTMCell both have, which all cells of a layer here share."""
     cell: dict[str, Any] = {}
     inner = _activation("activation", config.get("activation", "tanh"), version)
     gates = _activation("recurrent_activation", config.get("recurrent_activation", "sigmoid"), version)
@@ -202,12 +202,12 @@ def _cell_options(config: ObjectConfig, version: str) -> dict[str, Any]:
     try:
         CellSpec.from_dict(cell)
     except (NplstmError, TypeError, OverflowError, RecursionError) as error:
-        raise UnsupportedOptionError(f"its options have no meaning here: {describe(error)}") from error
+        raise UnsupportedOptionError(f"its options are not valid: {describe(error)}") from error
     return {"bias": _flag(config, "use_bias", default=True), "cell": cell}
 
 
-def _start(cells: list[ObjectConfig], *, bias: bool) -> dict[str, Any]:
-    """Return how the parameters start, where there is the like here: they are loaded, and it hardly matters."""
+def _initialisers(cells: list[ObjectConfig], *, bias: bool) -> dict[str, Any]:
+    """Return the initialisers that exist here too; loaded parameters do not depend on them."""
     config = cells[0]
     found: dict[str, Any] = {}
     for ours, (theirs, default) in _INITIALIZERS.items():
@@ -233,12 +233,12 @@ def _activation(option: str, value: Any, version: str) -> Any:
             )
         return ("HardSigmoid", slope, 0.5)
     if not isinstance(value, str | None) or value not in _ACTIVATIONS:
-        raise UnsupportedOptionError(f"{option}: there is no {_brief(value)} here")
+        raise UnsupportedOptionError(f"{option}: {_brief(value)} is not supported")
     return _ACTIVATIONS[value]
 
 
 def _activation_layer(option: str, entry: ObjectConfig) -> Any:
-    """Return the activation that a layer or an object in its place is."""
+    """Return the activation that an activation layer or a serialized object stands for."""
     name, config = entry.get("class_name"), config_of(entry)
     slope = config.get("negative_slope", config.get("alpha"))
     if name == "LeakyReLU":
@@ -250,7 +250,7 @@ def _activation_layer(option: str, entry: ObjectConfig) -> Any:
             return ("ThresholdedRelu", config["threshold"])
         return ("LeakyRelu", slope) if slope else "Relu"
     what = entry.get("config") if name == "function" else entry.get("registered_name") or name
-    raise UnsupportedOptionError(f"{option}: there is no {_brief(what)} here")
+    raise UnsupportedOptionError(f"{option}: {_brief(what)} is not supported")
 
 
 def _flag(config: ObjectConfig, name: str, *, default: bool = False) -> bool:
@@ -261,5 +261,5 @@ def _flag(config: ObjectConfig, name: str, *, default: bool = False) -> bool:
 
 
 def _brief(value: Any) -> str:
-    """Return a value for a message; of what can be of any depth, its kind."""
+    """Return a value for a message; for a nested one, its type."""
     return repr(value)[:80] if isinstance(value, str | int | float | bool | None) else f"a {type(value).__name__}"

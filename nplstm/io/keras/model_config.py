@@ -1,7 +1,7 @@
-"""The LSTMs in a model's configuration: what they are called, and what they are made of.
+"""A Keras model's configuration: its layers by name, with the LSTM cells in them.
 
 A configuration is the JSON that Keras makes of a model: a layer is an object with ``class_name`` and ``config``,
-and models and wrappers hold other layers in theirs. It is text here and stays text: nothing in it is ever made.
+and models and wrappers have other layers in theirs. It is only read: no object in it is ever created.
 """
 
 import re
@@ -36,38 +36,38 @@ _MAX_NAME = 1024
 
 
 class TooLargeError(ValueError):
-    """There are more models in models, layers or cells, or longer names, than any model has."""
+    """Models are nested deeper, or layers, cells or names are more or longer, than any real model has."""
 
 
 class CellConfig(NamedTuple):
     """One LSTM cell of a layer: one set of weights."""
 
-    suffix: str  # that torch's names would end in
-    place: str  # in the layer, as Keras 3 has it in a file
+    suffix: str  # of its parameters under torch's names
+    place: str  # its group in the layer, as Keras 3 names it
     config: ObjectConfig
-    trains: tuple[bool, ...]  # its "trainable", after that of what it is in, inside of the layer
+    trains: tuple[bool, ...]  # "trainable" of what it is in inside the layer, then its own
 
 
 class LayerInModel(NamedTuple):
-    """A layer, and where it is in its model."""
+    """A layer, and its position in the model."""
 
     name: str  # its own, after those of the models and wrappers around it, joined by "/"
     top: str  # the name of the outermost of these; its own where there is none
     place: str  # the group that Keras 3 puts its weights in
     trains: tuple[bool, ...]  # its "trainable", after those of the models and wrappers around it
-    shared: bool  # whether it is in the model a second time
+    shared: bool  # whether this is a second use of the layer
     entry: ObjectConfig
 
 
 class GroupNumbering(NamedTuple):
-    """How a file names the groups of a model's layers: by class, and by a number where there are several."""
+    """How a file names the groups of a model's layers: by class, with a number where there are several."""
 
     group: str  # which holds them
     used: Callable[[ObjectConfig, str], int]  # how many numbers a layer takes, by its entry and group
 
 
 class _Position(NamedTuple):
-    """What is known of a place on the way through a model."""
+    """A position on the walk through a model."""
 
     seen: Iterator[int]  # counts layers, here and elsewhere
     name: str = ""
@@ -95,7 +95,7 @@ class _Position(NamedTuple):
 
 
 def named_layers(model: ObjectConfig, numbering: GroupNumbering) -> Iterator[LayerInModel]:
-    """Yield the layers of a model, also those in models and wrappers inside of it.
+    """Yield the layers of a model, with those of nested models and wrappers.
 
     Raises
     ------
@@ -130,18 +130,18 @@ def _trains(entry: ObjectConfig) -> bool:
 
 
 def is_recurrent(entry: ObjectConfig) -> bool:
-    """Tell whether a layer has LSTM cells, of whichever layout."""
+    """Tell whether a layer has LSTM cells, fused ones included."""
     return bool(cells_of(entry)) or is_fused(entry)
 
 
 def is_fused(entry: ObjectConfig) -> bool:
-    """Tell whether a layer is Keras 2's for GPUs, or two directions of it: its weights have another layout."""
+    """Tell whether a layer is Keras 2's CuDNNLSTM, or a Bidirectional of it: its weights have another format."""
     inner = directions_of(entry)[0] if entry.get("class_name") == "Bidirectional" else entry
     return inner.get("class_name") == "CuDNNLSTM"
 
 
 def is_shared(entry: ObjectConfig) -> bool:
-    """Tell whether a layer is in the model a second time: the first has no number."""
+    """Tell whether this is a second use of a layer: the first use has no number."""
     return entry.get("shared_object_id") is not None
 
 
@@ -155,7 +155,7 @@ def cells_of(entry: ObjectConfig) -> list[CellConfig]:
 
 
 def directions_of(entry: ObjectConfig) -> tuple[ObjectConfig, ObjectConfig]:
-    """Return the two layers of a Bidirectional; the second is like the first where the user gave none."""
+    """Return the two layers of a Bidirectional; without a ``backward_layer`` the second is a copy of the first."""
     config = config_of(entry)
     forward = _entry(config.get("layer"))
     backward = _entry(config.get("backward_layer"))
@@ -194,12 +194,12 @@ def stacked(entry: ObjectConfig) -> list[ObjectConfig]:
 
 
 def lists_layers(model: ObjectConfig) -> bool:
-    """Tell whether a configuration says what a model is made of; that of a class of the user's own does not."""
+    """Tell whether a configuration lists the layers; that of a subclassed model does not."""
     return "layers" in config_of(model) or isinstance(model.get("config"), list)
 
 
 def layers_in(entry: ObjectConfig) -> list[ObjectConfig]:
-    """Return the layers of a model; none of what is not one."""
+    """Return the layers of a model; an empty list for other objects."""
     config = entry.get("config")
     if isinstance(config, list):  # a Sequential, before Keras 2.2.3
         return _entries(cast("Any", config))
@@ -234,6 +234,6 @@ def _entry(value: Any) -> ObjectConfig:
 
 
 def snake_case(name: str) -> str:
-    """Return a class's name as Keras writes it in paths: TimeDistributed is time_distributed."""
+    """Return a class's name as Keras writes it in paths: TimeDistributed becomes time_distributed."""
     spaced = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", spaced).lower()

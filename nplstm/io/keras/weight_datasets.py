@@ -1,6 +1,6 @@
-"""Where the weights of LSTM cells are in a file.
+"""Datasets of an HDF5 file that hold the weights of LSTM cells.
 
-Keras has written them in two manners. Since 2.13 (``.keras``, ``.weights.h5``) a group holds the weights of a cell
+Keras has written them in two ways. Since 2.13 (``.keras``, ``.weights.h5``) a group holds the weights of a cell
 as ``vars/0``, ``vars/1``, ``vars/2``, and groups are called by the classes of layers. Before (``.h5``) each layer
 of the model has a group with its name, and the attribute ``weight_names`` lists the weights below it, in order.
 """
@@ -36,24 +36,24 @@ class CellDatasets(NamedTuple):
 
     @property
     def backward(self) -> bool:
-        """Whether the names say that it is of the second direction: Bidirectional calls it so."""
+        """Whether Bidirectional's names mark it as the second direction."""
         return any(part.startswith("backward_") for part in self.place.split("/"))
 
     @property
     def names(self) -> list[str]:
-        """Those that there are, in Keras's order."""
+        """Names of the datasets that exist, in Keras's order."""
         return [name for name in self[1:] if name is not None]
 
 
 class LayerGroup(NamedTuple):
-    """A layer without a configuration."""
+    """The cells of a layer that has no configuration."""
 
     place: str
-    ways: list[list[CellDatasets]]  # the cells of each direction
+    directions: list[list[CellDatasets]]  # the cells of each direction
 
 
 def cells_by_number(hdf5: Hdf5) -> Iterator[CellDatasets]:
-    """Yield the LSTM cells whose weights are ``vars/0`` and so on; shapes tell them from other layers."""
+    """Yield the LSTM cells with weights ``vars/0`` and so on; shapes distinguish them from other layers."""
     places = sorted(
         (name.removesuffix("vars/1") for name in hdf5.datasets if name.endswith("/vars/1")), key=_by_size
     )
@@ -65,7 +65,7 @@ def cells_by_number(hdf5: Hdf5) -> Iterator[CellDatasets]:
 
 
 def _by_size(name: str) -> tuple[int, str]:
-    """Return what sorts ``cell_2`` before ``cell_10``."""
+    """Return a key that sorts ``cell_2`` before ``cell_10``."""
     return len(name), name
 
 
@@ -82,7 +82,7 @@ def cells_by_name(hdf5: Hdf5, group: str, layer: str) -> Iterator[CellDatasets]:
 
 
 def listed(hdf5: Hdf5, group: str, name: str) -> list[str]:
-    """Return a list of names; a long one stands in several attributes, ``name0``, ``name1`` and so on."""
+    """Return a list of names; a long one is split into several attributes, ``name0``, ``name1`` and so on."""
     whole = hdf5.texts(group, name)
     if whole is not None:
         return whole
@@ -95,7 +95,7 @@ def listed(hdf5: Hdf5, group: str, name: str) -> list[str]:
 
 
 def _lstm_cell(hdf5: Hdf5, place: str, names: dict[str, str]) -> CellDatasets | None:
-    """Return the cell that these datasets are, by their shapes; None where they are something else."""
+    """Return these datasets as an LSTM cell if their shapes are those of one, else None."""
     shapes = {weight: hdf5.datasets[name].shape for weight, name in names.items() if name in hdf5.datasets}
     kernel, recurrent = shapes.get("kernel", ()), shapes.get("recurrent_kernel", ())
     if len(kernel) != 2 or len(recurrent) != 2 or 0 in kernel + recurrent:
@@ -111,7 +111,7 @@ def _lstm_cell(hdf5: Hdf5, place: str, names: dict[str, str]) -> CellDatasets | 
 
 
 def grouped(cells: Iterable[CellDatasets]) -> list[LayerGroup]:
-    """Put the cells of a layer together: those of a stack, and of two directions."""
+    """Group the cells by layer: those of a stack, and of two directions."""
     layers: dict[str, dict[str, list[CellDatasets]]] = {}
     for cell in cells:
         parts = cell.place.split("/")
@@ -132,14 +132,14 @@ def grouped(cells: Iterable[CellDatasets]) -> list[LayerGroup]:
 
 
 def numbered(cells: list[CellDatasets]) -> bool:
-    """Tell whether the cells of a stack stand in the order of the numbers that Keras gave them in turn."""
+    """Tell whether the cells of a stack are in the order of the numbers in their names."""
     found = [_NUMBER.search(cell.place) for cell in cells]
     numbers = [int(number[1][:18]) if number else 0 for number in found]
     return numbers == sorted(numbers)
 
 
 def name_in(hdf5: Hdf5, place: str) -> str:
-    """Return the names that Keras 3 gave to the groups on the way; the place itself if one has none."""
+    """Return the names that Keras 3 stores in the groups along a path; the path itself if one is missing."""
     names: list[str] = []
     parts = place.split("/")
     for end in range(1, len(parts) + 1):

@@ -28,17 +28,17 @@ from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, of_constant
 __all__ = ["AbstractValue", "Dependence", "Evaluator", "Evaluators", "evaluators"]
 
 _FEW = 4096
-"""A stored tensor with more elements is not read for an outline; sizes and axes have fewer."""
+"""A tensor with more elements is not read for an outline; tensors of sizes and axes have fewer."""
 
 _MOST_PROBED = 2**28
-"""How many bytes of probes there may be; a graph that makes more of them is not followed."""
+"""Limit on the bytes of values that depend on a run; a graph that makes more is not followed."""
 
 _ERRORS = (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, MemoryError)
 """What NumPy raises on operands that do not fit; a KeyError is an attribute that is missing."""
 
 
 class Dependence(IntEnum):
-    """What of a run a value depends on."""
+    """What a value depends on: nothing but the file, also sizes of inputs, or also their data."""
 
     NOTHING = 0
     SIZES = 1
@@ -46,35 +46,35 @@ class Dependence(IntEnum):
 
 
 class AbstractValue(NamedTuple):
-    """What is known of a value."""
+    """What is known of a value without a run."""
 
     array: Array | None
-    """None if not even the shape is known of a value that depends on data; and of an input that is left out."""
+    """None for a value of unknown shape that depends on data, and for an input that is left out."""
     depends: Dependence = Dependence.NOTHING
     reason: str = ""
-    """Why it is no constant, if it depends on data: "comes from ..."."""
+    """Why it is not a constant, if it depends on data: "comes from ..."."""
     dtype: str = ""
     """Its element type in the file."""
     outlined: bool = False
-    """Whether the numbers are stand-ins for those in the file, which were not read."""
+    """Whether the numbers in the file were not read, and zeros stand for them."""
 
 
 _LEFT_OUT = AbstractValue(None)
 
 
 class Evaluator:
-    """The values of a model, each found when it is asked for, and kept.
+    """Computes the values of a model on request, and keeps them.
 
     Parameters
     ----------
     stored : callable
         Returns the LazyTensor of a name and its ``TensorProto``.
     budget : Budget
-        What is computed or read is counted; ``release`` gives it back.
+        Counts what is computed or read; ``release`` gives it back.
     sizes : SampleSizes
         For open dimensions.
     outline : bool
-        Whether to leave large tensors unread, and have zeros of their shape stand for them.
+        Whether large tensors are not read, and zeros of their shape stand for them.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class Evaluator:
         self._held = 0
 
     def look(self, value: AbstractValue, what: str) -> Array | None:
-        """Return all numbers of a value, without those that a view repeats; None if they are not known.
+        """Return the numbers of a value, without repetitions by broadcasting; None if they are not known.
 
-        They are counted once more: so many can be asked for that looking at them takes too long.
+        They are counted once more, because a file can make the reader look at the same ones many times.
         """
         if value.array is None or value.depends is Dependence.DATA:
             return None
@@ -113,9 +113,9 @@ class Evaluator:
         Raises
         ------
         FileFormatError
-            If it is part of a circle, misses a name, does not fit its operators, or takes too much memory.
+            If it is part of a cycle, a name is missing, operands do not fit, or it takes too much memory.
         """
-        waiting = [scoped_name]  # a stack of our own: a graph may be deeper than Python's
+        waiting = [scoped_name]  # an explicit stack: a graph may be deeper than Python's recursion limit
         begun: set[ScopedName] = set()
         while waiting:
             top = waiting[-1]
@@ -123,7 +123,7 @@ class Evaluator:
                 waiting.pop()
                 continue
             definition = top.scope.find(top.name) if top.name else None
-            missing = [need for need in _needs(definition) if need not in self._values]
+            missing = [need for need in _inputs_of(definition) if need not in self._values]
             if not missing:
                 self._values[top] = _LEFT_OUT if definition is None else self._of(top, definition)
             elif top in begun:
@@ -133,7 +133,7 @@ class Evaluator:
         return self._values[scoped_name]
 
     def _of(self, scoped_name: ScopedName, definition: Definition) -> AbstractValue:
-        """Return what is known of a source whose needs are known."""
+        """Return the value of a definition whose own inputs are known."""
         if isinstance(definition, ScopedName):
             return self._values[definition]
         if isinstance(definition, Initializer):
@@ -141,14 +141,16 @@ class Evaluator:
                 self._stored(definition.name, definition.proto), f"the tensor {definition.name!r}"
             )
         if isinstance(definition, GraphInput):
-            return self._declared(scoped_name, f"comes from the input {definition.name!r}, which is no constant")
-        own = ScopedName(definition.scope, definition.node.output[definition.output])
-        if own not in self._values:
+            return self._declared(
+                scoped_name, f"comes from the input {definition.name!r}, which is not a constant"
+            )
+        output = ScopedName(definition.scope, definition.node.output[definition.output])
+        if output not in self._values:
             self._run(definition)
-        return self._values[own]
+        return self._values[output]
 
     def _constant(self, tensor: LazyTensor, what: str) -> AbstractValue:
-        """Return a stored tensor, or if it is large an outline of it."""
+        """Return a tensor of the file; for an outline, zeros of its shape if it is large."""
         info = tensor.info
         if info.dtype not in DTYPES.values():
             return AbstractValue(
@@ -161,7 +163,7 @@ class Evaluator:
         return AbstractValue(tensor.read(), dtype=info.dtype)
 
     def _declared(self, scoped_name: ScopedName, reason: str) -> AbstractValue:
-        """Return a probe of the shape that the file declares; no array if it declares none."""
+        """Return NaN of the shape that the file declares; no array if it declares none."""
         declared = scoped_name.scope.shape_of(scoped_name.name)
         if declared is None or not declared.HasField("shape"):
             return AbstractValue(None, Dependence.DATA, reason)
@@ -177,9 +179,9 @@ class Evaluator:
             return AbstractValue(None, Dependence.DATA, reason)
 
     def _run(self, definition: NodeOutput) -> None:
-        """Find out about all outputs of a node."""
+        """Find the values of all outputs of a node."""
         scope, node, _ = definition
-        inputs = [self._values[need] for need in _needs(definition)]
+        inputs = [self._values[need] for need in _inputs_of(definition)]
         what = f"the operator {node.op_type} ({node_name(node)!r})"
         results: list[AbstractValue] = []
         reason = ""
@@ -190,8 +192,8 @@ class Evaluator:
                 results = [self._constant_node(definition, what)]
             elif node.op_type == "LSTM":
                 results = self._probes(definition, inputs, what)
-            elif lost := _lost(OPERATORS[node.op_type], inputs):
-                reason = lost.reason
+            elif unknown := _unknown_input(OPERATORS[node.op_type], inputs):
+                reason = unknown.reason
             else:
                 results = self._results(definition, inputs, what)
         except UnsupportedOperatorError as error:
@@ -210,7 +212,7 @@ class Evaluator:
         raise definition.scope.context.error(f"{what} has no value")
 
     def _probes(self, definition: NodeOutput, inputs: Sequence[AbstractValue], what: str) -> list[AbstractValue]:
-        """Return probes for the outputs of an LSTM."""
+        """Return the numbered outputs of an LSTM."""
         take = partial(self._count, what, Dependence.DATA)
         x, r = inputs
         arrays = self.probes.outputs(definition, x.array, r.array, take)
@@ -234,7 +236,7 @@ class Evaluator:
             attributes, len(node.output), partial(self._count, what, depends), scope.opset, probing
         )
         try:
-            operator = _as_it_is(node, attributes, inputs) or OPERATORS[node.op_type]
+            operator = _trivial_cast(node, attributes, inputs) or OPERATORS[node.op_type]
             with np.errstate(all="ignore"):
                 arrays = _arrays(operator.compute(call, *(value.array for value in inputs)))
         except _ERRORS as error:
@@ -243,17 +245,17 @@ class Evaluator:
             raise UnsupportedOperatorError(
                 f"{what}, which does not fit the sizes tried: {describe(error)}"
             ) from error
-        if not operator.moves if probing else outlined and self._outline:  # none of them is worth its memory
+        if not operator.moves if probing else outlined and self._outline:  # the numbers are not needed
             arrays = [_filled(array.shape, array.dtype, np.nan if probing else 0) for array in arrays]
             self._budget.give_back(self._held - held)
             self._held = held
-        # probes, and bfloat16 as float32, stand for another type than their own: what moves them leaves it so
+        # probes, and bfloat16 as float32, have another type than the value they stand for; moving keeps that type
         kinds = {} if node.op_type == "Cast" else {v.array.dtype: v.dtype for v in inputs if v.array is not None}
         dtypes = [kinds.get(array.dtype, array.dtype.name) for array in arrays]
         return [AbstractValue(array, depends, reason, dtypes[k], outlined) for k, array in enumerate(arrays)]
 
     def attribute(self, name: str, attribute: Any) -> Any:
-        """Return an attribute as operators take it: a tensor as its numbers."""
+        """Return the value of an attribute; of a tensor, its numbers."""
         value = attribute_value(attribute)
         if not hasattr(value, "data_type"):
             return value
@@ -297,13 +299,13 @@ def evaluators(
 
 
 _ROUNDING = {"Add", "Mul", "Sub"}
-"""The operators whose results are rounded to their element type."""
+"""Operators whose results are rounded to their element type."""
 
 _EVALUATED = {*OPERATORS, "Constant", "LSTM"}
 
 
-def _lost(operator: Operator, inputs: Sequence[AbstractValue]) -> AbstractValue | None:
-    """Return an input without which nothing can be said of an operator's results: they go by its numbers."""
+def _unknown_input(operator: Operator, inputs: Sequence[AbstractValue]) -> AbstractValue | None:
+    """Return an input whose unknown numbers decide the results' shape or order; None if there is none."""
     return next(
         (
             value
@@ -314,20 +316,20 @@ def _lost(operator: Operator, inputs: Sequence[AbstractValue]) -> AbstractValue 
     )
 
 
-def _as_it_is(node: Any, attributes: dict[str, Any], inputs: Sequence[AbstractValue]) -> Operator | None:
-    """Return what leaves its input as it is, for a Cast to the type that the input has."""
+def _trivial_cast(node: Any, attributes: dict[str, Any], inputs: Sequence[AbstractValue]) -> Operator | None:
+    """Return the identity for a Cast to the type that the input already has."""
     same = node.op_type == "Cast" and inputs and DTYPES.get(attributes.get("to", 0)) == inputs[0].dtype
     return OPERATORS["Identity"] if same else None
 
 
 def _filled(shape: Sequence[int], dtype: DType, number: float) -> Array:
-    """Return an array that takes no memory; of integers, NaN is 0."""
+    """Return a broadcast number, which takes no memory; in an array of integers NaN becomes 0."""
     filled = np.array(number if dtype.kind in "fc" else 0, dtype=dtype)
     return np.broadcast_to(filled, tuple(shape))
 
 
 def _arrays(computed: Any) -> list[Array]:
-    """Return what an operator computed as arrays; NumPy has scalars of its own for those without axes."""
+    """Return an operator's results as arrays, which NumPy's scalars are not."""
     every = cast("list[Any]", computed) if isinstance(computed, list) else [computed]
     arrays: list[Array] = [np.asarray(array) for array in every]
     if any(array.dtype.kind not in "biufc" for array in arrays):
@@ -335,8 +337,8 @@ def _arrays(computed: Any) -> list[Array]:
     return arrays
 
 
-def _needs(definition: Definition | None) -> list[ScopedName]:
-    """Return what has to be known before a source is."""
+def _inputs_of(definition: Definition | None) -> list[ScopedName]:
+    """Return the values that a definition is computed from."""
     if isinstance(definition, ScopedName):
         return [definition]
     if not isinstance(definition, NodeOutput):
@@ -345,6 +347,6 @@ def _needs(definition: Definition | None) -> list[ScopedName]:
     if not is_standard(node) or node.op_type not in _EVALUATED:
         return []
     names = list(node.input)
-    if node.op_type == "LSTM":  # of the rest its outputs' shapes do not depend
+    if node.op_type == "LSTM":  # X and R: the outputs' shapes do not depend on the others
         names = [*names, "", "", ""][0:3:2]
     return [ScopedName(scope, name) for name in names]

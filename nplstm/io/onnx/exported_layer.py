@@ -1,7 +1,7 @@
-"""Models that ``nplstm.save`` wrote: the metadata has the options of the layer, and nodes have its weights.
+"""Metadata of models that ``nplstm.save`` wrote: the layer's options, and a digest that ties them to the graph.
 
-A graph can be changed, and the metadata left behind. So there is a digest beside the options, of them and of all
-that the graph computes; its weights may be others.
+A graph can be changed while the metadata stays. So the metadata has a digest of the options and of everything that
+the graph computes; only the weights may change.
 """
 
 import re
@@ -21,12 +21,12 @@ _DIGEST = "nplstm_digest"
 
 
 def export_metadata(model: Any, options: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata of a model that is written: the options, and what tells later that they are about it."""
+    """Return the metadata of a model that is written: the options, and the digest of options and graph."""
     return {**options, _DIGEST: _digest(model, options[OPTIONS])}
 
 
 def _digest(model: Any, options: str) -> str:
-    """Return a digest of options, nodes and constants: of all of a model but its LSTMs' weights."""
+    """Return a digest of options, nodes and constants: of everything but the LSTMs' weights."""
     lstms = [node for node in model.graph.node if node.op_type == "LSTM"]
     weights = {name for node in lstms for name in (*node.input[1:4], *node.input[7:8])}
     tensors = (*model.graph.initializer, *model.graph.sparse_initializer)
@@ -38,10 +38,7 @@ def _digest(model: Any, options: str) -> str:
 
 
 def exported_layer(nodes: Sequence[LSTMNode], model: Any, metadata: Mapping[str, str]) -> FoundLayer | None:
-    """Return the layer of which the metadata has the options and the nodes have the weights.
-
-    None if they are not about each other.
-    """
+    """Return the layer with the metadata's options and the nodes' weights; None if the digest differs."""
     text = metadata.get(OPTIONS)
     if text is None or _DIGEST not in metadata or metadata[_DIGEST] != _digest(model, text):
         return None
@@ -53,7 +50,7 @@ def exported_layer(nodes: Sequence[LSTMNode], model: Any, metadata: Mapping[str,
 
 
 def _suffixes(node: LSTMNode, options: dict[str, Any]) -> list[str]:
-    """Return what ends the names of a node's parameters in each direction; nothing if it is no node of ours."""
+    """Return the suffixes of a node's parameters in each direction; an empty list if nplstm did not write it."""
     match = _NAME.fullmatch(node.name)
     if match is None or node.problem is not None:
         return []

@@ -1,4 +1,4 @@
-"""All that is in a model: every tensor and every LSTM node, wherever it stands, each under a name of its own."""
+"""Contents of an ONNX model: every tensor and LSTM node, in all graphs and functions, under unique names."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,38 +19,38 @@ from nplstm.io.onnx.tensor_protos import LazyTensor, of_constant
 __all__ = ["UniqueNames", "all_graphs", "all_tensors", "lstm_nodes", "other_recurrences"]
 
 QUANTIZED = "DynamicQuantizeLSTM"
-"""onnxruntime's own operator, which is listed, and refused by name."""
+"""onnxruntime's own operator, which is listed and refused."""
 
 
 _MOST_NAME = 500
-"""How many characters of a node's name are kept: a function's node has its name once for each call."""
+"""How many characters of a node's name are kept, because a function's node is listed for each call."""
 
 
 class UniqueNames:
-    """Names of which no two are the same."""
+    """Makes names unique."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
     def unique(self, name: str, path: str = "") -> str:
-        """Return the name; if it is taken, the one with its path before it, or else with a number behind it."""
-        own = name if name not in self._taken else path + name
-        while own in self._taken:
+        """Return the name; if it is taken, with its path before it, or else with a number after it."""
+        free = name if name not in self._taken else path + name
+        while free in self._taken:
             self._counts[name] = self._counts.get(name, 1) + 1
-            own = f"{path}{name} ({self._counts[name]})"
-        self._taken.add(own)
-        return own
+            free = f"{path}{name} ({self._counts[name]})"
+        self._taken.add(free)
+        return free
 
 
 class Graph(NamedTuple):
-    """A ``GraphProto``, or a ``FunctionProto``."""
+    """The nodes and tensors of a ``GraphProto`` or ``FunctionProto``."""
 
     path: str
     nodes: Any
     tensors: list[Any]
     function: tuple[str, str, str] | None
-    """The name of the function that it is, or is in."""
+    """The key of the function that it is, or is in."""
 
 
 def all_graphs(model: Any) -> list[Graph]:
@@ -71,12 +71,12 @@ def _within(path: str, graph: Any, function: tuple[str, str, str] | None) -> Ite
 
 
 def all_tensors(graphs: Sequence[Graph], stored: Callable[[str, Any], LazyTensor]) -> dict[str, LazyTensor]:
-    """Return initializers and Constant nodes by name; where two have the same, the path stands before the second.
+    """Return initializers and Constant nodes by name; of two with one name, the second has its path before it.
 
     Raises
     ------
     FileFormatError
-        If one declares a shape that is none.
+        If one declares an invalid shape.
     """
     names = UniqueNames()
     found: dict[str, LazyTensor] = {}
@@ -102,14 +102,14 @@ def _constant(node: Any, stored: Callable[[str, Any], LazyTensor]) -> LazyTensor
 
 
 def lstm_nodes(model: Any, graphs: Sequence[Graph], context: ModelContext) -> Iterator[tuple[str, Scope, Any]]:
-    """Yield each LSTM node with its name and scope; one in a function, for each call of the function.
+    """Yield each LSTM node with its name and scope; a node in a function once for each call of the function.
 
     Raises
     ------
     FileFormatError
-        If functions call themselves, or come to too much, or a name is there twice.
+        If functions are recursive or too large once they are expanded, or a name is defined twice.
     """
-    names, holders = UniqueNames(), _holders(graphs, context)
+    names, with_lstm = UniqueNames(), _functions_with_lstm(graphs, context)
     waiting = [Scope.of_graph(context, model.graph)]
     while waiting:
         scope = waiting.pop()
@@ -118,7 +118,7 @@ def lstm_nodes(model: Any, graphs: Sequence[Graph], context: ModelContext) -> It
             called = called_name(node)
             if called not in context.functions and _is_lstm(node):
                 yield names.unique(scope.path + node_name(node)[:_MOST_NAME]), scope, node
-            elif called not in context.functions or called in holders:
+            elif called not in context.functions or called in with_lstm:
                 inner += scope.inner(node)
         waiting += reversed(inner)
 
@@ -128,18 +128,18 @@ def _is_lstm(node: Any) -> bool:
 
 
 def other_recurrences(graphs: Sequence[Graph]) -> str:
-    """Say what a model without an LSTM node may have in the place of one."""
+    """Return what a model without an LSTM node may have instead of one, for the error message."""
     operators = {node.op_type for graph in graphs for node in graph.nodes}
     cells, loops = (sorted(operators & names) for names in ({"GRU", "RNN"}, {"Loop", "Scan"}))
     if cells:
-        return f", and nodes of the kind {' and '.join(cells)}, which are none"
+        return f", and nodes of the operator {' and '.join(cells)}, which are not LSTMs"
     if loops:
         return f", and a {' and a '.join(loops)}: an LSTM that is computed step by step in one has no node LSTM"
     return "; an LSTM whose steps were unrolled into other operators has no node LSTM"
 
 
-def _holders(graphs: Sequence[Graph], context: ModelContext) -> set[tuple[str, str, str]]:
-    """Return the names of the functions that hold an LSTM, or call one that does."""
+def _functions_with_lstm(graphs: Sequence[Graph], context: ModelContext) -> set[tuple[str, str, str]]:
+    """Return the keys of the functions that contain an LSTM, or call one that does."""
     callers: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
     found: list[tuple[str, str, str]] = []
     for graph in graphs:
@@ -150,10 +150,10 @@ def _holders(graphs: Sequence[Graph], context: ModelContext) -> set[tuple[str, s
                 callers.setdefault(called_name(node), []).append(graph.function)
             elif _is_lstm(node):
                 found.append(graph.function)
-    holders: set[tuple[str, str, str]] = set()
+    with_lstm: set[tuple[str, str, str]] = set()
     while found:
         name = found.pop()
-        if name not in holders:
-            holders.add(name)
+        if name not in with_lstm:
+            with_lstm.add(name)
             found += callers.get(name, ())
-    return holders
+    return with_lstm

@@ -1,7 +1,7 @@
-"""What an LSTM node is given beside its input and weights: initial states, and the sequences' lengths.
+"""Origin of an LSTM node's initial states and sequence lengths: inputs of the model, constants, or computed.
 
-A layer is given them at each call. Where they are inputs of the model too, nothing is lost; where the model holds
-or computes them, the layer alone computes something else, and its user has to know.
+A layer takes them as arguments of each call. If they are inputs of the model, the layer is equivalent; if the
+model holds or computes them, the layer alone computes something else, and ``load`` warns of it.
 """
 
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from nplstm.io.onnx.operators import OPERATORS
 from nplstm.io.onnx.proto_fields import is_standard
 from nplstm.io.onnx.scopes import GraphInput, NodeOutput, ScopedName
 
-__all__ = ["InitialState", "Origin", "made_at", "state_of"]
+__all__ = ["InitialState", "Origin", "first_name", "state_of"]
 
-_KEEPING = {"Cast", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
-"""The operators whose results have the numbers of their first inputs, whatever their type and however often."""
+_COPYING = {"Cast", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
+"""Operators whose results have the numbers of their first inputs, perhaps cast or repeated."""
 
 
 class Origin(Enum):
-    """Where the numbers of a value are from."""
+    """Where the numbers of a value come from."""
 
-    ZERO = "zero"  # or there is none: it is the same
+    ZERO = "zero"  # or the input is left out, which is the same
     FIXED = "fixed in the file"
-    INPUT = "given"
+    INPUT = "an input of the model"
     COMPUTED = "computed in the model"
 
 
 class InitialState(NamedTuple):
-    """An initial state."""
+    """The origin of an initial state."""
 
     origin: Origin = Origin.ZERO
     computed: frozenset[ScopedName] = frozenset()
-    """Where it is computed, if it is."""
+    """The values it is made of, if it is computed."""
 
 
-def made_at(scoped_name: ScopedName) -> ScopedName:
-    """Return where a value has its first name; of one that was evaluated, and is in no circle therefore."""
+def first_name(scoped_name: ScopedName) -> ScopedName:
+    """Return the first name of a value, before any Identity; it has been evaluated, so there is no cycle."""
     while scoped_name.name:
         definition = scoped_name.scope.find(scoped_name.name)
         if isinstance(definition, ScopedName):
@@ -54,7 +54,7 @@ def made_at(scoped_name: ScopedName) -> ScopedName:
 
 
 def state_of(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evaluator) -> InitialState:
-    """Tell where an initial state is from."""
+    """Return the origin of an initial state; ``reader`` reads what ``evaluator`` has only an outline of."""
     if scoped_name is None:
         return InitialState()
     whole = _of_numbers(evaluator.value(scoped_name), scoped_name, reader)
@@ -70,7 +70,7 @@ def state_of(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evalu
 
 
 def _of_numbers(value: AbstractValue, scoped_name: ScopedName, reader: Evaluator) -> Origin | None:
-    """Tell where a value is from whose numbers are known; None if they are not."""
+    """Return the origin of a value whose numbers are known; None if they are not."""
     if value.outlined and value.depends is not Dependence.DATA:
         value = reader.value(scoped_name)
     numbers = reader.look(value, "an initial state")
@@ -83,14 +83,14 @@ def _of_leaf(leaf: ScopedName, evaluator: Evaluator, reader: Evaluator) -> Origi
     definition = leaf.scope.find(leaf.name)
     if isinstance(definition, GraphInput):
         return Origin.INPUT if definition.of_model else Origin.COMPUTED
-    if isinstance(definition, NodeOutput) and definition.node.op_type == "ConstantOfShape":  # of whatever shape
+    if isinstance(definition, NodeOutput) and definition.node.op_type == "ConstantOfShape":  # whatever the shape
         value: Any = definition.scope.attributes_of(definition.node).get("value")
         return Origin.FIXED if value is not None and reader.attribute("value", value).any() else Origin.ZERO
     return _of_numbers(evaluator.value(leaf), leaf, reader) or Origin.COMPUTED
 
 
 def _leaves(scoped_name: ScopedName) -> Iterator[ScopedName]:
-    """Yield where the numbers come from that a value is put together of."""
+    """Yield the values whose numbers a value is made of, through operators that only copy."""
     waiting, seen = [scoped_name], set[ScopedName]()
     while waiting:
         top = waiting.pop()
@@ -102,7 +102,7 @@ def _leaves(scoped_name: ScopedName) -> Iterator[ScopedName]:
             waiting.append(definition)
         elif (
             isinstance(definition, NodeOutput)
-            and definition.node.op_type in _KEEPING
+            and definition.node.op_type in _COPYING
             and is_standard(definition.node)
         ):
             names = definition.node.input[: OPERATORS[definition.node.op_type].numbers]

@@ -1,7 +1,7 @@
-"""How the nodes of a layer hang together: an ``LSTM`` or an ``LSTMCell`` as an ONNX graph.
+"""The ONNX graph of a layer: an ``LSTM`` or an ``LSTMCell`` as nodes and their connections.
 
-The operator runs one layer in one or two directions, on (T, B, I), and returns (T, D, B, H). What is around it
-in ours is built here of ONNX's other operators: stacks, independent columns, residuals, merging, layouts.
+The operator runs one layer in one or two directions, on (T, B, I), and returns (T, D, B, H). Stacks,
+independent columns, residuals, merging and the user's layout are built here from ONNX's other operators.
 """
 
 from nplstm.io.onnx.graph_builder import GraphBuilder

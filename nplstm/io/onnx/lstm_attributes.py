@@ -27,7 +27,7 @@ def axis_sizes(D: int, H: int, I: int) -> dict[str, int]:
 
 
 class NodeAttributes(NamedTuple):
-    """What the attributes come to, ``hidden_size`` aside."""
+    """The attributes as cells and flags, without ``hidden_size``."""
 
     specs: list[CellSpec]  # the cell of each direction
     reverse: tuple[bool, ...]  # whether each direction runs from the end
@@ -50,7 +50,7 @@ def read_attributes(
     Raises
     ------
     ArgumentError
-        If one of them has no meaning, or would be left over: an ``activation_alpha`` that no function takes.
+        If one of them is invalid, or would not be used, such as an ``activation_alpha`` that no function takes.
     """
     check_choice("direction", direction, DIRECTIONS)
     reverse = DIRECTIONS[direction]
@@ -100,7 +100,7 @@ def _activations(names: Any, alphas: Any, betas: Any, D: int) -> list[Activation
 def _hand_out(
     argument: str, values: Any, defaults: list[float | None], names: Sequence[str]
 ) -> list[float | None]:
-    """Return each function's constant: the next value, or its default; None for a function that has none."""
+    """Return each function's constant: the next value, or its default; None for a function without one."""
     try:
         numbers = [] if values is None else list(values)
     except TypeError:

@@ -12,7 +12,7 @@ from nplstm.cells.spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.model_file import Budget, FoundLayer, printable
 from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator, Evaluators
-from nplstm.io.onnx.initial_states import InitialState, Origin, made_at, state_of
+from nplstm.io.onnx.initial_states import InitialState, Origin, first_name, state_of
 from nplstm.io.onnx.lstm_attributes import (
     WEIGHT_AXES,
     NodeAttributes,
@@ -31,20 +31,20 @@ _DTYPES = {"float16", "bfloat16", "float32", "float64"}
 
 
 class NodeSources(NamedTuple):
-    """What a node is inspected and read with."""
+    """What an ``LSTMNode`` is inspected and read with."""
 
     outlines: Evaluators  # which leave large tensors unread
-    reader: Evaluator  # for the little that has to be read at once
-    reading: Callable[[], AbstractContextManager[Evaluators]]  # which read the weights
+    reader: Evaluator  # for initial states, which are read at once
+    reading: Callable[[], AbstractContextManager[Evaluators]]  # for the weights
     budget: Budget
 
 
 class _UnfitError(Exception):
-    """What stands in the way of a layer."""
+    """Why a node cannot be a layer."""
 
 
 class LSTMNode:
-    """A node, and what can be found out about it without reading its weights.
+    """A node of the operator LSTM, inspected without reading its weights.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ class LSTMNode:
     Attributes
     ----------
     options : dict
-        Of the layer; what could be found out, if there is a problem.
+        Of the layer; incomplete if there is a problem.
     problem : str or None
     cautions : list of str
-        What of it a layer is given at each call, and the model holds or computes.
+        About states and lengths that the model holds or computes.
     inputs : dict of str to ScopedName
         Those that are not left out, by ONNX's names.
     lengths : ScopedName or None
-        Where its sequences' lengths are made, the same for all nodes that have the same.
+        The first name of the sequences' lengths, the same for all nodes with the same lengths.
     states : list of InitialState
         Those of h and c.
     """
@@ -90,7 +90,7 @@ class LSTMNode:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """What ends the parameters' names in each direction, if the node is the whole layer."""
+        """Suffix of the parameters' names in each direction, after the layer's number."""
         return ("", "_reverse")[: len(self.reverse)]
 
     @property
@@ -110,7 +110,7 @@ class LSTMNode:
             cautions=tuple(self.cautions),
         )
 
-    # What can be said of it
+    # Inspection
 
     def _inspect(self) -> None:
         if self.node.op_type != "LSTM":
@@ -143,7 +143,7 @@ class LSTMNode:
             self._look_at_state(name)
 
     def _structure(self, attributes: NodeAttributes) -> dict[str, Any]:
-        """Return the options that are not the usual ones."""
+        """Return the options that differ from their defaults."""
         usual = CellSpec().to_dict()
         cell = {name: value for name, value in attributes.specs[0].to_dict().items() if value != usual[name]}
         options = {"bidirectional": len(attributes.reverse) == 2, "reverse": attributes.reverse == (True,)}
@@ -151,7 +151,7 @@ class LSTMNode:
         return {name: value for name, value in options.items() if value}
 
     def _weight(self, name: str) -> AbstractValue:
-        """Return the outline of a weight that is one, whatever the open sizes are."""
+        """Return the outline of a weight, after checking that open sizes do not change its shape."""
         if name not in self.inputs:
             raise _UnfitError(f"it has no input {name}")
         one, other = (evaluator.value(self.inputs[name]) for evaluator in self.sources.outlines)
@@ -160,14 +160,14 @@ class LSTMNode:
         if one.array is None:
             raise _UnfitError(f"it has no input {name}")
         if other.array is None or one.array.shape != other.array.shape:
-            raise _UnfitError(f"its {name} depends on the sizes of what the model is given")
+            raise _UnfitError(f"its {name} depends on the sizes of the model's inputs")
         return one
 
     def _look_at_lengths(self, scoped_name: ScopedName, axis: int) -> None:
-        """Caution against lengths that are not given to the model, unless they are all of the sequence's steps."""
+        """Add a caution for lengths that are not an input of the model, unless they are always all steps of X."""
         one, other = self.sources.outlines
         origin = state_of(scoped_name, one, self.sources.reader).origin
-        self.lengths = made_at(scoped_name)
+        self.lengths = first_name(scoped_name)
         if origin is not Origin.INPUT and not (
             self._all_steps(scoped_name, axis, one) and self._all_steps(scoped_name, axis, other)
         ):
@@ -175,58 +175,58 @@ class LSTMNode:
             self.cautions.append(f"its sequence_lens are {how.value}: give the layer lengths=")
 
     def _all_steps(self, scoped_name: ScopedName, axis: int, evaluator: Evaluator) -> bool:
-        """Tell whether lengths are those of X."""
+        """Tell whether all lengths are the number of steps of X."""
         value, x = evaluator.value(scoped_name), evaluator.value(self.inputs["X"])
         lengths = evaluator.look(value, "sequence_lens")
         known = lengths is not None and not value.outlined and x.array is not None and x.array.ndim == 3
         return known and bool((lengths == cast("Array", x.array).shape[axis]).all())
 
     def _look_at_state(self, name: str) -> None:
-        """Caution against an initial state that is not given to the model, unless it is zero."""
+        """Add a caution for an initial state that is neither an input of the model nor zero."""
         state = state_of(self.inputs.get(name), self.sources.outlines.odd, self.sources.reader)
         self.states.append(state)
         if state.origin in (Origin.FIXED, Origin.COMPUTED):
             zero = " and not zero" if state.origin is Origin.FIXED else ""
             self.cautions.append(f"its {name} is {state.origin.value}{zero}: give the layer its initial state")
 
-    # Its weights
+    # Weights
 
     def error(self, problem: str) -> FileFormatError:
         """Return the error that names the file and the node."""
         return self.scope.context.error(f"{self.name}: {problem}")
 
     def read(self, readers: Evaluators, suffixes: Sequence[str]) -> dict[str, Array]:
-        """Read the parameters; ``suffixes`` says what ends their names in each direction."""
+        """Read the parameters; ``suffixes`` end their names in each direction."""
         arrays = {name: self._read(name, readers) for name in self._shapes}
         specs = [] if self.attributes is None else self.attributes.specs
         named: dict[str, Array] = {}
         for d, (suffix, spec) in enumerate(zip(suffixes, specs, strict=True)):
-            # not by from_weight_format, which takes what a backend computes with: float16 it does not, on NumPy
+            # not by from_weight_format, which takes only types that a backend computes with: on NumPy not float16
             of_direction = {name: array[d] for name, array in arrays.items()}
             direction = convert(LAYER_FORMATS["onnx"], of_direction, torch_format(suffix))
             named |= without_forget_gate(direction) if spec.coupled_input_forget else direction
         return named
 
     def _read(self, name: str, readers: Evaluators) -> Array:
-        """Return a weight as it is in the file, after making sure that open sizes do not change it."""
+        """Return a weight, after checking that open sizes do not change it."""
         value = readers.odd.value(self.inputs[name])
         array = value.array
         if array is not None and array.shape == self._shapes[name]:
-            # for what becomes of it; and before it is looked at, for it may be a view of any size
+            # counted for the parameters that are made of it, and before it is compared: it may be a huge view
             self.sources.budget.take(array.nbytes, printable(f"{self.name}: {name}"))
             even = array if value.depends is Dependence.NOTHING else readers.even.value(self.inputs[name]).array
             if even is array or (even is not None and np.array_equal(array, even, equal_nan=True)):
                 return array
-        raise self.error(f"its {name} depends on the sizes of what the model is given")
+        raise self.error(f"its {name} depends on the sizes of the model's inputs")
 
 
 def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array]:
-    """Read the parameters of nodes that are one layer; with each, what ends their names in each direction.
+    """Read the parameters of nodes that are one layer; each comes with the suffixes of its directions.
 
     Raises
     ------
     FileFormatError
-        If there is a problem, or if what is read is not what was declared.
+        If there is a problem, or the weights are not as declared.
     """
     for node, _ in nodes:
         if node.problem is not None:
@@ -236,7 +236,7 @@ def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array
 
 
 def joined(name: str, options: Mapping[str, Any], placed: Sequence[tuple[LSTMNode, Sequence[str]]]) -> FoundLayer:
-    """Return nodes as one layer; with each, what ends its parameters' names in each direction."""
+    """Return nodes as one layer; each comes with the suffixes of its directions."""
     nodes = [node for node, _ in placed]
     return FoundLayer(
         name=name,

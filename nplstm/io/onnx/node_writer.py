@@ -1,4 +1,4 @@
-"""One node of ONNX's operator LSTM: its weights and attributes, made of a layer's parameters and cell."""
+"""Writer of one LSTM node: its weights and attributes, from a layer's parameters and cell."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -22,11 +22,11 @@ from nplstm.io.onnx.tensor_protos import LazyTensor, of_proto
 __all__ = ["OnnxFile"]
 
 _MOST_BYTES = 2**31 - 1
-"""Where protobuf ends."""
+"""protobuf's limit."""
 
 
 class OnnxFile(ModelFile):
-    """An ONNX model: its initializers and constants, wherever in it they stand, and its LSTM nodes."""
+    """An ONNX model: its initializers and constants in all graphs, and its LSTM nodes."""
 
     format = "ONNX"
 
@@ -76,7 +76,7 @@ class OnnxFile(ModelFile):
 
     def _found_layers(self) -> list[FoundLayer]:
         context = ModelContext(self.path, self._model)
-        # all are found before the first is looked into: there may be too many
+        # all are listed before the first is inspected: there may be too many
         every = list(lstm_nodes(self._model, self._graphs, context))
         self.without_lstm = "" if every else other_recurrences(self._graphs)
         with evaluators(self._stored, self.budget, outline=True) as outlines, self._reading() as readers:

@@ -1,11 +1,12 @@
-"""The operators that exporters put between stored weights and an LSTM, and between two LSTMs, in NumPy.
+"""ONNX operators in NumPy: those that exporters put before an LSTM's weights and between two LSTMs.
 
-Those that compute are for weights and sizes. Numbers of a run, an LSTM's output say, are known only as long as
-they are moved: what computes with them, or moves them to places that a run says, makes them unknown.
+Operators that compute are for weights and sizes. Numbers of a run, such as an LSTM's output, are known only as
+long as operators move them: an operator that computes with them, or moves them by indices of the run, makes them
+unknown.
 
-They are ours and not those of ``onnx.reference`` because they run on what a file says: results are views where
-NumPy has views, an ``Expand`` to any size among them; what takes memory is counted before it is taken; and no
-attribute makes them open a file. Each takes all forms that its operator has had, axes as attribute or input, say.
+``onnx.reference`` is not used, because the operands come from untrusted files: here results are views where NumPy
+has views, also of an ``Expand`` to any size, memory is counted before it is taken, and no attribute opens a file.
+Each operator supports all versions of its inputs and attributes, such as axes as an attribute or as an input.
 """
 
 import sys
@@ -24,22 +25,22 @@ __all__ = ["OPERATORS", "Operator", "OperatorCall", "UnsupportedOperatorError"]
 _MOST_SIZES = 1024
 
 _FAR = 2**31 - 1
-"""From here on, exporters mean the end, however far it is."""
+"""From this index on, exporters mean the end of the axis."""
 
 
 class UnsupportedOperatorError(Exception):
-    """An operator, or a form of it, that is not evaluated."""
+    """An operator, or a form of it, that is not evaluated; the message names it."""
 
 
 def listed(array: Array) -> list[Any]:
-    """Return the numbers of an array that says axes or sizes: there are few, and a view may have any number."""
+    """Return the numbers of an array of axes or sizes, whose count is limited: a view may have any."""
     if array.size > _MOST_SIZES:
         raise ValueError(f"{array.size:,} sizes or axes")
     return array.reshape(-1).tolist()
 
 
 class OperatorCall(NamedTuple):
-    """What an operator is told beside its inputs."""
+    """Attributes and context of one call of an operator."""
 
     attributes: dict[str, Any]
     outputs: int
@@ -48,22 +49,22 @@ class OperatorCall(NamedTuple):
     opset: int
     """The version of ONNX's operators."""
     probing: bool = False
-    """Whether what is moved stands for numbers of a run, whose sizes are chosen."""
+    """Whether the input stands for numbers of a run, with sample sizes."""
 
     def ints(self, name: str, array: Array | None) -> list[int] | None:
-        """Return integers that are an input in some versions and an attribute in others."""
+        """Return integers that are an input in some versions of the operator and an attribute in others."""
         value = self.attributes.get(name) if array is None else listed(array)
         return None if value is None else [int(number) for number in value]
 
 
 class Operator(NamedTuple):
-    """What evaluates an operator, and what is known of its results where the numbers of its inputs are not."""
+    """The function that evaluates an operator, and what is known of its results for unknown inputs."""
 
     compute: Callable[..., "Array | Sequence[Array]"]
     numbers: int = 1
-    """How many of its inputs, from the first on, say nothing of the results' sizes and places."""
+    """How many of its inputs, from the first on, do not decide the results' shape or order."""
     moves: bool = False
-    """Whether the results are made of these inputs' numbers, each as it is."""
+    """Whether the results consist of the numbers of these inputs, unchanged."""
 
 
 def _identity(call: OperatorCall, data: Array) -> Array:
@@ -187,9 +188,9 @@ def _tile(call: OperatorCall, data: Array, repeats: Array) -> Array:
 
 def _elementwise(function: Callable[..., Any], count: int) -> Operator:
     def compute(call: OperatorCall, *arrays: Array) -> Array:
-        if len(arrays) != count:  # NumPy would write its result to one that is too many
+        if len(arrays) != count:  # NumPy would take an additional one as ``out``
             raise ValueError(f"expected {count} inputs, got {len(arrays)}")
-        if "broadcast" in call.attributes:  # before version 7 the second array was aligned by an attribute
+        if "broadcast" in call.attributes:  # before version 7 an attribute aligned the second array
             raise UnsupportedOperatorError("its broadcast attribute")
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         call.take(prod(shape) * max(8, *(array.itemsize for array in arrays)))

@@ -17,14 +17,14 @@ __all__ = [
 ]
 
 _MOST_PATH = 500
-"""How many characters of a path are kept: it stands before many names."""
+"""How many characters of a path are kept, because it is a prefix of many names."""
 
 _GRAPH, _GRAPHS = 5, 10
-"""The kinds of attributes that hold graphs."""
+"""ONNX's numbers of the attribute types GRAPH and GRAPHS."""
 
 
 def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
-    """Return the graphs that an attribute holds, each with a name of its own."""
+    """Return the graphs of an attribute, each with a unique name."""
     if attribute.type == _GRAPH:
         return [(attribute.name, attribute.g)]
     if attribute.type == _GRAPHS:
@@ -33,7 +33,7 @@ def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
 
 
 def attribute_value(attribute: Any) -> Any:
-    """Return a number, a text, or a list of these; of any other kind, the message that holds it."""
+    """Return an attribute's number, text, list of these, or tensor; for other types the attribute itself."""
     kinds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings", 11: "sparse_tensor"}
     value = getattr(attribute, kinds[attribute.type]) if attribute.type in kinds else attribute
     if isinstance(value, bytes):
@@ -49,23 +49,23 @@ def is_standard(node: Any) -> bool:
 
 
 def node_name(node: Any) -> str:
-    """Return a node's name; of one that has none, a name made of its first output."""
+    """Return a node's name; without one, a name made of its operator and first output."""
     return node.name or f"{node.op_type.lower()}:{next((name for name in node.output if name), '')}"
 
 
 def path_within(path: str, node: Any, graph: str = "") -> str:
-    """Return the path of what stands in a node; of a long one, the end."""
+    """Return the path prefix for what is inside a node; of a long one, the end."""
     longer = f"{path}{node_name(node)}/{graph}{'/' * bool(graph)}"
     return longer if len(longer) <= _MOST_PATH else "..." + longer[-_MOST_PATH:]
 
 
 def tensor_name(tensor: Any) -> str:
-    """Return the name of a ``TensorProto`` or ``SparseTensorProto``, which has it at its values."""
+    """Return the name of a ``TensorProto``, or of a ``SparseTensorProto``, whose values have it."""
     return tensor.name if hasattr(tensor, "name") else tensor.values.name
 
 
 def called_name(node: Any) -> tuple[str, str, str]:
-    """Return the name that the function has which a node calls, if there is one."""
+    """Return the key of the function that a node would call: domain, name and overload."""
     return node.domain, node.op_type, _overload(node)
 
 
@@ -75,18 +75,18 @@ def opset_of(message: Any) -> int:
 
 
 def size_of(message: Any) -> int:
-    """Return the bytes of a node or function, but not those of tensors, which calls share."""
+    """Return the bytes of a node or function without tensors, which calls share."""
     nodes = getattr(message, "node", [message])
     return message.ByteSize() - sum(len(attribute.t.raw_data) for node in nodes for attribute in node.attribute)
 
 
 def defined_name(function: Any) -> tuple[str, str, str]:
-    """Return the name that nodes call a function by."""
+    """Return the key of a function: domain, name and overload."""
     return function.domain, function.name, _overload(function)
 
 
 def _overload(message: Any) -> str:
-    return getattr(message, "overload", "")  # which onnx has since 1.16
+    return getattr(message, "overload", "")  # a field since onnx 1.16
 
 
 def function_name(key: tuple[str, str, str]) -> str:

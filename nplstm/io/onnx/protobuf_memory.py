@@ -1,7 +1,7 @@
-"""How much memory a model takes once protobuf has parsed it, told from its bytes before they are parsed.
+"""Estimate of the memory of a parsed protobuf message, from its bytes in the wire format before they are parsed.
 
-A message of two bytes, an empty node say, becomes an object of two hundred. So the file's size says little. How
-many fields there are says enough, and numbers, which are most of a model, are passed over in one step.
+A message of two bytes, such as an empty node, becomes an object of two hundred. So the file's size is no bound;
+the number of fields is. Arrays of numbers, which are most of a model, are skipped in one step.
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,14 @@ from collections.abc import Iterator
 __all__ = ["parsed_sizes"]
 
 _FIELD = 200
-"""More bytes than any field takes, whatever it holds aside; measured of empty attributes, which take the most."""
+"""More bytes than any field takes, without its content; measured on empty attributes, which take the most."""
 
 _UNKNOWN = 100
-"""How many bytes one byte of messages may become that are not looked into."""
+"""How many bytes one byte of a message of unknown type may become."""
 
 _SHARE = 1 << 20
 
-# By message and field number: which message it is, that it is text, or how many bytes one byte of it becomes. See
-# onnx.proto.
+# By message and field number: the message type, "text", or how many bytes one byte becomes. See onnx.proto.
 _FIELDS: dict[str, dict[int, str | int]] = {
     "model": {2: "text", 3: "text", 4: "text", 6: 1, 7: "graph", 14: "entry", 25: "function"},
     "graph": {1: "node", 2: "text", 5: "tensor", 10: 1, 16: "entry"},
@@ -32,14 +31,14 @@ _FIELDS: dict[str, dict[int, str | int]] = {
 
 
 def parsed_sizes(data: bytes) -> Iterator[int]:
-    """Yield how many bytes the parts of a ``ModelProto`` take, in shares; their sum is no less than what it takes.
+    """Yield the memory of the parts of a ``ModelProto``, in bytes; the sum is an upper bound.
 
-    What is no protobuf ends early: the parser will say so.
+    Data that are not valid protobuf end early: the parser will raise.
 
     Raises
     ------
     UnicodeDecodeError
-        If a name is no text: protobuf hands such names out as bytes.
+        If a name is not UTF-8: protobuf returns such names as bytes.
     """
     size, waiting = 0, [(0, len(data), "model")]
     try:
@@ -48,8 +47,8 @@ def parsed_sizes(data: bytes) -> Iterator[int]:
             while at < end:
                 tag, at = _varint(data, at)
                 size += _FIELD
-                wire = tag & 7
-                if wire == 2:
+                wire_type = tag & 7
+                if wire_type == 2:
                     length, at = _varint(data, at)
                     inside = _FIELDS[message].get(tag >> 3, _UNKNOWN)
                     if inside == "text":
@@ -59,10 +58,10 @@ def parsed_sizes(data: bytes) -> Iterator[int]:
                     else:
                         size += length * inside
                     at += length
-                elif wire == 0:
+                elif wire_type == 0:
                     _, at = _varint(data, at)
                 else:
-                    at += {1: 8, 5: 4}.get(wire, 0)
+                    at += {1: 8, 5: 4}.get(wire_type, 0)
                 if size >= _SHARE:
                     yield size
                     size = 0
@@ -72,7 +71,7 @@ def parsed_sizes(data: bytes) -> Iterator[int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that starts at a place, seven bits a byte, and the place after it."""
+    """Return the varint that begins at an offset, seven bits a byte, and the offset after it."""
     number = shift = 0
     while True:
         byte = data[at]

@@ -1,7 +1,7 @@
-"""The names in an ONNX model: its graph, the graphs inside of If, Loop and Scan, and calls of its functions.
+"""Scopes: the names in an ONNX model's graph, in the subgraphs of If, Loop and Scan, and in calls of functions.
 
-A graph inside of another sees the names around it. A function sees nothing but what a call gives it, so each call
-is a scope of its own. What a name stands for is found here; its value, in ``constant_folding``.
+A subgraph sees the names around it. A function sees only the inputs and attributes of its call, so each call is a
+scope of its own. What a name stands for is found here; its value, in ``constant_folding``.
 """
 
 import os
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 MOST_EXPANDED = 2**22
-"""How many bytes of nodes there may be once functions stand in the place of their calls, stored tensors aside."""
+"""Limit on the bytes of nodes after functions are expanded at their calls, without tensors."""
 
 _MOST_CALLS = 50
-"""How deep functions may call functions."""
+"""Limit on the depth of calls of functions by functions."""
 
 
 class ScopedName(NamedTuple):
-    """A name, and where it stands. An empty name is an optional input that is left out."""
+    """A name in a scope. An empty name is an optional input that is left out."""
 
     scope: "Scope"
     name: str
 
 
 class NodeOutput(NamedTuple):
-    """What a node makes: which of its outputs."""
+    """One of the outputs of a node."""
 
     scope: "Scope"
     node: Any
@@ -54,11 +54,11 @@ class NodeOutput(NamedTuple):
 
 
 class GraphInput(NamedTuple):
-    """What comes from outside at run time."""
+    """An input of the model's graph or of a subgraph."""
 
     name: str
     of_model: bool
-    """Whether it is the model's; else it is that of the body of a Loop or Scan."""
+    """Whether it is the model's; else it is an input of the body of a Loop or Scan."""
 
 
 class Initializer(NamedTuple):
@@ -69,7 +69,7 @@ class Initializer(NamedTuple):
 
 
 Definition: TypeAlias = ScopedName | NodeOutput | GraphInput | Initializer
-"""What a name stands for; a place, where it is another name for what stands there."""
+"""What a name stands for; a ``ScopedName`` where it is another name for a value."""
 
 
 class ModelContext:
@@ -99,7 +99,7 @@ class ModelContext:
         return FileFormatError(f"{self.path}: {printable(problem)}")
 
     def expand(self, node: Any) -> None:
-        """Count the function that a node calls, with all graphs in it, before it is gone through once more."""
+        """Count the function that a node calls, with its subgraphs, before it is expanded once more."""
         key = called_name(node)
         if key not in self._sizes:
             self._sizes[key] = size_of(self.functions[key])
@@ -113,21 +113,21 @@ class ModelContext:
 
 
 class Scope:
-    """The names of a graph or of a function's call.
+    """The names of a graph or of one call of a function.
 
     Parameters
     ----------
     context : ModelContext
     nodes : sequence of NodeProto
     path : str
-        What stands before the names of what is in it; empty, or ends in a slash.
+        Prefix for the names of its nodes; empty, or ends in a slash.
     outer : Scope, optional
-        The one around a graph, whose names it sees.
+        The scope around a subgraph, whose names it sees.
 
     Attributes
     ----------
     body : Scope
-        The graph that it runs in, as often as that does: itself, or that of the calls that lead to it.
+        The graph that it runs in, and as often as: itself, or for a function the graph of the outermost call.
     opset : int
         Version of ONNX's operators.
     """
@@ -140,7 +140,7 @@ class Scope:
         self.opset: int = context.opset if outer is None else outer.opset
         self.body = self
         self._names: dict[str, Definition] = {}
-        self.shapes: dict[str, Any] = {}  # what the file declares of values: TypeProto.Tensor
+        self.shapes: dict[str, Any] = {}  # declared types and shapes: TypeProto.Tensor
         self._inner: dict[tuple[int, str], Scope] = {}
         for node in self.nodes:
             for output, name in enumerate(node.output):
@@ -154,7 +154,7 @@ class Scope:
         for tensor in (*graph.initializer, *graph.sparse_initializer):
             scope._define(tensor_name(tensor), Initializer(tensor_name(tensor), tensor))
         for value in graph.input:
-            # an initializer is its default
+            # the initializer of the same name, if any, is its default
             scope._names.setdefault(value.name, GraphInput(value.name, of_model=outer is None))
         for value in (*graph.value_info, *graph.output, *graph.input):
             scope.shapes[value.name] = value.type.tensor_type
@@ -180,7 +180,7 @@ class Scope:
         return scope._step_into(scope._names[name])
 
     def holder(self, name: str) -> "Scope":
-        """Return the scope that a name belongs to: this one, or one around it."""
+        """Return the scope that defines a name: this one, or one around it."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._names:
@@ -189,7 +189,7 @@ class Scope:
         raise self.context.error(f"there is no value {name!r} in {self.path or 'the graph'}")
 
     def _step_into(self, definition: Definition) -> Definition:
-        """Return, for what a call makes, its place in the function."""
+        """Return, for an output of a call, the name inside the function."""
         if not isinstance(definition, NodeOutput) or self.context.function_of(definition.node) is None:
             return definition
         called = self.called(definition.node)
@@ -199,7 +199,7 @@ class Scope:
         return ScopedName(called, outputs[definition.output])
 
     def shape_of(self, name: str) -> Any:
-        """Return what the file declares of a value, if it does: a ``TypeProto.Tensor``."""
+        """Return the type and shape that the file declares for a value, a ``TypeProto.Tensor``, or None."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.shapes or name in scope._names:
@@ -208,7 +208,7 @@ class Scope:
         return None
 
     def attributes_of(self, node: Any) -> dict[str, Any]:
-        """Return a node's attributes by name; those that refer to the function's, as the call has them."""
+        """Return a node's attributes by name; references to the function's attributes are resolved."""
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             if not attribute.ref_attr_name:
@@ -219,7 +219,7 @@ class Scope:
 
     def called(self, node: Any) -> "Scope":
         """Return the scope of a call of a function."""
-        key = (id(node), "")  # of nodes that live as long as the scope does
+        key = (id(node), "")  # ids are unique, because the nodes live as long as the scope
         if key not in self._inner:
             self._inner[key] = self._call(node, self.context.function_of(node))
         return self._inner[key]
@@ -240,14 +240,14 @@ class Scope:
         return scope
 
     def inside(self, node: Any, name: str, graph: Any) -> "Scope":
-        """Return the scope of a graph that is an attribute of a node."""
+        """Return the scope of a subgraph, which is an attribute of a node."""
         key = (id(node), name)
         if key not in self._inner:
             self._inner[key] = Scope.of_graph(self.context, graph, path_within(self.path, node, name), self)
         return self._inner[key]
 
     def inner(self, node: Any) -> Iterator["Scope"]:
-        """Yield the scopes inside of a node: of the function that it calls, or of its graphs."""
+        """Yield the scopes inside a node: that of the function that it calls, or those of its subgraphs."""
         if self.context.function_of(node) is not None:
             yield self.called(node)
         else:

@@ -17,7 +17,7 @@ __all__ = ["found_layers"]
 
 
 def found_layers(nodes: Sequence[LSTMNode], outlines: Evaluators) -> list[FoundLayer]:
-    """Return the layers that the nodes are: stacks of those that follow each other, and the others alone."""
+    """Return the nodes as layers: those that follow each other as stacks, the others alone."""
     above = _successors(nodes, outlines)
     tops = {id(node) for node in above.values()}
     found: list[FoundLayer] = []
@@ -32,7 +32,7 @@ def found_layers(nodes: Sequence[LSTMNode], outlines: Evaluators) -> list[FoundL
 
 
 def _successors(nodes: Sequence[LSTMNode], outlines: Evaluators) -> dict[int, LSTMNode]:
-    """Return, by the identity of a node, the one that reads its output, if that is one alone and goes with it."""
+    """Return by a node's id the node that is the next layer: the only reader of its output, and compatible."""
     by_output = {ScopedName(node.scope, node.node.output[0]): node for node in nodes if node.node.output}
     readers: dict[int, list[LSTMNode]] = {}
     for node in nodes:
@@ -61,13 +61,13 @@ def _go_together(below: LSTMNode, above: LSTMNode) -> bool:
         and below.dtype == above.dtype
         and below.scope.body is above.scope.body  # else one runs more often than the other, or not at all
         and below.lengths == above.lengths
-        # what both are computed from cannot be computed from one of them
+        # equal origins: a state cannot be computed from the node below
         and below.states == above.states
     )
 
 
 def _stack(chain: Sequence[LSTMNode]) -> FoundLayer:
-    """Return nodes as one layer."""
+    """Return nodes that follow each other as one layer."""
     sizes = tuple(node.options["hidden_size"] for node in chain)
     options = chain[0].options | {
         "hidden_size": sizes[0] if len(set(sizes)) == 1 else sizes,

@@ -19,13 +19,13 @@ DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
 }  # fmt: skip
-"""The numbers that ONNX gives to the element types that are read."""
+"""ONNX's numbers of the element types that are read."""
 
 _FIELDS = {
     "float32": "float_data", "complex64": "float_data", "float64": "double_data", "complex128": "double_data",
     "int64": "int64_data", "uint32": "uint64_data", "uint64": "uint64_data",
 }  # fmt: skip
-"""Where numbers stand that are not raw bytes; those of all other types, in ``int32_data``."""
+"""Fields of numbers that are not raw bytes; other types use ``int32_data``."""
 
 _EXTERNAL = 1
 _MOST_BYTES = 2**62
@@ -33,7 +33,7 @@ _MOST_AXES = 64  # NumPy's
 
 
 class LazyTensor(NamedTuple):
-    """A tensor of a file: what it is, and how to get it. The caller counts the memory."""
+    """A tensor of a file that is read on request. The caller counts the memory."""
 
     info: TensorInfo
     read: Callable[[], Array]
@@ -53,7 +53,7 @@ def of_proto(name: str, proto: Any, path: str | os.PathLike[str]) -> LazyTensor:
     Raises
     ------
     FileFormatError
-        If its shape is no shape. What is declared of its bytes is checked when it is read.
+        If its shape is invalid. Its bytes are checked when it is read.
     """
     if hasattr(proto, "values"):
         dtype = f"sparse {DTYPES.get(proto.values.data_type, proto.values.data_type)}"
@@ -84,7 +84,7 @@ def of_constant(
 
 
 def _shape(dims: Any, path: str | os.PathLike[str], name: str) -> tuple[int, ...]:
-    """Return a shape that an array can have. How many axes there are comes first: a product of many is slow."""
+    """Return the shape, if an array can have it. The number of axes comes first: a product of many is slow."""
     shape = tuple(int(size) for size in dims[: _MOST_AXES + 1])
     if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or prod(n for n in shape if n) * 16 > _MOST_BYTES:
         _refuse(path, name, f"declares the shape {shape!s:.200}")
@@ -104,7 +104,7 @@ def _refuse(path: str | os.PathLike[str], name: str, problem: str) -> Any:
 
 
 def _read(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str) -> Array:
-    """Return the numbers, after comparing how many there are with what the shape says."""
+    """Return the numbers, after comparing their count with the shape."""
     if info.dtype not in DTYPES.values():
         _refuse(path, name, f"is of ONNX's type {info.dtype}, which is not read")
     if proto.HasField("segment"):
@@ -124,12 +124,12 @@ def _read(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str)
 
 
 def _stored_type(dtype: str) -> "np.dtype[Any]":
-    """Return how ONNX's raw bytes hold numbers of a type: the smaller end first."""
+    """Return the type of ONNX's raw bytes: little-endian."""
     return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
 
 
 def _typed(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str) -> bytes:
-    """Return numbers that stand in a list of their own kind, as raw bytes would hold them."""
+    """Return numbers of a typed field, such as ``float_data``, as raw bytes."""
     field = _FIELDS.get(info.dtype, "int32_data")
     values = getattr(proto, field)
     parts = 2 if info.dtype.startswith("complex") else 1
@@ -140,7 +140,7 @@ def _typed(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str
         listed = np.fromiter(values, dtype=kind, count=len(values))
     if parts == 2:
         return listed.tobytes()
-    # a float16 or bfloat16 stands in an int32 as the integer that its bits are
+    # an int32 holds the bits of a float16 or bfloat16 as an integer
     bits = "uint16" if info.dtype in {"float16", "bfloat16"} else info.dtype
     return listed.astype(np.dtype(bits).newbyteorder("<")).tobytes()
 
@@ -173,7 +173,7 @@ def _read_external(proto: Any, path: str | os.PathLike[str], name: str, nbytes: 
 
 
 def _location_of(proto: Any, tensor: str, nbytes: int) -> tuple[str, int, int]:
-    """Return the file's name, where the numbers start in it, and how many bytes they are said to be."""
+    """Return the file's name, and offset and length of the numbers in it, in bytes."""
     entries = {entry.key: entry.value for entry in proto.external_data}
     try:
         start, length = _number(entries.get("offset", "0")), _number(entries.get("length", f"{nbytes}"))
@@ -183,14 +183,14 @@ def _location_of(proto: Any, tensor: str, nbytes: int) -> tuple[str, int, int]:
 
 
 def _number(text: str) -> int:
-    """Return a number that is written as ONNX writes it: ``int`` takes other signs and digits too."""
+    """Return a number in ASCII digits; ``int`` would take signs and other digits too."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(text)
     return int(text)
 
 
 def _target(path: str | os.PathLike[str], location: str, tensor: str) -> Path:
-    """Return an ordinary file in the model's folder or below it, wherever links lead."""
+    """Return the path of an ordinary file in the model's folder or below it, after links are resolved."""
     parts = location.split("/")
     named = not ("\\" in location or "\0" in location or location[1:2] == ":" or "" in parts or ".." in parts)
     if named:

@@ -24,47 +24,47 @@ __all__ = ["ScriptObject", "find_global", "find_script_global"]
 _Arguments = tuple[Value, ...]
 
 _SHOWN = 100
-"""How much is kept of the name of a class that the file brings along; it is for messages alone."""
+"""How many characters of the name of a TorchScript class are kept; it is only for messages."""
 
 
 class PickledOrderedDict(PickledDict, Buildable):
     """An OrderedDict."""
 
     def build(self, state: Value) -> bool:
-        """Take the attributes of a state dict, such as the modules' versions, and let them go."""
+        """Accept the attributes of a state dict, such as the modules' versions, and drop them."""
         return isinstance(state, PickledDict)
 
 
 class AttributeObject(PickledDict, Buildable):
-    """An object that is no more than its attributes."""
+    """An object that only has attributes."""
 
     def build(self, state: Value) -> bool:
-        """Take the attributes, as they are: a copy would double with each time that it takes its own."""
+        """Take the attributes without a copy: copies would double each time that an object takes its own."""
         if isinstance(state, PickledDict):
             self.pairs = state.pairs
         return isinstance(state, PickledDict)
 
 
 class ScriptObject(Buildable):
-    """An object of a class that a TorchScript archive brings along: its attributes, and none of its code."""
+    """An object of a class that a TorchScript archive defines: its attributes, and none of its code."""
 
     def __init__(self) -> None:
         self.attributes = PickledDict()
 
     def build(self, state: Value) -> bool:
-        """Take the attributes; a class may have a state of its own making, which holds no parameters by name."""
+        """Take the attributes; a class may have another kind of state, which has no parameters by name."""
         if isinstance(state, PickledDict):
             self.attributes = state
         return True
 
 
 def find_global(module: str, name: str) -> Value:
-    """Return what a name stands for in a file that torch.save wrote; None if it stands for nothing."""
+    """Return what stands for a global in a file that torch.save wrote; None if it is not allowed."""
     return _ALLOWED.get((module, name))
 
 
 def find_script_global(module: str, name: str) -> Value:
-    """Return what a name stands for in a TorchScript archive, which has classes of its own."""
+    """Return what stands for a global in a TorchScript archive, which defines classes of its own."""
     if module == "__torch__" or module.startswith("__torch__."):
         shown = ascii(f"{module}.{name}"[:_SHOWN])[1:-1]
         return AllowedFunction(f"{shown:.{_SHOWN}}", lambda _: ScriptObject())
@@ -78,7 +78,7 @@ def _new_dict(container: type[PickledDict]) -> Callable[[_Arguments], Value]:
                 return container()
             case (PickledDict() as items,):
                 return container(list(items.pairs))
-            case (pairs,) if _are_pairs(pairs):  # as Python 2 has it
+            case (pairs,) if _are_pairs(pairs):  # as Python 2 writes it
                 return container([(key, value) for key, value in pairs])
             case _:
                 return INVALID_ARGUMENTS
@@ -94,7 +94,7 @@ def _are_pairs(value: Value) -> TypeGuard[list[tuple[Value, Value]]]:
 
 
 def _new_default_dict(arguments: _Arguments) -> Value:
-    """Return a dict; what would make its missing values is a name alone."""
+    """Return a dict; the factory of its missing values is only a placeholder."""
     match arguments:
         case () | (None | Placeholder() | AllowedFunction(),):
             return PickledDict()
@@ -113,7 +113,7 @@ def _new_list(arguments: _Arguments) -> Value:
 
 
 def _new_deque(arguments: _Arguments) -> Value:
-    """Return a list, empty as a deque is at first; its entries are appended."""
+    """Return an empty list, to which the deque's entries are appended."""
     match arguments:
         case () | ((),) | ((), None | int()):
             return []
@@ -132,7 +132,7 @@ def _new_bytes(arguments: _Arguments) -> Value:
 
 
 def _encoded(arguments: _Arguments) -> Value:
-    """Return bytes from text: as protocol 2, which has no bytes, writes them."""
+    """Return bytes from text: protocol 2 has no opcode for bytes."""
     match arguments:
         case (str() as text, "latin1" | "latin-1"):
             return latin1(text)
@@ -141,7 +141,7 @@ def _encoded(arguments: _Arguments) -> Value:
 
 
 def _named(name: str) -> AllowedFunction:
-    """Return a function that makes no more of its arguments than a name: what it should make is no tensor."""
+    """Return a function that ignores its arguments and makes a placeholder, for objects that are not tensors."""
     return AllowedFunction(name, lambda _: Placeholder(name))
 
 

@@ -1,9 +1,9 @@
-"""PyTorch's files from before 1.6: five pickles, then the storages, one after the other.
+"""Reader of PyTorch's files from before 1.6: five pickles, then the storages, one after the other.
 
-The pickles are a magic number, the version of the format, what the writer's machine was like, the object, and the
-storages' keys in the order in which they follow. Each storage is the number of its elements, in eight bytes, and
-the elements. All of it is little-endian, whatever the writer's machine was; only what a storage without a type
-holds was written as it lay in memory.
+The pickles are a magic number, the version of the format, facts about the writer's machine, the object, and the
+storages' keys in the order in which the storages follow. Each storage is the number of its elements, in eight
+bytes, and the elements. Everything is little-endian on every machine, except untyped storages, which have the byte
+order of the writer's machine.
 """
 
 import os
@@ -22,7 +22,7 @@ __all__ = ["LegacyFile"]
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _FIRST = 64
-"""More bytes than the pickle of the magic number has, in any protocol."""
+"""More bytes than the pickle of the magic number takes, in any protocol."""
 _COUNT = 8
 
 
@@ -56,7 +56,7 @@ class LegacyFile(PickledFile):
         self._list(root, steps)
 
     def _plain(self, source: PickleStream) -> Value:
-        """Return what a pickle makes that needs no names."""
+        """Return the result of a pickle that needs no globals."""
         return self._run(source, _no_name)[0]
 
     def _check_magic(self) -> None:
@@ -80,7 +80,7 @@ class LegacyFile(PickledFile):
         return Storage(declared.name, declared.dtype, nbytes, order, partial(self._bytes, declared.key, start))
 
     def _find_storages(self, keys: Value, place: int) -> None:
-        """Go from one storage to the next, and note where each begins."""
+        """Walk from one storage to the next, and note the offset of each."""
         if not isinstance(keys, list):
             raise RefusedError(f"has no list of its storages, but {type_name(keys)}")
         for key in cast("list[Value]", keys):
@@ -116,7 +116,7 @@ class LegacyFile(PickledFile):
 
 
 def _no_name(module: str, name: str) -> None:
-    """Return what stands for a name where none may be."""
+    """Allow no global at all."""
 
 
 def _native_order(machine: Value) -> str:
@@ -128,7 +128,7 @@ def _native_order(machine: Value) -> str:
 
 
 def _part(declared: DeclaredStorage, view: Value) -> tuple[int, int]:
-    """Return first byte and size of the part of a storage that is meant; all of it, unless there is a view."""
+    """Return offset and size, in bytes, of the part of a storage that a view selects; without a view, of all."""
     match view:
         case None:
             return 0, declared.nbytes

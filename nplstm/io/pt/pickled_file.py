@@ -22,14 +22,14 @@ from nplstm.io.pt.unpickler import PickledDict, PickleStream, RefusedError, Unpi
 __all__ = ["DeclaredStorage", "PickledFile", "refusals"]
 
 _DESCRIPTION = 1024
-"""About the most memory that what is kept of a tensor takes, besides the text of its name."""
+"""About the most memory that the description of a tensor takes, besides the text of its name."""
 _LONGEST_KEY = 100
-"""torch calls its storages by numbers."""
+"""torch's keys of storages are numbers."""
 
 
 @contextmanager
 def refusals(path: str | os.PathLike[str], what: str = "") -> Generator[None]:
-    """Put the path, and what it is about, before what is refused."""
+    """Turn a ``RefusedError`` into a ``FileFormatError`` with the path and ``what`` before its message."""
     try:
         yield
     except RefusedError as error:
@@ -37,7 +37,7 @@ def refusals(path: str | os.PathLike[str], what: str = "") -> Generator[None]:
 
 
 class DeclaredStorage:
-    """What a pickle says of a storage that it refers to."""
+    """A pickle's declaration of a storage: element type, key and number of elements."""
 
     def __init__(self, kind_of: StorageClass, key: str, count: int) -> None:
         if len(key) > _LONGEST_KEY:
@@ -50,9 +50,9 @@ class DeclaredStorage:
 
 
 class PickledFile(ModelFile):
-    """A file with a pickle of containers and tensors, and their numbers beside it.
+    """A file with a pickle of containers and tensors, and the tensors' numbers beside it.
 
-    A subclass opens the file, runs its pickles, and says in ``_storage`` where a storage lies.
+    A subclass opens the file, runs its pickles, and finds the storages in ``_storage``.
     """
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO) -> None:
@@ -62,7 +62,7 @@ class PickledFile(ModelFile):
 
     @abstractmethod
     def _storage(self, declared: DeclaredStorage, view: Value) -> Storage:
-        """Return a storage, checked against what is in the file; or a part of it, if there is a view.
+        """Return a storage, checked against the file; a part of it, if there is a view.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class PickledFile(ModelFile):
     def _run(
         self, source: PickleStream, find_global: Callable[[str, str], Value] = find_global
     ) -> tuple[Value, int]:
-        """Return what a pickle makes, and of how many operations."""
+        """Return the result of a pickle, and the number of opcodes that it ran."""
         unpickler = Unpickler(find_global, self._persistent, self.budget)
         return unpickler.run(source), unpickler.steps
 
@@ -86,10 +86,10 @@ class PickledFile(ModelFile):
                 raise RefusedError(f"refers to what is no storage ({type_name(identifier)}); refused")
 
     def _list(self, root: Value, steps: int) -> None:
-        """Find the tensors in what the pickle made of so many operations, and check each.
+        """Find the tensors in the result of a pickle that ran ``steps`` opcodes, and check each.
 
-        Where several come to one name, as in ``{"a.b": tensor, "a": {"b": tensor}}``, a number follows it: none of
-        them is lost, and none is taken for the other.
+        Where several have one name, as in ``{"a.b": tensor, "a": {"b": tensor}}``, a number is added to it: none
+        is lost, and none is mistaken for the other.
         """
         found: dict[str, list[StridedTensor]] = {}
         for name, tensor in named_tensors(root, steps):
@@ -115,11 +115,11 @@ class PickledFile(ModelFile):
             return self._stored[name].read(self.budget)
 
     def layers(self) -> list[FoundLayer]:
-        """Return the layer that the file says it is; else the LSTMs that its names and shapes show."""
+        """Return the layer that the metadata describes; without it, the LSTMs found by names and shapes."""
         return layers_by_metadata(self)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
@@ -133,46 +133,44 @@ def _check(name: str, tensor: StridedTensor) -> None:
 # Names: the keys on the way to each tensor, joined by dots
 
 _LONGEST_NAME = 4096
-"""Longer than any; what bounds a name's length bounds how deep tensors may lie."""
+"""Longer than any real name; this also limits how deep tensors may be nested."""
 _MOST_SHARED = 50_000
-"""How many entries more there may be than operations. A tensor takes some twenty, so that most of what is shared
-is paid for."""
+"""How many more entries than opcodes there may be: a tensor takes some twenty opcodes, which leaves room."""
 
 
 @dataclass(slots=True)
 class _OpenContainer:
-    """A container on the way."""
+    """A container that the walk is in."""
 
-    key: Value  # under which it lies in the one above
+    key: Value  # in the container above
     container: object
     entries: Iterator[tuple[Value, Value]]
-    prefix: str | None = None  # of its entries' names; None as long as no tensor needs it
-    barren: bool = True  # no tensor was found in it
+    prefix: str | None = None  # of its entries' names; None until a tensor needs it
+    empty: bool = True  # no tensor was found in it
 
 
 def named_tensors(root: Value, steps: int) -> Iterator[tuple[str, StridedTensor]]:
-    """Yield the tensors in what a pickle made, with their names, in their order.
+    """Yield the names and tensors in the result of a pickle, in their order.
 
     Parameters
     ----------
     root : Value
-        A tensor alone is called ``tensor``.
+        If it is itself a tensor, the name is ``tensor``.
     steps : int
-        How many operations made it. Where nothing is shared, there are no more entries. A container that stands in
-        several places is walked through in each if there are tensors in it, so that a few could come to more than
-        can ever be walked through.
+        How many opcodes made it: without shared containers there are no more entries. A container that is shared
+        is walked through at each of its places if there are tensors in it, so that without a limit a few could
+        take forever.
 
     Raises
     ------
     RefusedError
-        If a container is inside of itself, a tensor's name is too long or is none, or there is no end to the
-        entries.
+        If a container is inside of itself, a tensor's name is too long or not text, or there are too many entries.
     """
     if (alone := _tensor(root)) is not None:
         yield "tensor", alone
         return
     left = steps + _MOST_SHARED
-    levels, inside, barren = [_OpenContainer(None, root, _entries(root), "")], {id(root)}, set[int]()
+    levels, inside, empty = [_OpenContainer(None, root, _entries(root), "")], {id(root)}, set[int]()
     while levels:
         level = levels[-1]
         for key, value in level.entries:
@@ -180,13 +178,13 @@ def named_tensors(root: Value, steps: int) -> Iterator[tuple[str, StridedTensor]
             if left < 0:
                 raise RefusedError(f"shared lists and dicts come to more than {steps + _MOST_SHARED:,} entries")
             if (tensor := _tensor(value)) is not None:
-                level.barren = False
+                level.empty = False
                 yield _join(_prefix(levels), key), tensor
-            elif _is_container(value) and id(value) not in barren:
+            elif _is_container(value) and id(value) not in empty:
                 _enter(levels, key, value, inside)
                 break
         else:
-            _leave(levels, inside, barren)
+            _leave(levels, inside, empty)
 
 
 def _tensor(value: Value) -> StridedTensor | None:
@@ -206,14 +204,14 @@ def _enter(levels: list[_OpenContainer], key: Value, container: Value, inside: s
     levels.append(_OpenContainer(key, container, _entries(container)))
 
 
-def _leave(levels: list[_OpenContainer], inside: set[int], barren: set[int]) -> None:
-    """Go up, and note whether there is anything to come back for."""
+def _leave(levels: list[_OpenContainer], inside: set[int], empty: set[int]) -> None:
+    """Leave a container, and note whether there was a tensor in it."""
     level = levels.pop()
     inside.remove(id(level.container))
-    if level.barren:
-        barren.add(id(level.container))
+    if level.empty:
+        empty.add(id(level.container))
     elif levels:
-        levels[-1].barren = False
+        levels[-1].empty = False
 
 
 def _entries(container: Value) -> Iterator[tuple[Value, Value]]:
@@ -225,13 +223,13 @@ def _entries(container: Value) -> Iterator[tuple[Value, Value]]:
 
 
 def _parts(module: ScriptObject) -> Iterator[tuple[Value, Value]]:
-    """Yield the attributes; without their values those that are no parameter, buffer or submodule."""
+    """Yield the attributes of a module; None for those that are not a parameter, buffer or submodule."""
     for key, value in module.attributes.pairs:
         yield key, value if isinstance(value, (StridedTensor, ScriptObject)) else None
 
 
 def _prefix(levels: list[_OpenContainer]) -> str:
-    """Return what stands before the names of the last level's entries."""
+    """Return the prefix of the names in the innermost container."""
     known = len(levels) - 1
     while levels[known].prefix is None:
         known -= 1
@@ -255,7 +253,7 @@ def _join(prefix: str, key: Value) -> str:
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether UTF-8 can hold it; not so half a surrogate pair."""
+    """Tell whether UTF-8 can encode it; half a surrogate pair it cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Writing a state dict as ``torch.save`` does: a zip archive with a pickle, and a storage for each tensor.
+"""Writer of state dicts for ``torch.load``: a zip archive with a pickle, and a storage for each tensor.
 
-The pickle needs no pickler: it is one dictionary, and the operations that make each tensor differ in its name,
-type and shape alone.
+The pickle is written without a pickler: it is one dictionary, and the opcodes of its tensors differ only in name,
+type and shape.
 """
 
 import json
@@ -21,7 +21,7 @@ from nplstm.io._atomic import atomic_write
 __all__ = ["METADATA", "write_pt"]
 
 METADATA = "nplstm.json"
-"""The entry that holds text beside the tensors; torch does not look at it."""
+"""The entry with the metadata; torch ignores it."""
 
 _STORAGES = {
     "bool": "BoolStorage", "uint8": "ByteStorage", "int8": "CharStorage", "int16": "ShortStorage",
@@ -31,11 +31,11 @@ _STORAGES = {
 
 _FOLDER = "archive"
 _ALIGNMENT = 64
-"""Where storages begin, so that torch can map them."""
+"""Storages begin at multiples of this, so that torch can map them into memory."""
 
 
 def write_pt(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """Write NumPy arrays and text as a state dict that ``torch.load`` reads; wholly or not at all."""
+    """Write NumPy arrays and metadata as a state dict that ``torch.load`` reads."""
     for name, array in arrays.items():
         if array.dtype.name not in _STORAGES:
             raise ArgumentError(f"tensors: {name!r} is {array.dtype}, which torch's state dicts do not hold")
@@ -51,7 +51,7 @@ def write_pt(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadata
 
 
 def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: "bytes | memoryview[Any]") -> None:
-    """Add an entry whose bytes begin at a multiple of the alignment, moved there by a field that readers skip."""
+    """Add an entry whose bytes begin at a multiple of the alignment, by means of padding in its extra field."""
     info = zipfile.ZipInfo(f"{_FOLDER}/{name}")
     large = len(data) * 1.05 > zipfile.ZIP64_LIMIT  # as zipfile itself decides
     header = 30 + len(info.filename) + (20 if large else 0)  # of 64-bit sizes
@@ -63,7 +63,7 @@ def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: "bytes | mem
 
 
 def _pickle(arrays: Mapping[str, Array]) -> Iterator[bytes]:
-    """Yield the operations of ``OrderedDict([(name, tensor), ...])``, protocol 2."""
+    """Yield the opcodes of ``OrderedDict([(name, tensor), ...])``, protocol 2."""
     yield b"\x80\x02" + _EMPTY_DICT + b"("
     for key, (name, array) in enumerate(arrays.items()):
         strides = tuple(prod(array.shape[axis + 1 :]) for axis in range(array.ndim))

@@ -1,4 +1,4 @@
-"""A tensor as it lies in a file: a window into a storage, with an element type, sizes and strides."""
+"""Storages and strided tensors: a tensor in a file is a window into a storage, with type, sizes and strides."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NUMPY_CODES = {
     "int8": "i1", "int16": "i2", "int32": "i4", "int64": "i8",
     "uint8": "u1", "uint16": "u2", "uint32": "u4", "uint64": "u8",
 }  # fmt: skip
-"""torch's and NumPy's names of the element types that both have, and NumPy's codes for them."""
+"""The element types that torch and NumPy both have, with NumPy's codes."""
 
 ITEMSIZES = {
     **{name: np.dtype(code).itemsize for name, code in NUMPY_CODES.items()},
@@ -31,34 +31,34 @@ ITEMSIZES = {
     **dict.fromkeys(["float4_e2m1fn_x2", "bits8", "bits1x8", "bits2x4", "bits4x2"], 1),
     "bits16": 2,
 }
-"""Bytes of one element, by torch's names."""
+"""Bytes of one element, by torch's names of the types."""
 
 _MOST_AXES = 64
-"""NumPy's arrays have no more, nor have torch's tensors."""
+"""NumPy's limit, and torch's."""
 _SIGNED = {"float16", "float32", "float64", "bfloat16", "complex64", "complex128"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """A row of bytes in a file."""
+    """A sequence of bytes in a file."""
 
     name: str
-    dtype: str | None  # None: bytes, and the tensor says what they are
+    dtype: str | None  # None: untyped, the tensor has the type
     nbytes: int
     order: str  # "<" or ">"
     read: Callable[[int, int], bytes | bytearray]
-    """Returns the bytes from start to stop."""
+    """Takes start and stop, returns these bytes."""
 
 
 def bytes_of(data: bytes, name: str, order: str = "<") -> Storage:
-    """Return a storage whose bytes are at hand."""
+    """Return a storage of bytes in memory."""
     return Storage(name, None, len(data), order, lambda start, stop: bytearray(data[start:stop]))
 
 
 def is_shape(value: Value) -> TypeGuard[tuple[int, ...]]:
-    """Tell whether a value is a tuple of integers, as sizes and strides are; truth values are none to NumPy.
+    """Tell whether a value is a tuple of integers, as sizes and strides are; NumPy does not count booleans.
 
-    One tuple may stand in many places: if it were long, or its integers, going through it would take too long.
+    Length and integers are limited: one tuple may be used by many tensors, and each of them walks through it.
     """
     if not isinstance(value, tuple) or len(cast("tuple[Value, ...]", value)) > _MOST_AXES:
         return False
@@ -72,7 +72,7 @@ def is_possible(shape: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StridedTensor:
-    """What a file says of a tensor. Nothing of it is believed before ``check``."""
+    """A file's description of a tensor, which is not trusted before ``check``."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -84,11 +84,11 @@ class StridedTensor:
 
     @property
     def readable(self) -> bool:
-        """Whether NumPy has the element type, or one that holds its values."""
+        """Whether NumPy has the element type, or one that holds all its values."""
         return self.storage is not None and (self.dtype in NUMPY_CODES or self.dtype in WIDENED)
 
     def check(self) -> None:
-        """Raise RefusedError if sizes, strides or place are such as no tensor has, or reach beyond the storage."""
+        """Raise RefusedError if sizes, strides or offset are impossible, or reach beyond the storage."""
         if not is_possible(self.shape):
             raise RefusedError("has sizes that no tensor has")
         if self.readable:
@@ -110,7 +110,7 @@ class StridedTensor:
             )
 
     def _window(self) -> tuple[int, int]:
-        """Return where in the storage its bytes start and stop."""
+        """Return start and stop of its bytes in the storage."""
         itemsize = ITEMSIZES[self.dtype]
         start = self.offset * itemsize
         if 0 in self.shape:
@@ -119,7 +119,7 @@ class StridedTensor:
         return start, start + (last + 1) * itemsize
 
     def read(self, budget: Budget) -> Array:
-        """Return it as a new array; its own size has been counted, what else lies in between is counted here."""
+        """Return the tensor as a new array; its size has been counted, gaps between elements are counted here."""
         if self.storage is None or not self.readable:
             raise RefusedError(f"is of type {self.dtype}, which NumPy does not have")
         start, stop = self._window()
@@ -136,10 +136,10 @@ class StridedTensor:
         if not data:
             return np.zeros(self.shape, dtype=WIDENED.get(self.dtype, self.dtype))
         flat = np.frombuffer(data, dtype=order + code)
-        # where there is one element, no step is taken, and the stride may be any number
+        # along an axis of one element the stride is not used, and may be any number
         steps = zip(self.shape, self.strides, strict=True)
         strides = tuple(stride * flat.itemsize if size > 1 else 0 for size, stride in steps)
-        view = as_strided(flat, self.shape, strides)  # `check` has seen to it that it stays within `flat`
+        view = as_strided(flat, self.shape, strides)  # `check` has made sure that it stays within `flat`
         whole = np.ascontiguousarray(view, dtype=code).reshape(self.shape)
         if self.dtype == "bfloat16":
             return widen_bfloat16(whole.reshape(-1).data, self.shape, "=")

@@ -37,7 +37,7 @@ class TensorKind(Placeholder):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageClass(Placeholder):
-    """A class of storages, and its element type; None for bytes that may be anything."""
+    """One of torch's storage classes, and its element type; None for untyped storages."""
 
     dtype: str | None
 
@@ -50,8 +50,8 @@ _STORAGES = {
     "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4",
     **{name.capitalize(): name for name in ITEMSIZES if name.startswith(("float8", "float4"))},
 }  # fmt: skip
-"""Element types of torch's classes of storages, without the ``Storage`` at their end. For the youngest types
-torch.save writes storages without a type, and TorchScript has names."""
+"""Element types of torch's storage classes, by their names without ``Storage``. For the newest types torch.save
+writes untyped storages; TorchScript has these names."""
 
 _TENSOR_TYPES = {
     (module, name): Placeholder(f"{module}.{name}")
@@ -88,7 +88,7 @@ def _tensor(
 
 
 def _rebuilt(arguments: _Arguments) -> Value:
-    """Return a tensor of its storage's type. Whether it has a gradient, and hooks, do not change its values."""
+    """Return a tensor of its storage's type; the arguments for gradients and hooks do not change its values."""
     match arguments:
         case (Storage() as storage, offset, sizes, strides):
             return _tensor(storage, storage.dtype, offset, sizes, strides, None)
@@ -101,7 +101,7 @@ def _rebuilt(arguments: _Arguments) -> Value:
 
 
 def _rebuilt_typed(arguments: _Arguments) -> Value:
-    """Return a tensor of a type of its own."""
+    """Return a tensor whose type is an argument."""
     match arguments:
         case (storage, offset, sizes, strides, _, _, TorchDtype() as dtype):
             return _tensor(storage, dtype.name, offset, sizes, strides, None)
@@ -112,7 +112,7 @@ def _rebuilt_typed(arguments: _Arguments) -> Value:
 
 
 def _first_tensor(arguments: _Arguments) -> Value:
-    """Return the tensor that a parameter is made of; hooks and attributes do not change its values."""
+    """Return a parameter's tensor; hooks and attributes do not change its values."""
     match arguments:
         case (StridedTensor() as tensor, _, _) | (StridedTensor() as tensor, _, _, _):
             return tensor
@@ -121,7 +121,7 @@ def _first_tensor(arguments: _Arguments) -> Value:
 
 
 def _moved(arguments: _Arguments) -> Value:
-    """Return a tensor that lived on a device whose memory is not saved as it is."""
+    """Return a tensor that was moved from its device to be saved."""
     match arguments:
         case (StridedTensor() as tensor, TorchDtype() as dtype, _, _) if tensor.dtype == dtype.name:
             return tensor
@@ -130,7 +130,7 @@ def _moved(arguments: _Arguments) -> Value:
 
 
 def _of_type(arguments: _Arguments) -> Value:
-    """Return what another of these functions makes: a tensor that has attributes."""
+    """Return the result of another of these functions, for a tensor with attributes."""
     match arguments:
         case (AllowedFunction() as function, Placeholder() as kind, inner, _) if (
             function in _MAKERS and kind in _TENSOR_TYPES.values() and isinstance(inner, tuple)
@@ -158,7 +158,7 @@ def _sparse(arguments: _Arguments) -> Value:
             pass
         case _:
             return INVALID_ARGUMENTS
-    if values.dtype not in ITEMSIZES:  # one made here, whose name would grow with each time
+    if values.dtype not in ITEMSIZES:  # the result of this function, whose type's name would grow each time
         return INVALID_ARGUMENTS
     return StridedTensor(f"{values.dtype} ({layout.name})", sizes)
 
@@ -185,12 +185,12 @@ def _size(arguments: _Arguments) -> Value:
 
 
 def _unchanged(arguments: _Arguments) -> Value:
-    """Return a container as it is: TorchScript says what type its values have, and they have it."""
+    """Return a container unchanged: TorchScript adds the type of its values."""
     return arguments[0] if arguments else INVALID_ARGUMENTS
 
 
 def _functions() -> dict[tuple[str, str], Value]:
-    """Return what torch's functions stand for."""
+    """Return torch's functions that a pickle may call."""
     utils, script = "torch._utils", "torch.jit._pickle"
     table: dict[tuple[str, str], Callable[[_Arguments], Value]] = {
         (utils, "_rebuild_tensor"): _rebuilt,
@@ -233,7 +233,7 @@ TORCH_GLOBALS = _torch_globals()
 _MAKERS = {TORCH_GLOBALS["torch._utils", f"_rebuild_{name}"] for name in (
     "tensor", "tensor_v2", "tensor_v3", "parameter", "qtensor", "sparse_tensor", "meta_tensor_no_storage"
 )}  # fmt: skip
-"""Functions that may be named as an argument: those that name none themselves, so that nothing nests."""
+"""Functions that may be an argument: those that take none themselves, so that calls do not nest."""
 
 
 # NumPy
@@ -245,13 +245,13 @@ _ARRAY = Placeholder("numpy.ndarray")
 
 
 class NumpyType(Buildable):
-    """An element type; the byte order comes as its state."""
+    """One of NumPy's element types; its state is the byte order."""
 
     def __init__(self, code: str) -> None:
         self.code, self.order = code, "<"
 
     def build(self, state: Value) -> bool:
-        """Take the byte order; the rest tells of types that hold no plain numbers, and those are left out."""
+        """Take the byte order; the rest is for types that are not plain numbers, which are left out."""
         match state:
             case (int(), "<" | ">" | "|" | "=" as order, *_):
                 self.order = ">" if order == ">" else "<"
@@ -261,13 +261,13 @@ class NumpyType(Buildable):
 
 
 class NumpyArray(Buildable):
-    """An array; all that it is comes as its state."""
+    """One of NumPy's arrays; its state is everything it has."""
 
     tensor: StridedTensor | None = None
-    """None where it holds no numbers, but text or objects, and so is no tensor."""
+    """None for an array of text or objects, which is not a tensor."""
 
     def build(self, state: Value) -> bool:
-        """Take sizes, element type, whether in Fortran's order, and the bytes, which old pickles have as text."""
+        """Take sizes, element type, whether in Fortran order, and the bytes, which old pickles store as text."""
         match state:
             case (int(), shape, NumpyType() as dtype, int() as fortran, data) if is_shape(shape):
                 self.tensor = _numpy_tensor(shape, dtype, data, fortran=bool(fortran))
@@ -287,7 +287,7 @@ def _numpy_tensor(shape: tuple[int, ...], dtype: NumpyType, data: Value, *, fort
 
 
 def _strides(shape: tuple[int, ...], fortran: bool) -> tuple[int, ...]:
-    """Return the strides; none for sizes that ``check`` refuses, whose products could be endless."""
+    """Return the strides; none for sizes that ``check`` refuses, whose products could be huge."""
     if not shape or not is_possible(shape):
         return ()
     sizes = shape if fortran else shape[::-1]

@@ -31,49 +31,48 @@ __all__ = [
 ]
 
 _MOST_STEPS = 10_000_000
-"""More operations, or members of what functions are given, than any file of tensors has; so many operations take a
-quarter of a minute."""
+"""Limit on opcodes and members of functions' arguments: more than files of tensors have; 15 seconds of work."""
 _STEP = 128
-"""About the most bytes that one operation takes, besides those of its text."""
+"""About the most memory that one opcode takes, in bytes, besides that of its text."""
 _LONGEST_LINE = 4096
 _LONGEST_INTEGER = 1024
-"""In bits. Printing an integer takes time with the square of its length."""
+"""In bits. Printing an integer takes time quadratic in its length."""
 _NEWEST_PROTOCOL = 5
 
 Value: TypeAlias = Any
-"""Whatever the pickle's author wished, so that each use has to look first."""
+"""Any value that a pickle made: each use has to check its type first."""
 
 
 class RefusedError(NplstmError):
-    """Something in a file is refused; the message says what, and the reader puts the path before it."""
+    """Something in a file is refused; the reader adds the path to the message."""
 
 
-# These are no named tuples: a pickle's own tuples must never be taken for one of them, nor they for a tuple.
+# Data classes, not named tuples: a pickle's own tuples must never be mistaken for one of them.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placeholder:
-    """A name with which nothing is to be done, or something that no tensor needs."""
+    """Stands for a global or an object that no tensor needs; nothing can be done with it."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllowedFunction:
-    """A name that a pickle may call, and the function of ours that is called."""
+    """A global that a pickle may call, and the function that is called in its place."""
 
     name: str
     run: Callable[[tuple[Value, ...]], Value]
-    """Takes the arguments as they came; returns UNFIT if they are not what they should be."""
+    """Takes the arguments as a tuple; returns INVALID_ARGUMENTS if they are not as expected."""
 
 
 INVALID_ARGUMENTS: Final = Placeholder("unfit")
 
 
 class PickledDict:
-    """What a dict becomes: its entries, in their order.
+    """A dict as a list of its entries, in their order.
 
-    No hash of a key is taken: some have none, and integers can be chosen so that a dict of them takes hours.
+    Keys are not hashed: some have no hash, and integers can be chosen so that a dict of them takes hours.
     """
 
     __slots__ = ("pairs",)
@@ -82,20 +81,20 @@ class PickledDict:
         self.pairs: list[tuple[Value, Value]] = [] if pairs is None else pairs
 
     def get(self, key: str) -> Value:
-        """Return the value of a key that is text: the last one, as in a dict; None if there is none."""
+        """Return the value of a key that is text: the last one, as in a dict; None without such a key."""
         return next((value for name, value in reversed(self.pairs) if isinstance(name, str) and name == key), None)
 
 
 class Buildable(ABC):
-    """What takes a state after it was made."""
+    """An object whose state the opcode BUILD sets."""
 
     @abstractmethod
     def build(self, state: Value) -> bool:
-        """Take the state; return whether it is one."""
+        """Set the state; return whether it is valid."""
 
 
 def type_name(value: Value) -> str:
-    """Return what a value is, in a word. Its content is not shown: it may be endless."""
+    """Return the type of a value, for messages. Its content is not shown: it may be of any length."""
     if isinstance(value, Placeholder | AllowedFunction):
         return value.name
     if isinstance(value, PickledDict):
@@ -104,7 +103,7 @@ def type_name(value: Value) -> str:
 
 
 def latin1(text: str) -> Value:
-    """Return the bytes that text stands for, as old pickles have them; UNFIT if it stands for none."""
+    """Return the bytes that old pickles store as text; INVALID_ARGUMENTS if the text is not Latin-1."""
     try:
         return text.encode("latin-1")
     except UnicodeEncodeError:
@@ -112,44 +111,44 @@ def latin1(text: str) -> Value:
 
 
 class PickleStream:
-    """The part of a file that holds pickles, as ``pickletools`` reads it.
+    """The part of a file that holds pickles, as a stream for ``pickletools``.
 
-    A declared length takes no more memory than there are bytes left, and no line is endless.
+    A declared length takes no more memory than there are bytes left, and the length of a line is limited.
     """
 
     def __init__(self, file: BinaryIO, stop: int, budget: Budget) -> None:
-        self._file, self._place, self._stop, self._budget = file, file.tell(), stop, budget
+        self._file, self._offset, self._stop, self._budget = file, file.tell(), stop, budget
 
     def read(self, count: int) -> bytes:
-        """Return the next bytes: so many, or as many as there are."""
+        """Return the next ``count`` bytes, or as many as there are."""
         return self._counted(self._file.read, count)
 
     def readline(self) -> bytes:
-        """Return the next bytes up to the end of the line; a line longer than any there is has no end."""
+        """Return the next bytes up to the end of the line, or up to the limit."""
         return self._counted(self._file.readline, _LONGEST_LINE)
 
     def tell(self) -> int:
-        """Return the place in the file."""
-        return self._place
+        """Return the offset in the file."""
+        return self._offset
 
     def _counted(self, read: Callable[[int], bytes], most: int) -> bytes:
-        count = max(min(most, self._stop - self._place), 0)
+        count = max(min(most, self._stop - self._offset), 0)
         self._budget.take(count, "a pickle")
         data = read(count)
         self._budget.give_back(count - len(data))
-        self._place += len(data)
+        self._offset += len(data)
         return data
 
 
 class Unpickler:
-    """Runs one pickle.
+    """Virtual machine that runs one pickle, with the functions of an allow-list only.
 
     Parameters
     ----------
     find : callable
         Takes module and name; returns what stands for them, or None if the name is not allowed.
     persistent : callable
-        Returns what stands for an identifier of something that lies outside of the pickle.
+        Takes the identifier of an object outside of the pickle (opcode BINPERSID); returns what stands for it.
     budget : Budget
     """
 
@@ -161,26 +160,26 @@ class Unpickler:
     ) -> None:
         self._find, self._persistent, self._budget = find_global, persistent, budget
         self._stack: list[Value] = []
-        self._below: list[list[Value]] = []  # what lies under each mark
-        # By text, whose hashes Python salts: places could be chosen so that a dict of integers takes hours.
-        self._memory: dict[str, Value] = {}
+        self._below: list[list[Value]] = []  # the stack below each mark
+        # keys are text, whose hashes Python salts: integers could be chosen so that a dict of them takes hours
+        self._memo: dict[str, Value] = {}
         self._work = 0  # opcodes, and members of the arguments of functions
         self.steps = 0
 
     def run(self, source: PickleStream) -> Value:
-        """Run the pickle that begins where the source stands, and return its result.
+        """Run the pickle at the current offset of the stream, and return its result.
 
         Raises
         ------
         RefusedError
-            If it is damaged, or asks for anything that is not there to be had.
+            If it is damaged, or uses an opcode or a global that is not allowed.
         """
         try:
             for operation, argument, _ in genops(cast("Any", source)):
                 self._step(operation.name, argument)
         except NplstmError:
             raise
-        except (ValueError, MemoryError, Warning) as error:  # a warning of odd text, where warnings are errors
+        except (ValueError, MemoryError, Warning) as error:  # a warning about text, where warnings are errors
             raise RefusedError(f"not a whole pickle: {describe(error):.200}") from error
         result = self.pop()
         if self._stack or self._below:
@@ -203,9 +202,9 @@ class Unpickler:
         self._budget.take(steps * _STEP, "what a pickle makes")
 
     def _charge(self, argument: Value) -> None:
-        """Count what a function may go through or copy: a few bytes can give it the same list again and again.
+        """Count what a function may walk through or copy: a few bytes can pass it the same list again and again.
 
-        Bytes are handed on and never copied.
+        Bytes are passed on, never copied.
         """
         if isinstance(argument, str):
             self._budget.take(len(argument), "what a pickle makes")
@@ -217,45 +216,45 @@ class Unpickler:
     # The stack and its marks
 
     def push(self, value: Value) -> None:
-        """Put a value on the stack."""
+        """Push a value on the stack."""
         self._stack.append(value)
 
     def push_integer(self, value: int) -> None:
-        """Put an integer on the stack, if it is one that is good for something."""
+        """Push an integer on the stack, unless it is too long."""
         if value.bit_length() > _LONGEST_INTEGER:
             raise RefusedError(f"has an integer of {value.bit_length():,} bits; refused")
         self.push(value)
 
     def top(self) -> Value:
-        """Return the last value above the last mark."""
+        """Return the top of the stack, above the last mark."""
         if not self._stack:
             raise RefusedError("not a whole pickle: its stack is empty where a value is needed")
         return self._stack[-1]
 
     def pop(self) -> Value:
-        """Take the last value off the stack."""
+        """Pop the top of the stack."""
         value = self.top()
         del self._stack[-1]
         return value
 
     def last(self, count: int) -> tuple[Value, ...]:
-        """Take so many values off the stack."""
+        """Pop the last ``count`` values."""
         return tuple(reversed([self.pop() for _ in range(count)]))
 
     def mark(self) -> None:
-        """Set a mark; what lies under it cannot be reached until the mark is gone."""
+        """Set a mark; values below it cannot be reached until the mark is popped."""
         self._below.append(self._stack)
         self._stack = []
 
     def to_mark(self) -> list[Value]:
-        """Take all values down to the last mark, and the mark, off the stack."""
+        """Pop all values above the last mark, and the mark."""
         if not self._below:
             raise RefusedError("not a whole pickle: a mark is missing")
         values, self._stack = self._stack, self._below.pop()
         return values
 
     def discard(self) -> None:
-        """Forget the last value, or the mark if that comes last."""
+        """Discard the last value, or the mark if there is no value above it."""
         if self._stack:
             self.pop()
         else:
@@ -264,14 +263,14 @@ class Unpickler:
     # Containers
 
     def extend(self, values: list[Value]) -> None:
-        """Add to the list, or to what was a set, that comes last."""
+        """Extend the list at the top of the stack; sets are lists here."""
         container = self.top()
         if not isinstance(container, list):
             raise RefusedError(f"adds to {type_name(container)} as to a list; refused")
         cast("list[Value]", container).extend(values)
 
     def set_items(self, values: list[Value]) -> None:
-        """Add keys and values, in turns, to the dict that comes last."""
+        """Add keys and values, which alternate, to the dict at the top of the stack."""
         container = self.top()
         if not isinstance(container, PickledDict):
             raise RefusedError(f"sets items of {type_name(container)} as of a dict; refused")
@@ -280,26 +279,26 @@ class Unpickler:
         container.pairs += zip(values[::2], values[1::2], strict=True)
 
     def new_items(self, values: list[Value]) -> None:
-        """Put a dict of these keys and values on the stack."""
+        """Push a dict of these keys and values."""
         self.push(PickledDict())
         self.set_items(values)
 
-    # The memory
+    # The memo
 
-    def get(self, place: int) -> None:
-        """Put what is remembered at a place on the stack."""
-        if str(place) not in self._memory:
-            raise RefusedError(f"not a whole pickle: there is nothing at place {place!s:.40} of its memory")
-        self.push(self._memory[str(place)])
+    def get(self, index: int) -> None:
+        """Push the value that the memo holds at an index."""
+        if str(index) not in self._memo:
+            raise RefusedError(f"not a whole pickle: there is nothing at place {index!s:.40} of its memory")
+        self.push(self._memo[str(index)])
 
-    def put(self, place: int | None) -> None:
-        """Remember the last value at a place; the next one by default."""
-        self._memory[str(len(self._memory) if place is None else place)] = self.top()
+    def put(self, index: int | None) -> None:
+        """Store the top of the stack in the memo, by default at the next index."""
+        self._memo[str(len(self._memo) if index is None else index)] = self.top()
 
-    # Names, and what is done with them
+    # Globals and calls
 
     def look_up(self, module: Value, name: Value) -> None:
-        """Put what a name stands for on the stack."""
+        """Push what stands for a global, or refuse it."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise RefusedError(
                 f"asks for a name that is no text ({type_name(module)}, {type_name(name)}); refused"
@@ -313,7 +312,7 @@ class Unpickler:
         self.push(found)
 
     def call(self) -> None:
-        """Replace a function and its arguments by what it returns."""
+        """Replace a function and its arguments by its result."""
         function, arguments = self.last(2)
         if not isinstance(function, AllowedFunction) or not isinstance(arguments, tuple):
             raise RefusedError(f"calls {type_name(function)} with {type_name(arguments)}; refused")
@@ -328,7 +327,7 @@ class Unpickler:
         self.push(result)
 
     def build(self) -> None:
-        """Give a state to what lies under it."""
+        """Set the state of the object below it on the stack."""
         state = self.pop()
         target = self.top()
         self._charge(state)
@@ -340,7 +339,7 @@ class Unpickler:
             )
 
     def load_persistent(self) -> None:
-        """Replace an identifier by what stands for it."""
+        """Replace a persistent identifier by what stands for it."""
         self.push(self._persistent(self.pop()))
 
 
@@ -350,9 +349,9 @@ def _check_protocol(protocol: int) -> None:
 
 
 def _hint(module: str) -> str:
-    """Return what to do about an object of the user's or a framework's own.
+    """Return advice for classes of the user or of a framework, and for torch's modules.
 
-    Of the standard library's nothing, nor of torch's that are no modules: state dicts have those too.
+    There is none for the standard library and the rest of torch, which occur in state dicts too.
     """
     if module.partition(".")[0] in stdlib_module_names or module in {"__builtin__", "copy_reg"}:
         return ""
@@ -406,8 +405,8 @@ _OPERATIONS: dict[str, Callable[[Unpickler, Value], None]] = {
     "FRAME": lambda m, _: None,
     "STOP": lambda m, _: None,
 }
-"""What each operation does, by its name in ``pickletools``, with its argument.
+"""The opcodes that are run, by their names in ``pickletools``, each with its argument.
 
-What is not here is refused: objects of old classes, classes by number, identifiers that are lines of text, buffers
-that lie elsewhere.
+Others are refused: instances of old-style classes, extension codes, persistent identifiers as lines of text, and
+out-of-band buffers.
 """

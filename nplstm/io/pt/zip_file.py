@@ -1,6 +1,6 @@
-"""PyTorch's files since 1.6, zip archives: ``torch.save``'s, and TorchScript's, which has code that is never run.
+"""Reader of PyTorch's zip archives: those of ``torch.save`` since 1.6, and TorchScript's, whose code is never run.
 
-All entries are in one folder: ``data.pkl``, the storages by number in ``data/``, and the order of bytes in
+All entries are in one folder: ``data.pkl``, the storages by number in ``data/``, and the byte order in
 ``byteorder``. A TorchScript archive has ``constants.pkl`` and ``code/`` too; its ``data.pkl`` is the module, an
 object whose attributes are its parameters, buffers and submodules.
 """
@@ -24,7 +24,7 @@ __all__ = ["TorchScriptFile", "TorchZipFile", "open_zip"]
 
 _PICKLE = "/data.pkl"
 _LONGEST_FOLDER = 255
-"""torch calls it as the file was called; no file system has longer names. Every storage keeps its entry's name."""
+"""torch names it after the file, and no file system has longer names. Every storage keeps its entry's name."""
 _ORDERS = {b"little": "<", b"big": ">"}
 
 _OTHERS = {
@@ -32,16 +32,16 @@ _OTHERS = {
     ".data/extern_modules": "a torch.package archive, which holds code; save model.state_dict()",
     "model.json": "TorchScript in its first format; torch.jit.load it and torch.jit.save it again",
 }
-"""Archives of torch's that are not read, by an entry in their folder."""
+"""torch's archives that are not read, by an entry in their folder."""
 
 
 def open_zip(path: str | os.PathLike[str], budget: Budget) -> PickledFile:
-    """Open a zip archive of torch's, of either kind.
+    """Open one of torch's zip archives.
 
     Raises
     ------
     FileFormatError
-        If it is damaged, hostile, or of a kind that holds a program.
+        If it is damaged or hostile, or holds a program.
     """
     file = Path(path).open("rb")  # noqa: SIM115  the reader's close() closes it
     try:
@@ -55,7 +55,7 @@ def open_zip(path: str | os.PathLike[str], budget: Budget) -> PickledFile:
 
 
 def _folder(path: str | os.PathLike[str], archive: ZipArchive) -> str:
-    """Return the folder that all entries are in."""
+    """Return the folder of all entries."""
     for entry, what in _OTHERS.items():
         if any(name.endswith(f"/{entry}") for name in archive.names):
             raise FileFormatError(f"{os.fspath(path)}: {what}")
@@ -87,7 +87,7 @@ class TorchZipFile(PickledFile):
 
     def _byte_order(self) -> str:
         entry = f"{self._folder}/byteorder"
-        if entry not in self._archive:  # as before 2.1, when all machines that mattered had this one
+        if entry not in self._archive:  # torch writes it since 2.1; before, files were little-endian
             return "<"
         text = bytes(self._archive.read(entry)) if self._archive.size(entry) <= len(b"little") else b""
         if text not in _ORDERS:
@@ -95,7 +95,7 @@ class TorchZipFile(PickledFile):
         return _ORDERS[text]
 
     def _read_metadata(self) -> None:
-        """Read the text that nplstm.save puts beside the tensors."""
+        """Read the metadata that nplstm.save writes beside the tensors."""
         entry = f"{self._folder}/{METADATA}"
         if entry in self._archive:
             self.metadata = text_of_json(self.path, METADATA, self._archive.read_whole(entry))
@@ -126,4 +126,4 @@ class TorchScriptFile(TorchZipFile):
     ) -> None:
         super().__init__(path, budget, file, archive, folder)
         if not self.tensors and any(name.startswith(f"{folder}/constants/") for name in archive.names):
-            self.format = "frozen TorchScript"  # the weights are constants of its code, and have no names
+            self.format = "frozen TorchScript"  # the weights are constants of its code, without names

@@ -29,9 +29,9 @@ def from_weight_format(
     bidirectional: bool | None = None,
     bias: bool | None = None,
 ) -> dict[str, Array]:
-    """Turn another program's arrays into parameters under torch's names, for ``load_state_dict``.
+    """Convert another program's arrays to parameters under torch's names, for ``load_state_dict``.
 
-    Formats of one layer in one direction; what stands in brackets may be left out::
+    Formats of one layer in one direction; arrays in brackets are optional::
 
         format      arrays                                                            order of gates
         "fused"     W (I+H, 4H) for [x, h] @ W, [b (4H,)]                             f, i, g, o
@@ -42,14 +42,15 @@ def from_weight_format(
         "onnx"      W (4H, I), R (4H, H), [B (8H,): W's, then R's], [P (3H,)]         i, o, f, g
         "haste"     kernel (I, 4H), recurrent_kernel (H, 4H), bias (4H,)              i, g, f, o
 
-    and of a stack of L layers and D directions in one vector, whose matrices are torch's but for the order::
+    and of a stack of L layers and D directions in one vector, with torch's matrices except for the order of
+    gates::
 
         "thinc"     LSTM: for each layer, for each direction W_ih, b_ih, W_hh, b_hh   f, i, o, g
         "cudnn"     weight_space: for each layer, for each direction W_ih, W_hh;      i, f, g, o
                     [then for each layer, for each direction b_ih, b_hh]
 
-    In names x, or i before the gate's letter, stands for the input's part, and h for the recurrent one. A single
-    bias becomes ``bias_ih``; a second one that is not there becomes zeros.
+    In names, x, or i before the gate's letter, is the input's part, and h the recurrent part. A single bias
+    becomes ``bias_ih``; a missing second one becomes zeros.
 
     Parameters
     ----------
@@ -59,10 +60,10 @@ def from_weight_format(
         Of one backend and one element type. For "keras" also the list that ``layer.get_weights()`` gives. ONNX's
         arrays have an axis of directions in front: give ``W[0]``, and ``W[1]`` for the other direction.
     suffix : str
-        What torch's names end in: "_l0" for the first layer of an ``LSTM``, "_l0_reverse" for its second
-        direction; nothing for an ``LSTMCell``. Vectors of a stack bring the suffixes along.
+        End of torch's names: "_l0" for the first layer of an ``LSTM``, "_l0_reverse" for its second direction;
+        empty for an ``LSTMCell``. Vectors of a stack imply the suffixes.
     input_size, hidden_size : int
-        I and H; for the vectors, and needed there.
+        I and H; for the vectors, and required there.
     num_layers : int
         L; for the vectors. By default 1.
     bidirectional : bool
@@ -79,18 +80,18 @@ def from_weight_format(
     Raises
     ------
     ArgumentError
-        For an unknown format, or an option that is missing or that the format does not have.
+        For an unknown format, or an option that is missing or does not belong to the format.
     StateDictError
-        If an array is missing, or there is one that the format does not have.
+        If an array is missing or does not belong to the format.
     ShapeError, DTypeError, BackendError
         If an array does not fit the others.
 
     Notes
     -----
-    Sources: Keras's, ONNX's, Haste's and Thinc's own documents and code. cuDNN gives the places in its buffer
-    only through ``cudnnGetRNNWeightParams``; the order here is the one that JAX and MXNet rely on.
-    A buffer with projections is not read. Thinc's other parameter, ``HC0``, holds initial states: they are no
-    weights, and ``LSTM`` takes them as ``hx``.
+    Sources: Keras's, ONNX's, Haste's and Thinc's own documents and code. cuDNN gives the offsets in its buffer
+    only through ``cudnnGetRNNWeightParams``; the order here is the one that JAX and MXNet rely on. A buffer with
+    projections is not read. Thinc's other parameter, ``HC0``, holds initial states, which ``LSTM`` takes as
+    ``hx``.
 
     Examples
     --------
@@ -147,32 +148,33 @@ def to_weight_format(
 def to_weight_format(
     format: str, parameters: Arrays, *, suffix: str = "", as_list: bool = False
 ) -> dict[str, Array] | list[Array]:
-    """Turn parameters under torch's names into another program's arrays.
+    """Convert parameters under torch's names to another program's arrays.
 
     Parameters
     ----------
     format : str
         See ``from_weight_format``.
     parameters : mapping of name to Array
-        Such as ``lstm.parameters``. A vector takes all of it. Another format takes the names that end in
-        ``suffix``, and leaves other layers and directions aside.
+        Such as ``lstm.parameters``. A vector takes all of it. Other formats take the names that end in ``suffix``,
+        and ignore other layers and directions.
     suffix : str
-        Which layer and direction: "_l0", "_l0_reverse", ...; nothing for an ``LSTMCell``. Not for a vector.
+        Which layer and direction: "_l0", "_l0_reverse", ...; empty for an ``LSTMCell``. Not for a vector.
     as_list : bool
-        For "keras": return what ``layer.set_weights()`` takes.
+        For "keras": return the list that ``layer.set_weights()`` takes.
 
     Returns
     -------
     dict of str to Array
-        The format's arrays, new, contiguous, where the parameters are. Two biases become their sum where the
+        The format's arrays, new and contiguous, on the parameters' backend. Two biases become their sum if the
         format has one.
 
     Raises
     ------
     ArgumentError
-        For an unknown format; for parameters that the format has no place for, such as peepholes or a projection.
+        For an unknown format; for parameters that the format does not have, such as peepholes or a projection.
     StateDictError
-        If a parameter is missing or unknown, biases for "haste" and "thinc" included, which always have some.
+        If a parameter is missing or unknown; also for missing biases of "haste" and "thinc", which always have
+        them.
     ShapeError, DTypeError, BackendError
         If a parameter does not fit the others.
 
@@ -206,11 +208,11 @@ def _to_weight_format(
         checks.check_alike(named)
         return {flat.key: pack(flat, named)}
     target = LAYER_FORMATS[format]
-    own = checks.of_layer(named, checks.check_suffix(suffix))
-    biased = target.always_biased or any(name + suffix in own for name in ("bias_ih", "bias_hh"))
+    of_layer = checks.of_layer(named, checks.check_suffix(suffix))
+    biased = target.always_biased or any(name + suffix in of_layer for name in ("bias_ih", "bias_hh"))
     source = torch_format(suffix, peepholes=target.peepholes is not None)._replace(always_biased=biased)
-    checks.check_layer("parameters", format, source, own)
-    result = convert(source, own, target)
+    checks.check_layer("parameters", format, source, of_layer)
+    result = convert(source, of_layer, target)
     return list(result.values()) if as_list else result
 
 

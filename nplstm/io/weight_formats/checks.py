@@ -1,4 +1,4 @@
-"""What is checked before weights are converted from one format to another; shapes are checked on the way."""
+"""Checks of names, options and types before weights are converted; shapes are checked in the conversion."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _EXTRAS = {
     "bias_c": "layer normalisation",
     "transform_": "a hidden transform",
 }
-"""What a parameter with such a name is, where a format has no place for it."""
+"""Parameters that most formats do not have, by the beginning of their names."""
 
 
 def check_format(format: object) -> None:
@@ -44,7 +44,7 @@ def check_no_suffix(format: str, suffix: object) -> None:
 
 
 def check_sizes(format: str, flat: FlatFormat, options: Mapping[str, Any]) -> StackSizes:
-    """Return the sizes of a stack out of the options that are given."""
+    """Return the sizes of a stack from the options."""
     for name in ("input_size", "hidden_size"):
         if name not in options:
             raise ArgumentError(
@@ -80,18 +80,18 @@ def by_name(format: str, arrays: Arrays | Sequence[Array], argument: str = "arra
 
 
 def of_layer(parameters: Arrays, suffix: str) -> dict[str, Array]:
-    """Leave out what belongs, as its name says, to another layer or direction."""
+    """Return the parameters without those of other layers and directions, by their names."""
 
     def elsewhere(name: str) -> bool:
         found = re.search(r"_l\d+(_reverse)?$", name)
         return found is not None and found[0] != suffix
 
-    own = {name: array for name, array in parameters.items() if not elsewhere(name)}
-    if parameters and not own:
+    kept = {name: array for name, array in parameters.items() if not elsewhere(name)}
+    if parameters and not kept:
         raise ArgumentError(
             f"suffix: no parameter ends in {suffix!r}, only these are there: {', '.join(parameters)}"
         )
-    return own
+    return kept
 
 
 def check_layer(argument: str, owner: str, format: LayerFormat, arrays: Arrays) -> None:
@@ -108,7 +108,7 @@ def check_layer(argument: str, owner: str, format: LayerFormat, arrays: Arrays) 
 
 
 def check_names(argument: str, owner: str, arrays: Arrays, *, needed: list[str], known: list[str]) -> None:
-    """Raise with all names that are missing or unknown; parameters that the format has no place for come first."""
+    """Raise with all names that are missing or unknown; parameters that the format does not have come first."""
     missing = [name for name in needed if name not in arrays]
     unknown = [name for name in arrays if name not in known]
     for name in unknown:

@@ -1,4 +1,4 @@
-"""Formats that hold a whole stack of layers and directions in one flat vector, as data, and their conversion."""
+"""Formats that hold a stack of layers and directions in one flat vector: a table of them, and the conversion."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ __all__ = ["FLAT_FORMATS", "FlatFormat", "StackSizes", "pack", "stack_names", "u
 
 
 class FlatFormat(NamedTuple):
-    """In which order one vector holds the parameters of a stack.
+    """The order of a stack's parameters in one vector.
 
     Of each group, the parameters of the first layer's first direction come first, then those of its second
     direction, then the next layer's; after them the next group's. Matrices lie row by row, torch's rows.
@@ -36,7 +36,7 @@ FLAT_FORMATS = {
 
 
 class StackSizes(NamedTuple):
-    """What a flat vector does not say of itself; the arguments of ``LSTM``."""
+    """Sizes and options that a flat vector does not show; arguments of ``LSTM``."""
 
     input_size: int
     hidden_size: int
@@ -46,11 +46,11 @@ class StackSizes(NamedTuple):
 
 
 def stack_names(format: FlatFormat, parameters: Arrays) -> list[str]:
-    """Return the names of all parameters of the stack that the given names hint at, in the vector's order."""
-    return [name for name, _ in _axes(format, _hinted_sizes(format, parameters, 0, 0))]
+    """Return the names of all parameters of a stack, in the vector's order, with the layers in ``parameters``."""
+    return [name for name, _ in _axes(format, _sizes_by_names(format, parameters, 0, 0))]
 
 
-def _hinted_sizes(format: FlatFormat, parameters: Arrays, input_size: int, hidden_size: int) -> StackSizes:
+def _sizes_by_names(format: FlatFormat, parameters: Arrays, input_size: int, hidden_size: int) -> StackSizes:
     layers = {found[1] for name in parameters if (found := re.search(r"_l(\d+)(_reverse)?$", name))}
     bidirectional = any(name.endswith("_reverse") for name in parameters)
     bias = format.always_biased or any(name.startswith("bias_") for name in parameters)
@@ -95,7 +95,7 @@ def pack(format: FlatFormat, parameters: Arrays) -> Array:
     check_matrix("weight_hh_l0", hh, ("4H", "H"))
     check_shape("weight_hh_l0", hh.shape, [("4H", 4 * hh.shape[1]), ("H", hh.shape[1])])
     pieces: list[Array] = []
-    for name, axes in _axes(format, _hinted_sizes(format, parameters, ih.shape[1], hh.shape[1])):
+    for name, axes in _axes(format, _sizes_by_names(format, parameters, ih.shape[1], hh.shape[1])):
         check_shape(name, parameters[name].shape, axes)
         pieces.append(reorder(parameters[name], TORCH_ORDER, format.order).reshape(-1))
     return namespace(ih).concatenate(pieces)

@@ -1,4 +1,4 @@
-"""Formats of one layer in one direction, as data, and the one conversion between any two of them."""
+"""Formats of one layer in one direction: a table of them, and the conversion between any two."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ TORCH_ORDER = "ifgo"
 
 
 class LayerFormat(NamedTuple):
-    """How a format names, orders and turns the parameters of one layer in one direction.
+    """How a format names, orders and transposes the parameters of one layer in one direction.
 
     A name with ``{}`` stands for four arrays, one for each gate, whose letters take the braces' place.
     """
@@ -74,7 +74,7 @@ LAYER_FORMATS = {
 
 
 def torch_format(suffix: str, *, peepholes: bool = True) -> LayerFormat:
-    """Return torch's own format, its names ending in ``suffix``, with a place for peepholes or without one."""
+    """Return torch's own format with names that end in ``suffix``, with or without peepholes."""
     ih, hh, ch = (f"weight_{part}{suffix}" for part in ("ih", "hh", "ch"))
     biases = (f"bias_ih{suffix}", f"bias_hh{suffix}")
     axes = {ih: ("4H", "I"), hh: ("4H", "H"), biases[0]: ("4H",), biases[1]: ("4H",)}
@@ -84,12 +84,12 @@ def torch_format(suffix: str, *, peepholes: bool = True) -> LayerFormat:
 
 
 def expand(name: str, order: str) -> list[str]:
-    """Return the names of the arrays that a name of a format stands for: one, or one for each gate."""
+    """Return the names of the arrays that a format's name stands for: one, or one for each gate."""
     return [name.format(gate) for gate in order] if "{}" in name else [name]
 
 
 def reorder(rows: Array, source: str, target: str) -> Array:
-    """Return a contiguous copy in which the gates' blocks of rows stand in another order."""
+    """Return a contiguous copy with the gates' blocks of rows in another order."""
     size = len(rows) // len(source)
     result: Array = namespace(rows).empty(rows.shape, dtype=rows.dtype)
     for place, gate in enumerate(target):
@@ -99,7 +99,7 @@ def reorder(rows: Array, source: str, target: str) -> Array:
 
 
 def convert(source: LayerFormat, arrays: Arrays, target: LayerFormat) -> dict[str, Array]:
-    """Carry one layer's parameters from a format to another; every array is checked and copied.
+    """Convert one layer's parameters from a format to another; every array is checked and copied.
 
     The names have been checked. A bias that the source leaves out is zeros where the other one is there.
     """
@@ -134,7 +134,7 @@ def check_matrix(name: str, matrix: Array, axes: tuple[str, ...]) -> None:
 
 
 def _sizes(format: LayerFormat, arrays: Arrays) -> dict[str, int]:
-    """Read I and H off the two matrices; return the sizes that follow, by the axes' names."""
+    """Return the sizes of all axes, by name, from the shapes of the two matrices."""
     found: list[dict[str, int]] = []
     for name in format.weights:
         key = expand(name, format.order)[0]
