@@ -19,7 +19,7 @@ _TORCH = ("/data.pkl", "/model.json", "/archive_format", "/.data/extern_modules"
 # Readers by module and name: a module is imported when a file of its format is opened.
 _BY_ENTRIES: list[tuple[Callable[[list[str]], bool], tuple[str, str]]] = [
     (lambda names: "model.weights.h5" in names, ("nplstm.io.keras.keras_file", "KerasZipFile")),
-    (lambda names: any(name.endswith(_TORCH) for name in names), ("nplstm.io.pt.zip_file", "open_zip")),
+    (lambda names: any(name.endswith(_TORCH) for name in names), ("nplstm.io.pt.zip_file", "TorchZipFile")),
     (lambda names: all(name.endswith(".npy") for name in names), ("nplstm.io.npz_file", "NpzFile")),
 ]
 _BY_START: list[tuple[Callable[[bytes], bool], tuple[str, str]]] = [

@@ -22,7 +22,9 @@ __all__ = [
     "Budget",
     "FoundLayer",
     "ModelFile",
+    "OpenModelFile",
     "TensorInfo",
+    "array_from_bytes",
     "check_ordinary",
     "damaged",
     "describe",
@@ -179,6 +181,35 @@ class ModelFile(ABC):
         return iter(self.tensors)
 
 
+class OpenModelFile(ModelFile):
+    """A file that stays open while its tensors are read; a subclass reads what it needs at first in ``_open``."""
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
+        super().__init__(path, budget)
+        self._file = open(path, "rb")  # noqa: PTH123, SIM115  pathlib takes its time to import; close() closes it
+        try:
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Set ``tensors``, and ``metadata`` if the file has any."""
+
+    def _read_at(self, start: int, nbytes: int, what: str) -> bytearray:
+        """Return bytes of the file; raise if it ends before."""
+        data = bytearray(nbytes)
+        self._file.seek(start)
+        if self._file.readinto(data) != nbytes:
+            raise FileFormatError(f"{os.fspath(self.path)}: the file ends inside {what}")
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def check_ordinary(path: str | os.PathLike[str]) -> None:
     """Raise unless the path is an ordinary file: a pipe or device cannot be read in parts."""
     if not os.path.isfile(path):  # noqa: PTH113  pathlib takes its time to import
@@ -215,3 +246,11 @@ def widen_bfloat16(data: "bytes | bytearray | memoryview", shape: tuple[int, ...
     """Return bfloat16 numbers, as bytes, as the same numbers in float32: a bfloat16 is a float32's upper half."""
     wide = np.frombuffer(data, dtype=f"{order}u2").astype(np.uint32)
     return np.left_shift(wide, 16, out=wide).view(np.float32).reshape(shape)
+
+
+def array_from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], order: str = "<") -> Array:
+    """Return numbers, as bytes, as an array in this machine's byte order; bfloat16 becomes float32."""
+    if dtype in WIDENED:
+        return widen_bfloat16(data, shape, order)
+    stored = np.frombuffer(data, dtype=order + np.dtype(dtype).str[1:])
+    return stored.astype(dtype, copy=not stored.flags.writeable).reshape(shape)

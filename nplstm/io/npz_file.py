@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from nplstm._typing import Array, DType
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
 from nplstm.io.layer_metadata import layers_by_metadata, text_of_json
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
+from nplstm.io.model_file import FoundLayer, OpenModelFile, TensorInfo, damaged
 from nplstm.io.zip_archive import ZipArchive, leads_out
 
 __all__ = ["NpzFile", "write_npz"]
@@ -37,25 +36,19 @@ class _Header(NamedTuple):
     start: int  # of the numbers, in the entry
 
 
-class NpzFile(ModelFile):
+class NpzFile(OpenModelFile):
     """An ``.npz`` file, compressed or not."""
 
     format = "npz"
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget)
-        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
-        try:
-            self._archive = ZipArchive(self._file, path, budget)
-            self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
-            self.tensors = {
-                name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()
-            }
-            if _METADATA in self.tensors:
-                self.metadata = self._metadata()
-        except BaseException:
-            self._file.close()
-            raise
+    def _open(self) -> None:
+        self._archive = ZipArchive(self._file, self.path, self.budget)
+        self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
+        self.tensors = {
+            name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()
+        }
+        if _METADATA in self.tensors:
+            self.metadata = self._metadata()
 
     def layers(self) -> list[FoundLayer]:
         """Return the LSTMs that are in the file."""
@@ -93,10 +86,6 @@ class NpzFile(ModelFile):
         text = self.read(_METADATA)
         del self.tensors[_METADATA]
         return text_of_json(self.path, repr(_METADATA), text.tobytes())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _is_shape(shape: tuple[int, ...]) -> bool:

@@ -3,17 +3,16 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.errors import ArgumentError, FileFormatError
+from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
 from nplstm.io._optional import optional
 from nplstm.io.layer_metadata import layers_by_metadata
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
+from nplstm.io.model_file import FoundLayer, OpenModelFile, TensorInfo, array_from_bytes, damaged
 
 __all__ = ["SafetensorsFile", "write_safetensors"]
 
@@ -31,7 +30,7 @@ def _library(part: str) -> Any:
     return optional(part, extra="safetensors", files=".safetensors")
 
 
-class SafetensorsFile(ModelFile):
+class SafetensorsFile(OpenModelFile):
     """A safetensors file.
 
     The package checks offsets, sizes, gaps and overlaps. It maps the file into memory, which would end the process
@@ -40,15 +39,9 @@ class SafetensorsFile(ModelFile):
 
     format = "safetensors"
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget)
-        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
-        try:
-            self._check()
-            self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
+    def _open(self) -> None:
+        self._check()
+        self._read_header()
 
     def _check(self) -> None:
         library = _library("safetensors")
@@ -79,21 +72,10 @@ class SafetensorsFile(ModelFile):
 
     def _read(self, name: str) -> Array:
         info = self.tensors[name]
-        kind = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype)
-        # through its text, so that NumPy takes the native type where the byte order is the native one
-        stored = np.dtype(kind.newbyteorder("<").str)
-        data = bytearray(info.size * stored.itemsize)
-        self._file.seek(self._offsets[name])
-        if self._file.readinto(data) != len(data):  # pyright: ignore[reportAttributeAccessIssue]
-            raise FileFormatError(f"{self.path}: the file ends inside the tensor {name!r}")
+        itemsize = 2 if info.dtype == "bfloat16" else np.dtype(info.dtype).itemsize
+        data = self._read_at(self._offsets[name], info.size * itemsize, f"the tensor {name!r}")
         with damaged(self.path, f"the tensor {name!r} cannot be read", ValueError):
-            if info.dtype == "bfloat16":
-                return widen_bfloat16(data, info.shape)
-            return np.frombuffer(data, dtype=stored).reshape(info.shape).astype(info.dtype, copy=False)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+            return array_from_bytes(data, info.dtype, info.shape)
 
 
 def write_safetensors(

@@ -28,10 +28,10 @@ from nplstm.io.keras.weight_datasets import (
     LayerGroup,
     cells_by_name,
     cells_by_number,
-    grouped,
-    listed,
-    name_in,
-    numbered,
+    group_cells,
+    in_number_order,
+    layer_name,
+    read_name_list,
 )
 from nplstm.io.model_file import WIDENED, FoundLayer, ModelFile
 from nplstm.io.weight_formats.single_layer import LAYER_FORMATS, convert, torch_format
@@ -75,19 +75,19 @@ def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -
         known.update(places)
         cells = [weights[place] for place in places if place in weights]
         found.append(_configured(source, LayerWeights(layer, cells, None), layer.place))
-    rest = grouped(cell for place, cell in weights.items() if place not in known)
+    rest = group_cells(cell for place, cell in weights.items() if place not in known)
     if model is None or not lists_layers(model):
-        return found + [_assumed(source, name_in(hdf5, place), directions) for place, directions in rest]
-    return found + [_unknown(source, name_in(hdf5, other.place), other, classes) for other in rest]
+        return found + [_assumed(source, layer_name(hdf5, place), directions) for place, directions in rest]
+    return found + [_unknown(source, layer_name(hdf5, other.place), other, classes) for other in rest]
 
 
 def legacy_layers(source: WeightSource, hdf5: Hdf5, group: str, model: ObjectConfig | None) -> list[FoundLayer]:
     """Return the LSTMs of a file whose groups are named after layers; the configuration may be missing."""
-    names = dict.fromkeys(listed(hdf5, group, "layer_names"))
+    names = dict.fromkeys(read_name_list(hdf5, group, "layer_names"))
     weights = {name: list(cells_by_name(hdf5, group, name)) for name in names}
     if model is None:
         return [
-            _assumed(source, *layer) for layer in grouped(cell for cells in weights.values() for cell in cells)
+            _assumed(source, *layer) for layer in group_cells(cell for cells in weights.values() for cell in cells)
         ]
     layers: dict[str, list[LayerInModel]] = {}
     classes: dict[str, str] = {}
@@ -100,7 +100,7 @@ def legacy_layers(source: WeightSource, hdf5: Hdf5, group: str, model: ObjectCon
         for top, some in layers.items()
         for share in _assign_weights(some, weights.get(top, []), source.version)
     ]
-    rest = grouped(cell for name, cells in weights.items() if name not in layers for cell in cells)
+    rest = group_cells(cell for name, cells in weights.items() if name not in layers for cell in cells)
     return known + [_unknown(source, other.place, other, classes) for other in rest]
 
 
@@ -131,7 +131,7 @@ def _assumed(source: WeightSource, name: str, directions: list[list[CellDatasets
         backward = {**layers[1], "config": {**layers[1]["config"], "go_backwards": True}}
         entry = {"class_name": "Bidirectional", "config": {"layer": entry, "backward_layer": backward}}
     layer = LayerInModel(name, name, name, trains=(), shared=False, entry=entry)
-    problem = None if all(numbered(cells) for cells in directions) else _UNORDERED
+    problem = None if all(in_number_order(cells) for cells in directions) else _UNORDERED
     every = [cell for cells in directions for cell in cells]
     found = _configured(source, LayerWeights(layer, every, problem), name)
     return replace(found, notes=(), cautions=(_ASSUMED,))

@@ -4,13 +4,11 @@ from itertools import pairwise
 from math import prod
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 from nplstm._typing import Array
 from nplstm.io.keras import hdf5_messages as messages
 from nplstm.io.keras.hdf5_messages import Attribute, Cursor, Datatype, MalformedError, RawData
 from nplstm.io.keras.hdf5_structures import MAX_NAME, Structures
-from nplstm.io.model_file import WIDENED, Budget, TensorInfo, widen_bfloat16
+from nplstm.io.model_file import Budget, TensorInfo, array_from_bytes
 
 __all__ = ["Dataset", "Hdf5"]
 
@@ -93,11 +91,7 @@ class Hdf5:
         data = storage.inline or b""
         if storage.inline is None and storage.size:
             data = self._structures.read(storage.address, storage.size)
-        order = ">" if element.big_endian else "<"
-        if element.name in WIDENED:
-            return widen_bfloat16(data, shape, order)
-        stored = np.frombuffer(data, dtype=np.dtype(element.name).newbyteorder(order))
-        return stored.astype(element.name).reshape(shape)
+        return array_from_bytes(data, element.name, shape, ">" if element.big_endian else "<")
 
     def _texts(self, path: str, attribute: Attribute) -> list[str]:
         kind, size = attribute.type.kind, attribute.type.size

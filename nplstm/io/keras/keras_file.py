@@ -5,14 +5,13 @@ import os
 from abc import abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.keras.find_layers import WeightSource, found_layers, legacy_layers
 from nplstm.io.keras.hdf5 import Hdf5
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, damaged
+from nplstm.io.model_file import FoundLayer, OpenModelFile, damaged
 from nplstm.io.zip_archive import ZipArchive
 
 __all__ = ["KerasH5File", "KerasZipFile"]
@@ -23,27 +22,21 @@ _MAX_JSON = 16 * 2**20
 _METADATA = ("keras_version", "backend")
 
 
-class _KerasFile(ModelFile):
+class _KerasFile(OpenModelFile):
     """A file whose tensors are the datasets of an HDF5 file in it, or of itself.
 
-    A reader opens ``_hdf5`` in ``_open``.
+    A subclass opens the HDF5 file in ``_open_hdf5``.
     """
 
     _hdf5: Hdf5
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget)
-        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
-        try:
-            with self._sound():
-                self._open()
-            self.tensors = {name: dataset.info for name, dataset in self._hdf5.datasets.items()}
-        except BaseException:
-            self._file.close()
-            raise
+    def _open(self) -> None:
+        with self._sound():
+            self._open_hdf5()
+        self.tensors = {name: dataset.info for name, dataset in self._hdf5.datasets.items()}
 
     @abstractmethod
-    def _open(self) -> None:
+    def _open_hdf5(self) -> None:
         """Set ``_hdf5``, and ``metadata`` if the file has any."""
 
     @contextmanager
@@ -56,17 +49,13 @@ class _KerasFile(ModelFile):
         with self._sound():
             return self._hdf5.read(name)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
 
 class KerasZipFile(_KerasFile):
     """A ``.keras`` file, of Keras 3 or of tf.keras from 2.13 on."""
 
     format = "Keras"
 
-    def _open(self) -> None:
+    def _open_hdf5(self) -> None:
         self._archive = ZipArchive(self._file, self.path, self.budget)
         if "metadata.json" in self._archive:
             self.metadata = {name: _text_of(value) for name, value in self._json("metadata.json").items()}
@@ -94,7 +83,7 @@ class KerasH5File(_KerasFile):
 
     format = "Keras (HDF5)"
 
-    def _open(self) -> None:
+    def _open_hdf5(self) -> None:
         self._hdf5 = Hdf5(self._file, self.budget)
         self._group = "model_weights" if "model_weights" in self._hdf5 else ""
         whole = {name: self._hdf5.texts(self._group, name) or self._hdf5.texts("", name) for name in _METADATA}

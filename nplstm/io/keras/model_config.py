@@ -78,7 +78,7 @@ class _Position(NamedTuple):
     depth: int = 0
 
     def into(self, entry: ObjectConfig, place: str) -> "_Position":
-        name = name_of(entry)
+        name = object_name(entry)
         _check_count(next(self.seen))
         position = _Position(
             self.seen,
@@ -211,7 +211,7 @@ def config_of(entry: ObjectConfig) -> ObjectConfig:
     return _entry(entry.get("config"))
 
 
-def name_of(entry: ObjectConfig) -> str:
+def object_name(entry: ObjectConfig) -> str:
     """Return a layer's name; that of its class if it has none."""
     name = config_of(entry).get("name", entry.get("name"))
     return name if isinstance(name, str) else class_of(entry)

@@ -16,10 +16,10 @@ __all__ = [
     "LayerGroup",
     "cells_by_name",
     "cells_by_number",
-    "grouped",
-    "listed",
-    "name_in",
-    "numbered",
+    "group_cells",
+    "in_number_order",
+    "layer_name",
+    "read_name_list",
 ]
 
 _CELL = re.compile(r"(lstm_)?cells?(_\d+)?|stacked_rnn_cells(_\d+)?")
@@ -73,7 +73,7 @@ def cells_by_name(hdf5: Hdf5, group: str, layer: str) -> Iterator[CellDatasets]:
     """Yield the LSTM cells in the group of a model's layer, in order, by the names of weights."""
     start = f"{group}/{layer}" if group else layer
     cells: dict[str, dict[str, str]] = {}
-    for name in listed(hdf5, start, "weight_names"):
+    for name in read_name_list(hdf5, start, "weight_names"):
         place, _, weight = name.rpartition("/")
         full = place if f"{place}/".startswith(f"{layer}/") else f"{layer}/{place}"
         cells.setdefault(full, {})[weight.partition(":")[0]] = f"{start}/{name}"
@@ -81,7 +81,7 @@ def cells_by_name(hdf5: Hdf5, group: str, layer: str) -> Iterator[CellDatasets]:
     return (cell for cell in found if cell)
 
 
-def listed(hdf5: Hdf5, group: str, name: str) -> list[str]:
+def read_name_list(hdf5: Hdf5, group: str, name: str) -> list[str]:
     """Return a list of names; a long one is split into several attributes, ``name0``, ``name1`` and so on."""
     whole = hdf5.texts(group, name)
     if whole is not None:
@@ -110,7 +110,7 @@ def _lstm_cell(hdf5: Hdf5, place: str, names: dict[str, str]) -> CellDatasets | 
     )
 
 
-def grouped(cells: Iterable[CellDatasets]) -> list[LayerGroup]:
+def group_cells(cells: Iterable[CellDatasets]) -> list[LayerGroup]:
     """Group the cells by layer: those of a stack, and of two directions."""
     layers: dict[str, dict[str, list[CellDatasets]]] = {}
     for cell in cells:
@@ -131,14 +131,14 @@ def grouped(cells: Iterable[CellDatasets]) -> list[LayerGroup]:
     return found
 
 
-def numbered(cells: list[CellDatasets]) -> bool:
+def in_number_order(cells: list[CellDatasets]) -> bool:
     """Tell whether the cells of a stack are in the order of the numbers in their names."""
     found = [_NUMBER.search(cell.place) for cell in cells]
     numbers = [int(number[1][:18]) if number else 0 for number in found]
     return numbers == sorted(numbers)
 
 
-def name_in(hdf5: Hdf5, place: str) -> str:
+def layer_name(hdf5: Hdf5, place: str) -> str:
     """Return the names that Keras 3 stores in the groups along a path; the path itself if one is missing."""
     names: list[str] = []
     parts = place.split("/")

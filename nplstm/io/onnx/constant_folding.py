@@ -23,7 +23,7 @@ from nplstm.io.onnx.operators import OPERATORS, Operator, OperatorCall, Unsuppor
 from nplstm.io.onnx.proto_fields import attribute_value, is_standard, node_name
 from nplstm.io.onnx.run_time_probes import OutputProbes, SampleSizes
 from nplstm.io.onnx.scopes import Definition, GraphInput, Initializer, NodeOutput, ScopedName
-from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, of_constant
+from nplstm.io.onnx.tensor_protos import DTYPES, LazyTensor, tensor_from_constant
 
 __all__ = ["AbstractValue", "Dependence", "Evaluator", "Evaluators", "evaluators"]
 
@@ -205,7 +205,9 @@ class Evaluator:
 
     def _constant_node(self, definition: NodeOutput, what: str) -> AbstractValue:
         for name, attribute in definition.scope.attributes_of(definition.node).items():
-            tensor = of_constant(definition.node.output[0], name, attribute_value(attribute), self._stored)
+            tensor = tensor_from_constant(
+                definition.node.output[0], name, attribute_value(attribute), self._stored
+            )
             if tensor is None:
                 raise UnsupportedOperatorError(f"{what} with the attribute {name}, which is not read")
             return self._constant(tensor, what)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nplstm.io.layer_metadata import OPTIONS, options_of
 from nplstm.io.model_file import FoundLayer
-from nplstm.io.onnx.node_reader import LSTMNode, joined
+from nplstm.io.onnx.node_reader import LSTMNode, joined_layer
 from nplstm.io.onnx.proto_fields import tensor_name
 
 __all__ = ["export_metadata", "exported_layer"]
@@ -46,7 +46,7 @@ def exported_layer(nodes: Sequence[LSTMNode], model: Any, metadata: Mapping[str,
     placed = [(node, _suffixes(node, options)) for node in nodes]
     if problem is not None or not nodes or not all(suffixes for _, suffixes in placed):
         return None
-    return joined("", options, placed)
+    return joined_layer("", options, placed)
 
 
 def _suffixes(node: LSTMNode, options: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from nplstm.io.onnx.proto_fields import (
     tensor_name,
 )
 from nplstm.io.onnx.scopes import ModelContext, Scope
-from nplstm.io.onnx.tensor_protos import LazyTensor, of_constant
+from nplstm.io.onnx.tensor_protos import LazyTensor, tensor_from_constant
 
 __all__ = ["UniqueNames", "all_graphs", "all_tensors", "lstm_nodes", "other_recurrences"]
 
@@ -97,7 +97,7 @@ def _constant(node: Any, stored: Callable[[str, Any], LazyTensor]) -> LazyTensor
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             return None
-        return of_constant(node.output[0], attribute.name, attribute_value(attribute), stored)
+        return tensor_from_constant(node.output[0], attribute.name, attribute_value(attribute), stored)
     return None
 
 

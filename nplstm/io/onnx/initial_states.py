@@ -13,7 +13,7 @@ from nplstm.io.onnx.operators import OPERATORS
 from nplstm.io.onnx.proto_fields import is_standard
 from nplstm.io.onnx.scopes import GraphInput, NodeOutput, ScopedName
 
-__all__ = ["InitialState", "Origin", "first_name", "state_of"]
+__all__ = ["InitialState", "Origin", "first_name", "initial_state"]
 
 _COPYING = {"Cast", "Expand", "Tile", *(name for name, each in OPERATORS.items() if each.moves)}
 """Operators whose results have the numbers of their first inputs, perhaps cast or repeated."""
@@ -53,7 +53,7 @@ def first_name(scoped_name: ScopedName) -> ScopedName:
     return scoped_name
 
 
-def state_of(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evaluator) -> InitialState:
+def initial_state(scoped_name: ScopedName | None, evaluator: Evaluator, reader: Evaluator) -> InitialState:
     """Return the origin of an initial state; ``reader`` reads what ``evaluator`` has only an outline of."""
     if scoped_name is None:
         return InitialState()

@@ -12,7 +12,7 @@ from nplstm.cells.spec import CellSpec
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io.model_file import Budget, FoundLayer, printable
 from nplstm.io.onnx.constant_folding import AbstractValue, Dependence, Evaluator, Evaluators
-from nplstm.io.onnx.initial_states import InitialState, Origin, first_name, state_of
+from nplstm.io.onnx.initial_states import InitialState, Origin, first_name, initial_state
 from nplstm.io.onnx.lstm_attributes import (
     WEIGHT_AXES,
     NodeAttributes,
@@ -24,7 +24,7 @@ from nplstm.io.onnx.proto_fields import attribute_value
 from nplstm.io.onnx.scopes import Scope, ScopedName
 from nplstm.io.weight_formats.single_layer import LAYER_FORMATS, convert, torch_format
 
-__all__ = ["LSTMNode", "NodeSources", "joined"]
+__all__ = ["LSTMNode", "NodeSources", "joined_layer"]
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _DTYPES = {"float16", "bfloat16", "float32", "float64"}
@@ -103,7 +103,7 @@ class LSTMNode:
         return FoundLayer(
             name=self.name,
             options=self.options,
-            read=lambda: read_all([(self, [f"_l0{end}" for end in self.suffixes])]),
+            read=lambda: read_nodes([(self, [f"_l0{end}" for end in self.suffixes])]),
             dtype=self.dtype,
             num_parameters=self.num_parameters,
             problem=self.problem,
@@ -166,7 +166,7 @@ class LSTMNode:
     def _look_at_lengths(self, scoped_name: ScopedName, axis: int) -> None:
         """Add a caution for lengths that are not an input of the model, unless they are always all steps of X."""
         one, other = self.sources.outlines
-        origin = state_of(scoped_name, one, self.sources.reader).origin
+        origin = initial_state(scoped_name, one, self.sources.reader).origin
         self.lengths = first_name(scoped_name)
         if origin is not Origin.INPUT and not (
             self._all_steps(scoped_name, axis, one) and self._all_steps(scoped_name, axis, other)
@@ -183,7 +183,7 @@ class LSTMNode:
 
     def _look_at_state(self, name: str) -> None:
         """Add a caution for an initial state that is neither an input of the model nor zero."""
-        state = state_of(self.inputs.get(name), self.sources.outlines.odd, self.sources.reader)
+        state = initial_state(self.inputs.get(name), self.sources.outlines.odd, self.sources.reader)
         self.states.append(state)
         if state.origin in (Origin.FIXED, Origin.COMPUTED):
             zero = " and not zero" if state.origin is Origin.FIXED else ""
@@ -220,7 +220,7 @@ class LSTMNode:
         raise self.error(f"its {name} depends on the sizes of the model's inputs")
 
 
-def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array]:
+def read_nodes(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array]:
     """Read the parameters of nodes that are one layer; each comes with the suffixes of its directions.
 
     Raises
@@ -235,13 +235,15 @@ def read_all(nodes: Sequence[tuple[LSTMNode, Sequence[str]]]) -> dict[str, Array
         return {name: a for node, suffixes in nodes for name, a in node.read(readers, suffixes).items()}
 
 
-def joined(name: str, options: Mapping[str, Any], placed: Sequence[tuple[LSTMNode, Sequence[str]]]) -> FoundLayer:
+def joined_layer(
+    name: str, options: Mapping[str, Any], placed: Sequence[tuple[LSTMNode, Sequence[str]]]
+) -> FoundLayer:
     """Return nodes as one layer; each comes with the suffixes of its directions."""
     nodes = [node for node, _ in placed]
     return FoundLayer(
         name=name,
         options=options,
-        read=lambda: read_all(placed),
+        read=lambda: read_nodes(placed),
         dtype=", ".join(sorted({node.dtype for node in nodes})),
         num_parameters=sum(node.num_parameters for node in nodes),
         cautions=tuple(f"{node.name}: {caution}" for node in nodes for caution in node.cautions),

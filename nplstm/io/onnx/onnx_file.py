@@ -17,7 +17,7 @@ from nplstm.io.onnx.node_reader import LSTMNode, NodeSources
 from nplstm.io.onnx.protobuf_memory import parsed_sizes
 from nplstm.io.onnx.scopes import ModelContext
 from nplstm.io.onnx.stacked_nodes import found_layers
-from nplstm.io.onnx.tensor_protos import LazyTensor, of_proto
+from nplstm.io.onnx.tensor_protos import LazyTensor, tensor_from_proto
 
 __all__ = ["OnnxFile"]
 
@@ -69,7 +69,7 @@ class OnnxFile(ModelFile):
         return model
 
     def _stored(self, name: str, proto: Any) -> LazyTensor:
-        return of_proto(name, proto, self.path)
+        return tensor_from_proto(name, proto, self.path)
 
     def _reading(self) -> AbstractContextManager[Evaluators]:
         return evaluators(self._stored, self.budget, outline=False)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nplstm.io.model_file import FoundLayer
 from nplstm.io.onnx.constant_folding import Evaluators
-from nplstm.io.onnx.node_reader import LSTMNode, joined
+from nplstm.io.onnx.node_reader import LSTMNode, joined_layer
 from nplstm.io.onnx.scopes import ScopedName
 
 __all__ = ["found_layers"]
@@ -74,4 +74,4 @@ def _stack(chain: Sequence[LSTMNode]) -> FoundLayer:
         "num_layers": len(chain),
     }
     placed = [(node, [f"_l{layer}{end}" for end in node.suffixes]) for layer, node in enumerate(chain)]
-    return joined(" + ".join(node.name for node in chain), options, placed)
+    return joined_layer(" + ".join(node.name for node in chain), options, placed)

@@ -10,10 +10,10 @@ import numpy as np
 
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
-from nplstm.io.model_file import TensorInfo, damaged, widen_bfloat16
+from nplstm.io.model_file import TensorInfo, array_from_bytes, damaged
 from nplstm.io.onnx import onnx_library
 
-__all__ = ["DTYPES", "LazyTensor", "of_constant", "of_proto"]
+__all__ = ["DTYPES", "LazyTensor", "tensor_from_constant", "tensor_from_proto"]
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
@@ -39,7 +39,7 @@ class LazyTensor(NamedTuple):
     read: Callable[[], Array]
 
 
-def of_proto(name: str, proto: Any, path: str | os.PathLike[str]) -> LazyTensor:
+def tensor_from_proto(name: str, proto: Any, path: str | os.PathLike[str]) -> LazyTensor:
     """Return the tensor of a ``TensorProto``, or of a ``SparseTensorProto``, which is refused when it is read.
 
     Parameters
@@ -63,7 +63,7 @@ def of_proto(name: str, proto: Any, path: str | os.PathLike[str]) -> LazyTensor:
     return LazyTensor(info, lambda: _read(proto, info, path, name))
 
 
-def of_constant(
+def tensor_from_constant(
     name: str, attribute: str, value: Any, stored: Callable[[str, Any], LazyTensor]
 ) -> LazyTensor | None:
     """Return the tensor in an attribute of a Constant node: ``value``, ``value_float``, ``value_ints``, ...
@@ -109,23 +109,16 @@ def _read(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str)
         _refuse(path, name, f"is of ONNX's type {info.dtype}, which is not read")
     if proto.HasField("segment"):
         _refuse(path, name, "is a segment of a tensor, which is not read")
-    stored = _stored_type(info.dtype)
+    nbytes = info.size * (2 if info.dtype == "bfloat16" else np.dtype(info.dtype).itemsize)
     if proto.data_location == _EXTERNAL:
-        data = _read_external(proto, path, name, info.size * stored.itemsize)
+        data = _read_external(proto, path, name, nbytes)
     elif proto.HasField("raw_data"):
         data = proto.raw_data
-        if len(data) != info.size * stored.itemsize:
+        if len(data) != nbytes:
             _refuse(path, name, f"declares {info.dtype} {info.shape} and holds {len(data):,} bytes")
     else:
         data = _typed(proto, info, path, name)
-    if info.dtype == "bfloat16":
-        return widen_bfloat16(data, info.shape)
-    return np.frombuffer(data, dtype=stored).reshape(info.shape).astype(info.dtype)
-
-
-def _stored_type(dtype: str) -> "np.dtype[Any]":
-    """Return the type of ONNX's raw bytes: little-endian."""
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    return array_from_bytes(data, info.dtype, info.shape)
 
 
 def _typed(proto: Any, info: TensorInfo, path: str | os.PathLike[str], name: str) -> bytes:

@@ -8,12 +8,9 @@ order of the writer's machine.
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import cast
 
-from nplstm.errors import FileFormatError
-from nplstm.io.model_file import Budget
-from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile, refusals
+from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile
 from nplstm.io.pt.storages import Storage
 from nplstm.io.pt.unpickler import PickledDict, PickleStream, RefusedError, Value, type_name
 
@@ -31,19 +28,10 @@ class LegacyFile(PickledFile):
 
     format = "PyTorch (before 1.6)"
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget, Path(path).open("rb"))  # noqa: SIM115  close() closes it
+    def _open(self) -> None:
         self._native = "<"
         self._declared: dict[str, DeclaredStorage] = {}
         self._starts: dict[str, int] = {}
-        try:
-            with refusals(path):
-                self._open()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _open(self) -> None:
         self._size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._check_magic()
@@ -108,11 +96,7 @@ class LegacyFile(PickledFile):
         return start + declared.nbytes
 
     def _bytes(self, key: str, base: int, start: int, stop: int) -> bytearray:
-        data = bytearray(stop - start)
-        self._file.seek(self._starts[key] + base + start)
-        if self._file.readinto(data) != len(data):  # pyright: ignore[reportAttributeAccessIssue]
-            raise FileFormatError(f"{os.fspath(self.path)}: ends inside of the storage {key!a:.100}")
-        return data
+        return self._read_at(self._starts[key] + base + start, stop - start, f"the storage {key!a:.100}")
 
 
 def _no_name(module: str, name: str) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from sys import getsizeof
 from types import NoneType
-from typing import BinaryIO, cast
+from typing import cast
 
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
 from nplstm.io.layer_metadata import layers_by_metadata
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
+from nplstm.io.model_file import Budget, FoundLayer, OpenModelFile, TensorInfo, damaged
 from nplstm.io.pt.allowed_globals import ScriptObject, find_global
 from nplstm.io.pt.storages import ITEMSIZES, Storage, StridedTensor
 from nplstm.io.pt.tensor_globals import NumpyArray, StorageClass
@@ -49,16 +49,16 @@ class DeclaredStorage:
         self.count, self.nbytes = count, count * self.itemsize
 
 
-class PickledFile(ModelFile):
+class PickledFile(OpenModelFile):
     """A file with a pickle of containers and tensors, and the tensors' numbers beside it.
 
-    A subclass opens the file, runs its pickles, and finds the storages in ``_storage``.
+    A subclass runs its pickles in ``_open``, and finds the storages in ``_storage``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO) -> None:
-        super().__init__(path, budget)
-        self._file = file
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
         self._stored: dict[str, StridedTensor] = {}
+        with refusals(path):
+            super().__init__(path, budget)
 
     @abstractmethod
     def _storage(self, declared: DeclaredStorage, view: Value) -> Storage:
@@ -117,10 +117,6 @@ class PickledFile(ModelFile):
     def layers(self) -> list[FoundLayer]:
         """Return the layer that the metadata describes; without it, the LSTMs found by names and shapes."""
         return layers_by_metadata(self)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _check(name: str, tensor: StridedTensor) -> None:

@@ -5,22 +5,17 @@ All entries are in one folder: ``data.pkl``, the storages by number in ``data/``
 object whose attributes are its parameters, buffers and submodules.
 """
 
-import os
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO
 
-from nplstm.errors import FileFormatError
 from nplstm.io.layer_metadata import text_of_json
-from nplstm.io.model_file import Budget
 from nplstm.io.pt.allowed_globals import find_global, find_script_global
-from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile, refusals
+from nplstm.io.pt.pickled_file import DeclaredStorage, PickledFile
 from nplstm.io.pt.state_dict_writer import METADATA
 from nplstm.io.pt.storages import Storage
 from nplstm.io.pt.unpickler import PickleStream, RefusedError, Value
 from nplstm.io.zip_archive import ZipArchive
 
-__all__ = ["TorchScriptFile", "TorchZipFile", "open_zip"]
+__all__ = ["TorchZipFile"]
 
 _PICKLE = "/data.pkl"
 _LONGEST_FOLDER = 255
@@ -35,55 +30,37 @@ _OTHERS = {
 """torch's archives that are not read, by an entry in their folder."""
 
 
-def open_zip(path: str | os.PathLike[str], budget: Budget) -> PickledFile:
-    """Open one of torch's zip archives.
-
-    Raises
-    ------
-    FileFormatError
-        If it is damaged or hostile, or holds a program.
-    """
-    file = Path(path).open("rb")  # noqa: SIM115  the reader's close() closes it
-    try:
-        archive = ZipArchive(file, path, budget, crc_optional=True)
-        folder = _folder(path, archive)
-        kind = TorchScriptFile if f"{folder}/constants.pkl" in archive else TorchZipFile
-        return kind(path, budget, file, archive, folder)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _folder(path: str | os.PathLike[str], archive: ZipArchive) -> str:
-    """Return the folder of all entries."""
-    for entry, what in _OTHERS.items():
-        if any(name.endswith(f"/{entry}") for name in archive.names):
-            raise FileFormatError(f"{os.fspath(path)}: {what}")
-    folders = [name.removesuffix(_PICKLE) for name in archive.names if name.endswith(_PICKLE)]
-    if len(folders) != 1:
-        raise FileFormatError(f"{os.fspath(path)}: expected one data.pkl in a folder, found {len(folders)}")
-    if len(folders[0]) > _LONGEST_FOLDER:
-        raise FileFormatError(f"{os.fspath(path)}: its folder has a name of {len(folders[0]):,} characters")
-    return folders[0]
-
-
 class TorchZipFile(PickledFile):
-    """A file that ``torch.save`` wrote."""
+    """A file that ``torch.save`` or ``torch.jit.save`` wrote."""
 
     format = "PyTorch"
-    _names = staticmethod(find_global)
 
-    def __init__(
-        self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO, archive: ZipArchive, folder: str
-    ) -> None:
-        super().__init__(path, budget, file)
-        self._archive, self._folder = archive, folder
-        with refusals(path):
-            self._order = self._byte_order()
-            pickle = archive.open(folder + _PICKLE)
-            source = PickleStream(pickle, archive.size(folder + _PICKLE), budget)
-            self._list(*self._run(source, self._names))
-            self._read_metadata()
+    def _open(self) -> None:
+        self._archive = ZipArchive(self._file, self.path, self.budget, crc_optional=True)
+        self._folder = self._find_folder()
+        self._order = self._byte_order()
+        script = f"{self._folder}/constants.pkl" in self._archive
+        pickle = self._folder + _PICKLE
+        stream = PickleStream(self._archive.open(pickle), self._archive.size(pickle), self.budget)
+        self._list(*self._run(stream, find_script_global if script else find_global))
+        self._read_metadata()
+        if script:
+            self.format = "TorchScript"
+            if not self.tensors and any(n.startswith(f"{self._folder}/constants/") for n in self._archive.names):
+                self.format = "frozen TorchScript"  # the weights are constants of its code, without names
+
+    def _find_folder(self) -> str:
+        """Return the folder of all entries."""
+        names = self._archive.names
+        for entry, what in _OTHERS.items():
+            if any(name.endswith(f"/{entry}") for name in names):
+                raise RefusedError(what)
+        folders = [name.removesuffix(_PICKLE) for name in names if name.endswith(_PICKLE)]
+        if len(folders) != 1:
+            raise RefusedError(f"expected one data.pkl in a folder, found {len(folders)}")
+        if len(folders[0]) > _LONGEST_FOLDER:
+            raise RefusedError(f"its folder has a name of {len(folders[0]):,} characters")
+        return folders[0]
 
     def _byte_order(self) -> str:
         entry = f"{self._folder}/byteorder"
@@ -113,17 +90,3 @@ class TorchZipFile(PickledFile):
             )
         read = partial(self._archive.read, entry)
         return Storage(declared.name, declared.dtype, declared.nbytes, self._order, read)
-
-
-class TorchScriptFile(TorchZipFile):
-    """A file that ``torch.jit.save`` wrote."""
-
-    format = "TorchScript"
-    _names = staticmethod(find_script_global)
-
-    def __init__(
-        self, path: str | os.PathLike[str], budget: Budget, file: BinaryIO, archive: ZipArchive, folder: str
-    ) -> None:
-        super().__init__(path, budget, file, archive, folder)
-        if not self.tensors and any(name.startswith(f"{folder}/constants/") for name in archive.names):
-            self.format = "frozen TorchScript"  # the weights are constants of its code, without names
