@@ -36,7 +36,7 @@ from nplstm.io.keras.weight_datasets import (
 from nplstm.io.model_file import WIDENED, FoundLayer, ModelFile
 from nplstm.io.weight_formats.single_layer import LAYER_FORMATS, convert, torch_format
 
-__all__ = ["WeightSource", "found_layers", "legacy_layers"]
+__all__ = ["WeightSource", "layers_in_class_groups", "layers_in_named_groups"]
 
 _ASSUMED = "its configuration is not in the file: that its options are Keras's defaults is assumed"
 _UNORDERED = (
@@ -60,7 +60,7 @@ class LayerWeights(NamedTuple):
     problem: str | None  # why these cannot be its weights
 
 
-def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -> list[FoundLayer]:
+def layers_in_class_groups(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -> list[FoundLayer]:
     """Return the LSTMs of a file whose groups are named after classes; the configuration may be missing."""
     weights = {cell.place: cell for cell in cells_by_number(hdf5)}
     found: list[FoundLayer] = []
@@ -81,7 +81,9 @@ def found_layers(source: WeightSource, hdf5: Hdf5, model: ObjectConfig | None) -
     return found + [_unknown(source, layer_name(hdf5, other.place), other, classes) for other in rest]
 
 
-def legacy_layers(source: WeightSource, hdf5: Hdf5, group: str, model: ObjectConfig | None) -> list[FoundLayer]:
+def layers_in_named_groups(
+    source: WeightSource, hdf5: Hdf5, group: str, model: ObjectConfig | None
+) -> list[FoundLayer]:
     """Return the LSTMs of a file whose groups are named after layers; the configuration may be missing."""
     names = dict.fromkeys(read_name_list(hdf5, group, "layer_names"))
     weights = {name: list(cells_by_name(hdf5, group, name)) for name in names}

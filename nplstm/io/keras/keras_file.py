@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from nplstm._typing import Array
 from nplstm.errors import FileFormatError
-from nplstm.io.keras.find_layers import WeightSource, found_layers, legacy_layers
+from nplstm.io.keras.find_layers import WeightSource, layers_in_class_groups, layers_in_named_groups
 from nplstm.io.keras.hdf5 import Hdf5
 from nplstm.io.model_file import FoundLayer, OpenModelFile, damaged
 from nplstm.io.zip_archive import ZipArchive
@@ -71,7 +71,7 @@ class KerasZipFile(_KerasFile):
         """Return the LSTMs of the model, by the names of its layers."""
         with self._sound():
             source = WeightSource(self, self.metadata.get("keras_version", ""))
-            return found_layers(source, self._hdf5, self._json("config.json"))
+            return layers_in_class_groups(source, self._hdf5, self._json("config.json"))
 
 
 class KerasH5File(_KerasFile):
@@ -98,8 +98,8 @@ class KerasH5File(_KerasFile):
         source = WeightSource(self, self.metadata.get("keras_version", ""))
         with self._sound():
             if self._legacy:
-                return legacy_layers(source, self._hdf5, self._group, self._model())
-            return found_layers(source, self._hdf5, None)
+                return layers_in_named_groups(source, self._hdf5, self._group, self._model())
+            return layers_in_class_groups(source, self._hdf5, None)
 
     def _model(self) -> dict[str, Any] | None:
         text = self._hdf5.texts("", "model_config")

@@ -16,7 +16,7 @@ from nplstm.io.onnx.graph_contents import all_graphs, all_tensors, lstm_nodes, o
 from nplstm.io.onnx.node_reader import LSTMNode, NodeSources
 from nplstm.io.onnx.protobuf_memory import parsed_sizes
 from nplstm.io.onnx.scopes import ModelContext
-from nplstm.io.onnx.stacked_nodes import found_layers
+from nplstm.io.onnx.stacked_nodes import layers_of_nodes
 from nplstm.io.onnx.tensor_protos import LazyTensor, tensor_from_proto
 
 __all__ = ["OnnxFile"]
@@ -83,4 +83,4 @@ class OnnxFile(ModelFile):
             sources = NodeSources(outlines, readers.odd, self._reading, self.budget)
             nodes = [LSTMNode(*found, sources) for found in every]
             layer = exported_layer(nodes, self._model, self.metadata)
-            return [layer] if layer is not None else found_layers(nodes, outlines)
+            return [layer] if layer is not None else layers_of_nodes(nodes, outlines)

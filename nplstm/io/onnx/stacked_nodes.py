@@ -13,10 +13,10 @@ from nplstm.io.onnx.constant_folding import Evaluators
 from nplstm.io.onnx.node_reader import LSTMNode, joined_layer
 from nplstm.io.onnx.scopes import ScopedName
 
-__all__ = ["found_layers"]
+__all__ = ["layers_of_nodes"]
 
 
-def found_layers(nodes: Sequence[LSTMNode], outlines: Evaluators) -> list[FoundLayer]:
+def layers_of_nodes(nodes: Sequence[LSTMNode], outlines: Evaluators) -> list[FoundLayer]:
     """Return the nodes as layers: those that follow each other as stacks, the others alone."""
     above = _successors(nodes, outlines)
     tops = {id(node) for node in above.values()}

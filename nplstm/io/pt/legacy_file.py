@@ -35,17 +35,17 @@ class LegacyFile(PickledFile):
         self._size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._check_magic()
-        source = PickleStream(self._file, self._size, self.budget)
-        if self._plain(source) != _VERSION:
+        stream = PickleStream(self._file, self._size, self.budget)
+        if self._plain(stream) != _VERSION:
             raise RefusedError(f"its format is of another version than {_VERSION}, the one that there is")
-        self._native = _native_order(self._plain(source))
-        root, steps = self._run(source)
-        self._find_storages(self._plain(source), source.tell())
+        self._native = _native_order(self._plain(stream))
+        root, steps = self._run(stream)
+        self._find_storages(self._plain(stream), stream.tell())
         self._list(root, steps)
 
-    def _plain(self, source: PickleStream) -> Value:
+    def _plain(self, stream: PickleStream) -> Value:
         """Return the result of a pickle that needs no globals."""
-        return self._run(source, _no_name)[0]
+        return self._run(stream, _no_name)[0]
 
     def _check_magic(self) -> None:
         try:

@@ -69,12 +69,10 @@ class PickledFile(OpenModelFile):
         RefusedError
         """
 
-    def _run(
-        self, source: PickleStream, find_global: Callable[[str, str], Value] = find_global
-    ) -> tuple[Value, int]:
+    def _run(self, stream: PickleStream, find: Callable[[str, str], Value] = find_global) -> tuple[Value, int]:
         """Return the result of a pickle, and the number of opcodes that it ran."""
-        unpickler = Unpickler(find_global, self._persistent, self.budget)
-        return unpickler.run(source), unpickler.steps
+        unpickler = Unpickler(find, self._persistent, self.budget)
+        return unpickler.run(stream), unpickler.steps
 
     def _persistent(self, identifier: Value) -> Storage:
         match identifier:

@@ -166,7 +166,7 @@ class Unpickler:
         self._work = 0  # opcodes, and members of the arguments of functions
         self.steps = 0
 
-    def run(self, source: PickleStream) -> Value:
+    def run(self, stream: PickleStream) -> Value:
         """Run the pickle at the current offset of the stream, and return its result.
 
         Raises
@@ -175,7 +175,7 @@ class Unpickler:
             If it is damaged, or uses an opcode or a global that is not allowed.
         """
         try:
-            for operation, argument, _ in genops(cast("Any", source)):
+            for operation, argument, _ in genops(cast("Any", stream)):
                 self._step(operation.name, argument)
         except NplstmError:
             raise
