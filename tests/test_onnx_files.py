@@ -552,6 +552,10 @@ PROBLEMS = {
         lambda: chained([helper.make_node("Relu", ["w"], ["W"], name="r")], {"w": weights()["W"]}),
         r"its W comes from the operator Relu \('r'\), which is not evaluated",
     ),
+    "operator that exporters do not put before weights": (
+        lambda: chained([helper.make_node("Flatten", ["w"], ["W"], name="f")], {"w": weights()["W"]}),
+        r"its W comes from the operator Flatten \('f'\), which is not evaluated",
+    ),
     "behind": (
         lambda: chained(
             [helper.make_node("Neg", ["v"], ["W"]), helper.make_node("Relu", ["w"], ["v"])], {"w": weights()["W"]}
