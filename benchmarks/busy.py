@@ -19,17 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from nplstm.io import atomic_write
-
-from .rivals.cases import Case
-from .rivals.machine import describe
-from .rivals.others import QUIET, Others
-from .rivals.report import head, row
+from .common.cases import Case
+from .common.machine import describe
+from .common.tables import head, row, write
+from .rivals.system import QUIET, OtherPrograms
 from .rivals.worker import LIBRARIES, Worker, WorkerError
-
-__all__ = ["busy_processes", "main", "measure", "write_table"]
 
 Workers = Mapping[tuple[str, int], Worker]
 """By library and number of threads."""
@@ -61,32 +55,19 @@ while os.getppid() == parent:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
-    arguments = _parser().parse_args(argv)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="busy", description=__doc__, formatter_class=form)
+    some, names = ["torch", "onnxruntime", "compiled"], ", ".join(LIBRARIES)
+    text = f"of {names} (default: {' '.join(some)})"
+    parser.add_argument("--libraries", help=text, default=some, nargs="+", choices=LIBRARIES, metavar="NAME")
+    parser.add_argument("--json", help="write all figures to this file", type=Path, metavar="FILE")
+    parser.add_argument("--quick", help="short turns: to see that all works", action="store_true")
+    arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are ended
     run = measure(arguments.libraries, 0.2 if arguments.quick else 1.0, 2 if arguments.quick else 5)
     print(write_table(run))
     if arguments.json:
-        with atomic_write(arguments.json) as file:
-            file.write(json.dumps(run, indent=1).encode())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="busy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    some = ["torch", "onnxruntime", "compiled"]
-    names = ", ".join(LIBRARIES)
-    parser.add_argument(
-        "--libraries",
-        help=f"of {names} (default: {' '.join(some)})",
-        default=some,
-        nargs="+",
-        choices=LIBRARIES,
-        metavar="NAME",
-    )
-    parser.add_argument("--json", help="write all figures to this file", type=Path, metavar="FILE")
-    parser.add_argument("--quick", help="short turns: to see that all works", action="store_true")
-    return parser
+        write(arguments.json, json.dumps(run, indent=1))
 
 
 def measure(libraries: Sequence[str], seconds: float, turns: int) -> dict[str, Any]:
@@ -96,38 +77,22 @@ def measure(libraries: Sequence[str], seconds: float, turns: int) -> dict[str, A
     "busy 2"; in ``others`` the cores that other programs kept busy while it was to be idle. ``waiting`` has, by
     library, the CPU seconds that its process used in ``waiting_seconds`` after a call.
     """
-    place = describe()
-    run = {"machine": place, "turn_seconds": seconds, "turns": turns, "versions": {}, "unavailable": {}}
+    run: dict[str, Any] = {"machine": describe(), "turn_seconds": seconds, "turns": turns}
+    run |= {"versions": {}, "unavailable": {}, "rows": [], "waiting_seconds": _WAITING}
     with ExitStack() as stack:
-        workers = {
-            (library, threads): stack.enter_context(Worker(library, threads))
-            for library in libraries
-            for threads in THREADS
-        }
-        workers = _start(workers, run)
-        run["rows"] = [
-            row
-            for case in tqdm(CASES, desc="busy")
-            for row in _measure_case(case, _prepare(case, workers), place["cpus"], seconds, turns)
-        ]
+        keys = [(library, threads) for library in libraries for threads in THREADS]
+        workers = {key: stack.enter_context(Worker(*key)) for key in keys}
+        for (library, _), worker in workers.items():
+            try:
+                run["versions"][library] = worker.ask("start")
+            except WorkerError as error:
+                run["unavailable"][library] = str(error)
+        workers = {key: worker for key, worker in workers.items() if key[0] not in run["unavailable"]}
+        for case in CASES:
+            run["rows"] += _measure_case(case, _prepare(case, workers), run["machine"]["cpus"], seconds, turns)
         ready = _prepare(CASES[0], workers)
-        run["waiting_seconds"] = _WAITING
-        run["waiting"] = {
-            library: worker.ask("wait", _WAITING)
-            for (library, threads), worker in ready.items()
-            if threads == THREADS[-1]
-        }
+        run["waiting"] = {name: w.ask("wait", _WAITING) for (name, n), w in ready.items() if n == THREADS[-1]}
     return run
-
-
-def _start(workers: Workers, run: dict[str, Any]) -> Workers:
-    """Start the libraries; return the workers of those that can run."""
-    for (library, _), worker in workers.items():
-        try:
-            run["versions"][library] = worker.ask("start")
-        except WorkerError as error:
-            run["unavailable"][library] = str(error)
-    return {key: worker for key, worker in workers.items() if key[0] not in run["unavailable"]}
 
 
 def _prepare(case: Case, workers: Workers) -> Workers:
@@ -145,7 +110,7 @@ def _prepare(case: Case, workers: Workers) -> Workers:
 
 
 def _measure_case(case: Case, ready: Workers, cpus: int, seconds: float, turns: int) -> list[dict[str, Any]]:
-    seen = Others([worker.pid for worker in ready.values()])
+    seen = OtherPrograms([worker.pid for worker in ready.values()])
     rates, others = {"idle": _measure_rates(ready, seconds, turns)}, seen.cores()
     with busy_processes(cpus):
         rates["busy"] = _measure_rates(ready, seconds, turns)
@@ -163,11 +128,8 @@ def _measure_case(case: Case, ready: Workers, cpus: int, seconds: float, turns: 
 
 def _measure_rates(ready: Workers, seconds: float, turns: int) -> dict[tuple[str, int], float]:
     """Return each worker's calls per second, the median over turns."""
-    rates: dict[tuple[str, int], list[float]] = {key: [] for key in ready}
-    for _ in range(turns):
-        for key, worker in ready.items():
-            rates[key].append(worker.ask("rate", seconds, _WARM))
-    return {key: statistics.median(found) for key, found in rates.items()}
+    rounds = [{key: worker.ask("rate", seconds, _WARM) for key, worker in ready.items()} for _ in range(turns)]
+    return {key: statistics.median(found[key] for found in rounds) for key in ready}
 
 
 @contextmanager
@@ -200,10 +162,9 @@ def write_table(run: dict[str, Any]) -> str:
         *head(3, "task", "case", "library", *states, f"busy, {two} threads / {one}"),
     ]
     for found in run["rows"]:
-        rates = found["rates"]
-        shared = rates[f"busy {two}"] / rates[f"busy {one}"]
+        rates, label = found["rates"], found["label"] + " †" * (found["others"] > QUIET)
         figures = (f"{rates[state]:.3g}" if rates[state] < 100 else f"{rates[state]:.0f}" for state in states)
-        label = found["label"] + " †" * (found["others"] > QUIET)
+        shared = rates[f"busy {two}"] / rates[f"busy {one}"]
         lines.append(row(found["task"], label, found["library"], *figures, f"{shared:.0%}"))
     waiting = f"CPU time in the {run['waiting_seconds']:g} s after a call on {two} threads"
     lines += ["", *head(1, "library", waiting)]

@@ -1,9 +1,9 @@
-"""Handwritten digits, read row by row: each 8 x 8 picture is a sequence of 8 steps of 8 pixels.
+"""Classify handwritten digits: each 8 x 8 picture is a sequence of 8 steps, its rows of 8 pixels.
 
     python examples/digits.py
 
 The data set comes with scikit-learn. A bidirectional LSTM reads the rows; a linear layer classifies from the
-final state of both directions. Prints the accuracy on pictures that were held out.
+final states of both directions. Prints the accuracy on pictures that were not used in training.
 """
 
 import argparse
@@ -16,9 +16,9 @@ import nplstm
 from nplstm.backends import get_backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
-parser.add_argument("--epochs", type=int, default=30)
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
+parser.add_argument("--epochs", type=int, default=30, help="passes over the training pictures (default: 30)")
+parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
 arguments = parser.parse_args()
 
 HIDDEN, BATCH = 64, 64
@@ -39,11 +39,12 @@ optimizer = nplstm.Adam(parameters, lr=5e-3)
 
 
 def side_by_side(h_n):
-    """Both directions' final states, (2, B, H) to (B, 2 H)."""
+    """Concatenate the final states of both directions: (2, B, H) to (B, 2 H)."""
     return h_n.swapaxes(0, 1).reshape(-1, 2 * HIDDEN)
 
 
 def train(x, y):
+    """Update the parameters on a batch, x (B, 8, 8) and y (B,); return the loss."""
     recurrent = lstm.record(x)
     scores = head.record(side_by_side(recurrent.h_n))
     loss, grad_scores = nplstm.cross_entropy(scores.output, y)
@@ -55,6 +56,7 @@ def train(x, y):
 
 
 def accuracy():
+    """Return the share of test pictures that are classified correctly."""
     _, (h_n, _) = lstm(test_images)
     predicted = head(side_by_side(h_n)).argmax(axis=1)
     return float((predicted == place(test_classes)).mean())

@@ -1,9 +1,9 @@
-"""A character-level language model, written out with the library's parts: what ``nplstm train`` does inside.
+"""Train a character-level language model with the library's public functions, as ``nplstm train`` does.
 
     python examples/language_model.py [TEXT]
 
 Without a text it reads the documentation that CPython ships. The text is cut into parallel streams; each update
-reads a window of every stream, and the state is carried on from window to window (truncated BPTT).
+reads a window of every stream, and each window starts from the state after the one before (truncated BPTT).
 """
 
 import argparse
@@ -18,10 +18,10 @@ import nplstm
 from nplstm.backends import get_backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("text", type=Path, nargs="?")
-parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
-parser.add_argument("--updates", type=int, default=400)
-parser.add_argument("--hidden", type=int, default=128)
+parser.add_argument("text", type=Path, nargs="?", help="a UTF-8 text file")
+parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
+parser.add_argument("--updates", type=int, default=400, help="number of updates (default: 400)")
+parser.add_argument("--hidden", type=int, default=128, help="cells of the LSTM (default: 128)")
 arguments = parser.parse_args()
 
 BATCH, WINDOW, EMBEDDING = 32, 64, 32
@@ -51,7 +51,7 @@ optimizer = nplstm.Adam(
 
 
 def update(x, y, state):
-    """One window forward and back; return the loss and the state to go on from."""
+    """Update the parameters on a window, (T, B); return the loss and the state after the window."""
     embedded = embedding.record(x)
     recurrent = lstm.record(embedded.output, state)
     scores = head.record(recurrent.output)
@@ -79,7 +79,7 @@ with tqdm(range(arguments.updates), unit="update") as updates:
 
 
 def sample(prompt, count, temperature=0.7):
-    """Yield characters that follow the prompt, one step of the LSTM each."""
+    """Yield the characters that the model generates after the prompt."""
     rng = np.random.default_rng(0)
     state, following = None, [index[character] for character in prompt]
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""The six equations of the LSTM, by hand, beside the library: the same numbers.
+"""Compute the six equations of the LSTM by hand, and compare with the library.
 
 python examples/six_equations.py
 """
@@ -12,7 +12,7 @@ import nplstm
 from nplstm.backends import get_backend
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
+parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
 parser.add_argument("--steps", type=int, default=1000, help="T, the length of the sequence")
 arguments = parser.parse_args()
 
@@ -23,7 +23,7 @@ xp = backend.xp
 lstm = nplstm.LSTM(I, H, dtype="float64", backend=arguments.backend, rng=0)
 x = backend.asarray(np.random.default_rng(1).standard_normal((T, B, I)))
 
-# torch's layout: the four gates stand below each other in the rows of each parameter, in the order i, f, g, o
+# torch's layout: the rows of each parameter are those of the gates i, f, g, o, in this order
 W_ih, W_hh, b_ih, b_hh = (
     lstm.parameters[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 )
@@ -58,7 +58,7 @@ print(f"by hand  h_n[0] = {backend.to_numpy(h)[0].round(6)}")
 print(f"library  h_n[0] = {backend.to_numpy(h_n)[0, 0].round(6)}")
 print(f"largest difference over all steps: {largest:.1e}")
 
-# And the way back: the derivative of sum(output) by one weight, by the library and by a finite difference.
+# Backward: the derivative of sum(output) with respect to one weight, by the library and by finite differences.
 tape = lstm.record(x)
 analytic = float(tape.backward(xp.ones_like(tape.output)).parameters["weight_hh_l0"][0, 0])
 

@@ -1,9 +1,9 @@
-"""Train a classifier of handwritten digits in PyTorch, and save it as scripts do: ``models/digits.pt``.
+"""Train a classifier of handwritten digits in PyTorch, and save it with ``torch.save``: ``models/digits.pt``.
 
     python examples/trained_in_torch.py
 
-Needs torch and scikit-learn, and no nplstm. The file that it writes is in the repository: ``trained_model.py``
-runs it where there is no torch.
+Needs torch and scikit-learn, not nplstm. The file that it writes is in the repository: ``trained_model.py`` runs
+it without torch.
 """
 
 import argparse
@@ -21,7 +21,7 @@ torch.manual_seed(0)
 
 
 class Reader(torch.nn.Module):
-    """Reads a picture row by row, both ways, and classifies from the final states."""
+    """Bidirectional LSTM over the rows of a picture, and a linear layer on its final states."""
 
     def __init__(self):
         super().__init__()

@@ -1,10 +1,9 @@
-"""A model that was trained in PyTorch, where there is no PyTorch: from ``models/digits.pt`` to classified digits.
+"""Run a model that was trained in PyTorch, without PyTorch: load ``models/digits.pt`` and classify digits.
 
     python examples/trained_model.py
 
 ``trained_in_torch.py`` wrote the file: a checkpoint with a bidirectional LSTM and a linear layer. The data set
-comes with scikit-learn. Prints the accuracy, which is the one that PyTorch reached, and by how much the scores
-differ.
+comes with scikit-learn. Prints the accuracy, the same as in PyTorch, and the largest difference of the scores.
 """
 
 import argparse
@@ -19,16 +18,16 @@ from nplstm.backends import get_backend
 from nplstm.io import open_file
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
+parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
 parser.add_argument("--model", type=Path, default=Path(__file__).parent / "models" / "digits.pt")
 arguments = parser.parse_args()
 backend = get_backend(arguments.backend)
 
-with open_file(arguments.model) as file:  # what is in it
+with open_file(arguments.model) as file:  # list its LSTMs
     for found in file.layers():
         print(f"{file.format}: {found.name} {dict(found.options)}")
 
-# the LSTM with its options, which its tensors' names and shapes tell; of the rest the arrays
+# the LSTM's options follow from the names and shapes of its tensors; the linear layer is loaded from arrays
 lstm = nplstm.load(arguments.model, prefix="lstm", batch_first=True, backend=backend.name)
 arrays = nplstm.read_tensors(arguments.model)
 head = nplstm.Linear(48, 10, backend=backend.name)
@@ -40,7 +39,7 @@ images, classes = (digits.images[order] / 16).astype(np.float32), digits.target[
 
 
 def scores_of(x):
-    """Compute what the model in PyTorch does: the head on the final states of both directions, side by side."""
+    """Compute the scores as the model in PyTorch does: the head on the concatenated final states of both ways."""
     _, (h_n, _) = lstm(backend.asarray(x))
     return backend.to_numpy(head(h_n.swapaxes(0, 1).reshape(len(x), 48)))
 

@@ -1,4 +1,4 @@
-"""A bar while a user waits at a terminal, in programs that have to run without tqdm too."""
+"""Progress bar at a terminal, for commands that work without tqdm too."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ __all__ = ["terminal_bar"]
 
 
 def terminal_bar(waiting: str) -> Any | None:
-    """Return tqdm's bar, or None where nobody looks, or where it is not installed: then a line is written."""
+    """Return tqdm's class, or None if stderr is no terminal; without tqdm None, and write ``waiting`` there."""
     if not sys.stderr.isatty():
         return None
     try:

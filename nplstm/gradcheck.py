@@ -37,7 +37,7 @@ def gradcheck(
     inputs : mapping of name to Array
         The point to check at; float64. Not modified.
     directions, rng : int, and a seed, numpy.random.Generator or None
-        How many directions to try, and where they come from.
+        Number of random directions u, and the generator that draws them.
     rtol : float
         Allowed difference, relative to norm(gradient) / sqrt(number of elements): the size of ``g . u``.
     step : float
@@ -46,8 +46,8 @@ def gradcheck(
     Raises
     ------
     GradcheckError
-        If a derivative differs by more; names the worst element with its index and both values. Among more
-        than 2000 elements it is sought by halving.
+        If a derivative differs by more; names the worst element with its index and both values (among more than
+        2000 elements, the one that bisection finds).
     DTypeError, ShapeError
         If an input is not float64 (in float32 rounding hides the differences), or lacks its gradient.
 
@@ -69,7 +69,7 @@ def gradcheck(
             raise ShapeError(f"gradient: expected one of shape {array.shape} for {name}, got {got}")
     elements = sum(int(array.size) for array in point.values())
     scale = (_dot(analytic, {k: analytic[k] for k in point}) / max(elements, 1)) ** 0.5
-    # what rounding in the function's value makes of a derivative: all that a zero gradient may show
+    # error of the derivative by rounding of the function's value: what a zero gradient may differ by
     noise = 1e-15 * (1 + abs(float(function(dict(point))))) / step
 
     def numerical(u: Arrays) -> float:

@@ -1,8 +1,8 @@
-"""ONNX's LSTM operator as a function of arrays: every input, every attribute, nothing ignored.
+"""ONNX's LSTM operator as a function of arrays, with every input and every attribute.
 
-It is put together from what the layers are made of: weights through ``from_layout("onnx", ...)``, attributes into
-a ``CellSpec`` for each direction, lengths into packed data, and the one time loop. Inference alone: to train, load
-the weights into an ``LSTM``.
+It uses the same parts as the layers: weights through ``from_weight_format("onnx", ...)``, attributes as a
+``CellSpec`` for each direction, lengths as packed data, and the one time loop. It is for inference only: to train,
+load the weights into an ``LSTM``. Files are read and written in ``nplstm.io.onnx``.
 
 >>> import numpy as np, nplstm
 >>> X, W, R = np.ones((2, 1, 3)), np.ones((1, 16, 3)), np.ones((1, 16, 4))
@@ -25,8 +25,8 @@ from nplstm.core.params import LSTMParams
 from nplstm.core.step import State, Step, StepInputs
 from nplstm.core.time_loop import sequence_forward
 from nplstm.errors import ArgumentError, ShapeError
-from nplstm.io import from_layout
-from nplstm.io.onnx.attributes import read_attributes, without_forget_gate
+from nplstm.io import from_weight_format
+from nplstm.io.onnx.lstm_attributes import WEIGHT_AXES, axis_sizes, read_attributes, without_forget_gate
 
 if TYPE_CHECKING:
     from nplstm.io.onnx.export import export
@@ -35,22 +35,15 @@ __all__ = ["export", "lstm"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "export":  # here, because `import nplstm` has no need of what writes files
+    if name == "export":  # imported here, because `import nplstm` does not need the writer of files
         from nplstm.io.onnx.export import export
 
         return export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-_AXES = {
-    "R": ("D", "4H", "H"),
-    "X": ("T", "B", "I"),
-    "W": ("D", "4H", "I"),
-    "B": ("D", "8H"),
-    "initial_h": ("D", "B", "H"),
-    "initial_c": ("D", "B", "H"),
-    "P": ("D", "3H"),
-}
+_STATE = ("D", "B", "H")
+_AXES = WEIGHT_AXES | {"X": ("T", "B", "I"), "initial_h": _STATE, "initial_c": _STATE}
 """The arrays' axes with ``layout=0``."""
 
 
@@ -75,7 +68,7 @@ def lstm(
 ) -> tuple[Array, Array, Array]:
     """Compute the operator ``LSTM`` of ONNX's standard domain, in its versions 7, 14 and 22.
 
-    One step of one direction, with the activations f, g and h; ``*`` is elementwise, and k(a) is a bounded to
+    One step of one direction, with the activations f, g and h; ``*`` is elementwise, and k(a) is a limited to
     [-clip, clip], or a itself without ``clip``::
 
         i_t = f(k(x_t W_i^T + h_{t-1} R_i^T + Wb_i + Rb_i + P_i * c_{t-1}))
@@ -86,37 +79,37 @@ def lstm(
         h_t = o_t * h(c_t)
 
     Inputs and outputs have ONNX's names, order and shapes. D is 2 for ``direction="bidirectional"``, else 1. With
-    ``layout=1`` the batch comes first in all that has one: (B, T, I) and (B, D, H) in, (B, T, D, H) and (B, D, H)
-    out.
+    ``layout=1`` the batch is the first axis: inputs are (B, T, I) and (B, D, H), outputs (B, T, D, H) and (B, D,
+    H).
 
     Parameters
     ----------
     X : Array, shape (T, B, I)
-        NumPy: float32 or float64; CuPy: float16 too. All arrays are of its library, device and element type.
+        float32 or float64; on CuPy also float16. All arrays have its library, device and element type.
     W : Array, shape (D, 4H, I)
         Gates in ONNX's order i, o, f, c.
     R : Array, shape (D, 4H, H)
     B : Array, shape (D, 8H), optional
-        W's biases, then R's. Without it they are 0.
+        W's biases, then R's. By default 0.
     sequence_lens : integers, shape (B,), optional
-        Each sequence's length in [0, T], on the host. The reverse direction starts from each sequence's own end.
+        Each sequence's length in [0, T], on the host. The reverse direction starts at each sequence's own end.
     initial_h, initial_c : Array, shape (D, B, H), optional
-        Without it, 0.
+        By default 0.
     P : Array, shape (D, 3H), optional
-        Peepholes, in the order i, o, f. Without it there are none.
+        Peepholes, in the order i, o, f. By default there are none.
     activations : 3 D names, optional
-        f, g and h of each direction, out of the table in ``nplstm.core.ops.activations``; case does not matter. By
+        f, g and h of each direction, from the table in ``nplstm.core.ops.activations``; case does not matter. By
         default Sigmoid, Tanh, Tanh.
     activation_alpha, activation_beta : numbers, optional
-        Given out in the order of ``activations`` to the functions that have such a constant, over all directions;
-        a function that has none takes none. Functions that come away empty have their defaults.
+        Constants for those functions in ``activations`` that have one, in that order, over all directions.
+        Functions after the last number have their defaults.
     clip : float, optional
-        Above 0. Bounds what the gates' activations f and g read, bias and peephole included.
+        Above 0. Limits the inputs of the activations f and g, bias and peephole included.
     direction : {"forward", "reverse", "bidirectional"}
     hidden_size : int, optional
-        H; the shape of ``R`` says it already.
+        H; by default from the shape of ``R``.
     input_forget : {0, 1}
-        1 couples the gates, f = 1 - i; the forget gate's weights, biases and peepholes are not read.
+        1 couples the gates, f = 1 - i; the forget gate's weights, biases and peepholes are then not read.
     layout : {0, 1}
 
     Returns
@@ -124,33 +117,33 @@ def lstm(
     Y : Array, shape (T, D, B, H)
         h_t of every step; 0 past a sequence's end.
     Y_h, Y_c : Array, shape (D, B, H)
-        Each sequence's state after its own last step; in the reverse direction that is step 0.
+        Each sequence's state after its own last step, which is step 0 in the reverse direction.
 
     Raises
     ------
     ShapeError, DTypeError, BackendError
         If an array does not fit.
     ArgumentError
-        If an attribute has no meaning, disagrees with the arrays, or would be left over: an ``activation_alpha``
-        that no function takes.
+        If an attribute is invalid, disagrees with the arrays, or would not be used, such as an
+        ``activation_alpha`` that no function takes.
 
     Notes
     -----
-    The versions differ in ``layout``, which 14 added, and in bfloat16, which 22 added and no backend has here.
-    Where ONNX's text leaves a question open, the answer is that of onnxruntime's CPU kernel:
+    The versions differ in ``layout``, which 14 added, and in bfloat16, which 22 added and no backend here has.
+    Where ONNX's specification is not clear, the function does what onnxruntime's CPU kernel does:
 
-    - h reads c_t as it is: ``clip`` bounds neither c_t nor what h reads. ONNX's "applied to the input of
-      activations" may be read to include h.
+    - ``clip`` limits neither c_t nor the input of h. ONNX's "applied to the input of activations" may be read to
+      include h.
     - A sequence of length 0 has Y_h = Y_c = 0, whatever its initial state.
 
-    Where ONNX's text is clear, it is followed; onnxruntime differs in these:
+    Where the specification is clear, the function follows it, and onnxruntime differs:
 
-    - ``layout=1`` and float64: it refuses them.
-    - ThresholdedRelu at a = alpha: a here, 0 there.
-    - Affine and ThresholdedRelu without constants: the defaults of the operators of these names here (1 and 0;
-      1), 0 for each there. ScaledTanh has no defaults in ONNX: 1 and 1 here, 0 and 0 there.
-    - Softplus of large numbers: infinity there, where e^a overflows.
-    - Constants that are left over: it ignores them.
+    - It refuses ``layout=1`` and float64.
+    - ThresholdedRelu at a = alpha: a here, 0 in onnxruntime.
+    - Affine and ThresholdedRelu without constants: the defaults of the operators of these names here (1 and 0; 1),
+      0 for each in onnxruntime. ScaledTanh has no defaults in ONNX: 1 and 1 here, 0 and 0 in onnxruntime.
+    - Softplus of large numbers: infinity in onnxruntime, where e^a overflows.
+    - It ignores constants that no function takes.
 
     Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 
@@ -213,7 +206,7 @@ def _run(
     *,
     batch_first: bool,
 ) -> tuple[Array, Array, Array]:
-    """Run each direction, and put the results side by side."""
+    """Run each direction, and store the results in one array each."""
     T, B, I, D, H = sizes
     X = arrays["X"]
     if sequence_lens is not None:
@@ -237,7 +230,7 @@ def _run(
 def _one_direction(
     rows: Array, h_0: Array, c_0: Array, step: Step, layout: PaddedLayout, reverse: bool
 ) -> tuple[Array, Array, Array]:
-    """Take one direction through the time loop: its output in the user's layout, and its final states (B, H)."""
+    """Run one direction: return its output in the user's layout, and its final states (B, H)."""
     xp, steps = namespace(rows), layout.steps
     out = xp.empty((steps.total, h_0.shape[1]), dtype=rows.dtype)
     initial = State(layout.gather(h_0), layout.gather(c_0))
@@ -245,18 +238,18 @@ def _one_direction(
     sequence_forward(rows, step, steps, initial=initial, final=final, out=out, reverse=reverse)
     running = steps.size(0) if len(steps) else 0
     for state in (final.h, final.c):
-        state[running:] = 0.0  # of sequences of length 0, which stand last
+        state[running:] = 0.0  # of sequences of length 0, which are last
     return layout.unpack(out), layout.scatter_add(final.h), layout.scatter_add(final.c)
 
 
 def _params(arrays: Arrays, d: int, spec: CellSpec) -> LSTMParams:
-    """Return the parameters of a direction; with coupled gates, without those of the forget gate."""
-    named = from_layout("onnx", {name: arrays[name][d] for name in ("W", "R", "B", "P") if name in arrays})
+    """Return the parameters of a direction; with coupled gates without those of the forget gate."""
+    named = from_weight_format("onnx", {name: arrays[name][d] for name in ("W", "R", "B", "P") if name in arrays})
     return LSTMParams.from_named(without_forget_gate(named) if spec.coupled_input_forget else named)
 
 
 def _sizes(arrays: Arrays, D: int, hidden_size: Any, *, batch_first: bool) -> _Sizes:
-    """Read the sizes off X and R, and check all shapes against them."""
+    """Return the sizes from the shapes of X and R, and check all shapes against them."""
     axes = {name: _batch_first(named) if batch_first else named for name, named in _AXES.items()}
     for name in ("R", "X"):
         unsized: list[Axis] = [(axis, D if axis == "D" else None) for axis in axes[name]]
@@ -269,7 +262,7 @@ def _sizes(arrays: Arrays, D: int, hidden_size: Any, *, batch_first: bool) -> _S
         raise ShapeError(
             f"W: expected shape (D={D}, 4H, I) with H, I >= 1, got H={H} from R, I={found['I']} from X"
         )
-    found |= {"D": D, "H": H, "3H": 3 * H, "4H": 4 * H, "8H": 8 * H}
+    found |= axis_sizes(D, H, found["I"])
     for name, named in axes.items():
         if name in arrays:
             check_shape(name, arrays[name].shape, [(axis, found[axis]) for axis in named])

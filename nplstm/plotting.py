@@ -1,4 +1,4 @@
-"""Pictures. The one module that imports matplotlib."""
+"""Plot of losses during training, as a PNG file; the only module that imports matplotlib."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -43,12 +43,22 @@ def plot_training(
     MissingDependencyError
         If matplotlib is not installed.
     OSError
-        If the file cannot be written; what was there is intact.
+        If the file cannot be written; an older file of this name stays as it was.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from nplstm.plotting import plot_training
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "loss.png")
+    ...     plot_training(path, [(100, 3.1, 2.9), (200, 2.6, 2.5)], {"unigram": 4.3})
+    ...     path.read_bytes()[1:4]
+    b'PNG'
     """
     figure = _figure(7, 4.2)
     axes = figure.add_subplot()
     updates = [update for update, _, _ in history]
-    # a training loss is a mean over the updates since the last row: it belongs to the middle between the two
+    # a training loss is the mean since the last row, so it is drawn midway between the two
     middles = [(a + b) / 2 for a, b in zip([0, *updates], updates, strict=False)]
     axes.plot(middles, [loss for _, loss, _ in history], color="#9bb8d3", marker="o", ms=3, label="training")
     axes.plot(updates, [loss for _, _, loss in history], color="#1f4e79", marker="o", ms=3, label="validation")

@@ -44,9 +44,9 @@ def test_an_error_of_pythons_own_is_seen(folder, monkeypatch):
     with pytest.raises(KeyError):
         check_damaged(folder / "bad.npz", data, [(0, 0, b"")])
     monkeypatch.undo()
-    monkeypatch.setattr(nplstm.io.door, "_KNOWN", "")
+    monkeypatch.setattr(nplstm.io.detect_format, "_KNOWN", "")
     monkeypatch.setattr(
-        nplstm.io.door, "FileFormatError", lambda text: nplstm.FileFormatError("a file without a name")
+        nplstm.io.detect_format, "FileFormatError", lambda text: nplstm.FileFormatError("a file without a name")
     )
     with pytest.raises(AssertionError, match="a file without a name"):
         check_damaged(folder / "bad.npz", data, [(0, 1, b"?")])

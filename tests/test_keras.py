@@ -20,7 +20,7 @@ from helpers import assert_close
 
 import nplstm
 from nplstm import Activation, CellSpec
-from nplstm.io import from_layout, to_layout
+from nplstm.io import from_weight_format, to_weight_format
 
 # Keras's get_weights() under NumPy 2: its variables lack a keyword
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -103,13 +103,15 @@ def states(layer):
 
 def weights_of(layer, place=0):
     parts = zip(directions(layer), ("", "_reverse"), strict=False)
-    by_part = [from_layout("keras", one.get_weights(), suffix=f"_l{place}{suffix}") for one, suffix in parts]
+    by_part = [
+        from_weight_format("keras", one.get_weights(), suffix=f"_l{place}{suffix}") for one, suffix in parts
+    ]
     return {name: array for part in by_part for name, array in part.items()}
 
 
 def weights_for(layer, parameters):
     suffixes = ("_l0", "_l0_reverse")[: len(directions(layer))]
-    return [array for s in suffixes for array in to_layout("keras", parameters, suffix=s, as_list=True)]
+    return [array for s in suffixes for array in to_weight_format("keras", parameters, suffix=s, as_list=True)]
 
 
 def options_of(layer):
@@ -338,7 +340,7 @@ def test_cells(keras):
     layer = keras.layers.RNN(stacked, return_sequences=True, return_state=True, dtype="float64")
     layer.build((B, T, I))
     layer.set_weights([draw(*w.shape, seed=n) for n, w in enumerate(layer.weights)])
-    first, second = (from_layout("keras", cell.get_weights()) for cell in cells)
+    first, second = (from_weight_format("keras", cell.get_weights()) for cell in cells)
     lstm = nplstm.LSTM(I, H, 2, batch_first=True, dtype="float64")
     lstm.load_state_dict({f"{name}_l{n}": a for n, part in enumerate((first, second)) for name, a in part.items()})
     x, h, c = draw(B, T, I), draw(B, H, seed=1), draw(B, H, seed=2)
@@ -404,7 +406,7 @@ def check_start(kernel, recurrent_kernel, bias):
 
 def ours_at_start(**changes):
     lstm = nplstm.LSTM(13, 17, bidirectional=True, cell=CellSpec(**(START | changes)), rng=0)
-    return [to_layout("keras", lstm.parameters, suffix=s, as_list=True) for s in ("_l0", "_l0_reverse")]
+    return [to_weight_format("keras", lstm.parameters, suffix=s, as_list=True) for s in ("_l0", "_l0_reverse")]
 
 
 def test_initialisers(keras):
@@ -554,7 +556,7 @@ def test_wrong_weights_and_states_are_seen(keras, monkeypatch):
     names = ("kernel", "recurrent_kernel", "bias")  # Haste's gates stand in another order
 
     def haste(_, weights, suffix):
-        return from_layout("haste", dict(zip(names, weights, strict=True)), suffix=suffix)
+        return from_weight_format("haste", dict(zip(names, weights, strict=True)), suffix=suffix)
 
     monkeypatch.undo()
     monkeypatch.setattr(here, "weights_of", lambda layer: haste("keras", layer.get_weights(), "_l0"))

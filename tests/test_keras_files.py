@@ -21,7 +21,7 @@ import nplstm
 from nplstm import CellSpec
 from nplstm.io import open_file, read_tensors
 from nplstm.io.keras import hdf5
-from nplstm.io.keras.weights import keras_weights
+from nplstm.io.keras.keras_weights import keras_weights
 
 # Keras's get_weights() under NumPy 2: its variables lack a keyword
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -92,12 +92,12 @@ def test_weights_alone(name):
 def test_a_wrong_option_is_seen(monkeypatch):
     """What the comparison above would say of another slope, and of another order."""
     path = FOLDER / "nested_2_15.keras"
-    monkeypatch.setattr("nplstm.io.keras.options._HARD_SIGMOID", {"2": 1 / 6})
+    monkeypatch.setattr("nplstm.io.keras.layer_options._HARD_SIGMOID", {"2": 1 / 6})
     with pytest.raises(AssertionError, match="first: differs"):
         check_file(path, numbers_of(path.name))
     monkeypatch.undo()
     names = {"softsign": "Tanh", "tanh": "Tanh", "sigmoid": "Sigmoid"}
-    monkeypatch.setattr("nplstm.io.keras.options._ACTIVATIONS", names)
+    monkeypatch.setattr("nplstm.io.keras.layer_options._ACTIVATIONS", names)
     with pytest.raises(AssertionError, match="inner/last: differs"):
         check_file(path, numbers_of(path.name))
 
@@ -414,7 +414,7 @@ def test_what_does_not_train_and_is_not_in_the_configuration(keras, tmp_path):
     model = sequential(keras, keras.Sequential([keras.Input((T, I)), *inner], name="in"))
     inner[0].cell.trainable = False
     path = save(keras, model, tmp_path, ".h5")
-    with pytest.raises(nplstm.FileFormatError, match=r"'in/one': which weights are whose is not clear: .*/two/"):
+    with pytest.raises(nplstm.FileFormatError, match=r"'in/one': the order of its weights is not clear: .*/two/"):
         nplstm.load(path, layer="one")
 
 
@@ -589,9 +589,9 @@ def own(x):
 
 
 PROBLEMS = {
-    "gelu": (dict(activation="gelu"), "activation: there is no 'gelu' here"),
-    "a function": (dict(recurrent_activation=own), "recurrent_activation: there is no '[^']*own' here"),
-    "relu6": (dict(activation="relu6"), "activation: there is no 'relu6' here"),
+    "gelu": (dict(activation="gelu"), "activation: 'gelu' is not supported"),
+    "a function": (dict(recurrent_activation=own), "recurrent_activation: '[^']*own' is not supported"),
+    "relu6": (dict(activation="relu6"), "activation: 'relu6' is not supported"),
 }
 
 
@@ -680,7 +680,7 @@ UNLIKE = {
 
 @pytest.mark.parametrize("option", UNLIKE)
 def test_what_keras_has_not_is_named(option):
-    with pytest.raises(nplstm.ArgumentError, match=rf"{option}.*: Keras's LSTM has no such thing"):
+    with pytest.raises(nplstm.ArgumentError, match=rf"{option}.*: Keras's LSTM does not have this option"):
         keras_weights(nplstm.LSTM(H, H, **UNLIKE[option], rng=0), layer=0)
 
 
@@ -789,7 +789,7 @@ CONFIGS = {
     ),
     "dropout": (
         lambda c: first(c)["config"].update(dropout=2),
-        r"'first': its options have no meaning.*input_dropout",
+        r"'first': its options are not valid.*input_dropout",
     ),
     "class": (lambda c: first(c).update(registered_name="own>LSTM"), r"its class is the user's own, 'own>LSTM'"),
     "module": (lambda c: first(c).update(module="own"), r"its class is the user's own, 'own'"),
@@ -848,7 +848,7 @@ def test_deep_values_of_options(tmp_path):
             first(config)["config"]["dropout"] = "DEEP"
             return json.dumps(config).replace('"DEEP"', "[" * depth + "]" * depth).encode()
 
-        with pytest.raises(nplstm.FileFormatError, match=r"changed\.keras: .*(no meaning|is not JSON)"):
+        with pytest.raises(nplstm.FileFormatError, match=r"changed\.keras: .*(are not valid|is not JSON)"):
             nplstm.load(rewrite(tmp_path, change), layer="first")
 
 

@@ -131,13 +131,13 @@ def test_a_run_is_neither_overwritten_nor_resumed_by_accident(text, tmp_path, ca
     assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 0
     before = digest(out / "checkpoint.safetensors")
     assert run("train", text, "--out", out, "--steps", 4, *SMALL) == 2
-    assert "holds a run already: go on with --resume" in capsys.readouterr().err
+    assert "holds a run already: continue it with --resume" in capsys.readouterr().err
     assert run("train", text, "--out", out, "--resume", "--hidden-size", 9) == 2
     assert "--hidden-size: the run to resume has 8, got 9; only --steps may change" in capsys.readouterr().err
     assert run("train", PYDOC, "--out", out, "--resume") == 2
-    assert "and the text given is another" in capsys.readouterr().err
+    assert "and this is another text" in capsys.readouterr().err
     assert run("train", text, "--out", out, "--resume", "--steps", 3) == 2
-    assert "has 4 updates behind it, got 3" in capsys.readouterr().err
+    assert "has taken 4 updates already, got 3" in capsys.readouterr().err
     assert digest(out / "checkpoint.safetensors") == before
     assert run("train", text, "--out", out, "--resume", "--steps", 6, "--hidden-size", 8) == 0
     assert run("train", text, "--out", out, "--overwrite", "--steps", 4, *SMALL) == 0
@@ -226,7 +226,7 @@ def test_damaged_and_foreign_model_files_are_refused(text, tmp_path, capsys):
         write_tensors(model, tensors, dict(metadata, **{key: value}))
         refuses("the model in this file is damaged", "sample", model)
     write_tensors(model, {name: array * np.float32("nan") for name, array in tensors.items()}, metadata)
-    refuses("scores are not finite", "sample", model)
+    refuses("logits are infinite or NaN", "sample", model)
     write_tensors(model, tensors, metadata)
     model.replace(checkpoint)
     refuses("not a checkpoint of `nplstm train`", "train", text, "--out", out, "--resume")
@@ -302,7 +302,7 @@ def test_sampling_is_reproducible_and_refuses_what_it_does_not_know(text, tmp_pa
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2]
     assert run("sample", out, "--prompt", "@?", "--length", 5) == 2
-    assert "the model has not seen '?', '@'; it knows" in capsys.readouterr().err
+    assert "not in the model's vocabulary: '?', '@'; the vocabulary is" in capsys.readouterr().err
     assert run("sample", out, "--temperature", -1) == 2
     assert "temperature: expected a number" in capsys.readouterr().err
     assert run("sample", out, "--length", -1) == 2
@@ -407,7 +407,7 @@ def test_a_model_that_is_saved_is_the_same_when_loaded(tmp_path, be):
 
 
 def test_unknown_characters_are_named():
-    with pytest.raises(nplstm.ArgumentError, match="has not seen 'x'; it knows 'ab'"):
+    with pytest.raises(nplstm.ArgumentError, match="vocabulary: 'x'; the vocabulary is 'ab'"):
         Vocabulary("ab").encode("abx")
     with pytest.raises(nplstm.ArgumentError, match="each once"):
         Vocabulary("aa")
@@ -607,7 +607,7 @@ def test_measuring_needs_two_characters():
 
 def test_temperature_sharpens_and_flattens():
     """Frequencies of a million draws against the softmax, at three temperatures."""
-    from nplstm.commands.language_model.model import _draw
+    from nplstm.commands.language_model.network import _draw
 
     scores, rng = np.array([0.0, 1.0, 2.0]), np.random.default_rng(0)
     for temperature in (0.5, 1.0, 2.0):

@@ -126,7 +126,7 @@ def test_convert_with_choices(folder, capsys):
         assert file.metadata == {"note": "kept"}
     assert all(np.array_equal(read_tensors("all.safetensors")[name], array) for name, array in arrays.items())
     assert run("convert", "two.npz", "x.npz", "--tensors", "--layer", "a") == 2
-    assert "--layer: is about one LSTM, and --tensors" in capsys.readouterr().err
+    assert "--layer: applies to one LSTM, but --tensors" in capsys.readouterr().err
     assert run("convert", "two.npz", "x.h5", "--layer", "a") == 2
     assert "ends in .h5, which is Keras's: such files are read, not written" in capsys.readouterr().err
     assert run("convert", "two.npz", "x.onnx", "--tensors") == 2
@@ -299,7 +299,7 @@ def test_what_one_file_cannot_hold_is_named(folder, capsys):
     make(bidirectional=True, merge="none")
     np.save("x.npy", draw(3, 2, I))
     assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 2
-    assert "merge='none': the model returns its directions apart" in capsys.readouterr().err
+    assert "merge='none': the model returns an output for each direction" in capsys.readouterr().err
     assert not (folder / "y.npy").exists()
     (folder / "x.npy").write_bytes(b"\x93NUMPY\x01\x00")
     assert run("run", "m.npz", "--input", "x.npy", "--output", "y.npy") == 2
@@ -394,7 +394,7 @@ def test_what_cannot_be_written_is_named_before_the_work(folder, capsys, monkeyp
     make()
     np.save("x.npy", draw(3, 2, I))
     monkeypatch.setattr(
-        "nplstm.commands.model_files.run.run_in_pieces", lambda *_, **__: pytest.fail("the work has begun")
+        "nplstm.commands.model_files.run.run_in_chunks", lambda *_, **__: pytest.fail("the work has begun")
     )
     for states, message in (
         ("s.h5", "ends in .h5, which is Keras's"),

@@ -11,7 +11,7 @@ from conftest import require
 
 import nplstm
 from nplstm.backends import get_backend
-from nplstm.io.layouts import layer as layer_layouts
+from nplstm.io.weight_formats import single_layer
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 OUTPUTS = ("Y", "Y_h", "Y_c")
@@ -267,8 +267,8 @@ def test_the_check_sees_another_choice(other, be):
 @pytest.mark.parametrize("order", ["oifg", "ifog", "iogf"])
 def test_the_check_sees_swapped_gates(order, be, monkeypatch):
     """Broken on purpose: two gates change places in the layout that the function reads."""
-    layout = layer_layouts.LAYER_LAYOUTS["onnx"]
-    monkeypatch.setitem(layer_layouts.LAYER_LAYOUTS, "onnx", layout._replace(order=order))
+    layout = single_layer.LAYER_FORMATS["onnx"]
+    monkeypatch.setitem(single_layer.LAYER_FORMATS, "onnx", layout._replace(order=order))
     with pytest.raises(AssertionError, match="differs by"):
         check(be, *model(), 1e-3)
 

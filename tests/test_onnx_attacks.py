@@ -38,7 +38,7 @@ from onnx_models import (
 import nplstm
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io import open_file, read_tensors
-from nplstm.io.door import list_layers
+from nplstm.io.listing import list_layers
 
 FILES = Path(__file__).parent / "files" / "onnx"
 KEPT = sorted(path.stem for path in FILES.glob("*.onnx"))
@@ -638,7 +638,7 @@ def test_small_messages_count_for_what_they_become(tmp_path):
 
 @pytest.mark.parametrize("name", KEPT)
 def test_what_is_counted_is_no_less_than_what_is_taken(name):
-    from nplstm.io.onnx.wire import parsed_sizes
+    from nplstm.io.onnx.protobuf_memory import parsed_sizes
 
     data = (FILES / f"{name}.onnx").read_bytes()
     assert len(data) < sum(parsed_sizes(data)) < 100 * len(data)

@@ -17,10 +17,10 @@ from variants import Variant
 
 import nplstm
 from nplstm.backends import get_backend
-from nplstm.io.layouts import layer as layer_layouts
 from nplstm.io.onnx import export as export_module
-from nplstm.io.onnx import graph_builder, layer_graph, lstm_node
+from nplstm.io.onnx import graph_builder, layer_graph, node_writer
 from nplstm.io.onnx.export import export
+from nplstm.io.weight_formats import single_layer
 
 NUMPY = get_backend("numpy")
 
@@ -257,7 +257,7 @@ BEYOND = [(c, l) for c in CELLS for l in LAYERS if c in BEYOND_CELLS or l in BEY
 @pytest.mark.parametrize(("cell", "layer"), BEYOND)
 def test_what_onnx_cannot_say_is_named(cell, layer, tmp_path):
     lstm = Variant(cell, layer, NUMPY).lstm
-    with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM cannot say ") as caught:
+    with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM operator does not have ") as caught:
         export(lstm, tmp_path / "m.onnx")
     wanted = BEYOND_CELLS.get(cell, []) + BEYOND_LAYERS.get(layer, [])
     if LAYERS[layer].recurrent_given:
@@ -269,7 +269,7 @@ def test_what_onnx_cannot_say_is_named(cell, layer, tmp_path):
 
 def test_a_recurrent_size_is_named(onnx, tmp_path):
     for layer in (nplstm.LSTM(2, 3, recurrent_size=4), nplstm.LSTMCell(2, 3, recurrent_size=4)):
-        with pytest.raises(nplstm.ArgumentError, match=r"cannot say recurrent_size=4$"):
+        with pytest.raises(nplstm.ArgumentError, match=r"does not have recurrent_size=4$"):
             export(layer, tmp_path / "m.onnx")
     export(nplstm.LSTM(2, 3, recurrent_size=3), tmp_path / "m.onnx")
 
@@ -283,7 +283,7 @@ def test_a_cell(name, bias, runtime, loop, tmp_path):
     for dtype, load in (("float32", runtime), ("float64", loop)):
         cell = nplstm.LSTMCell(I, H, bias=bias, cell=nplstm.CellSpec(**CELLS[name]), dtype=dtype, rng=0)
         if name in BEYOND_CELLS:
-            with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM cannot say ") as caught:
+            with pytest.raises(nplstm.ArgumentError, match="layer: ONNX's LSTM operator does not have ") as caught:
                 export(cell, tmp_path / "m.onnx")
             assert all(option in str(caught.value) for option in BEYOND_CELLS[name])
             continue
@@ -402,22 +402,22 @@ def test_element_types(be, onnx, onnxruntime, runtime, loop, tmp_path):
 
 @pytest.mark.parametrize("order", ["oifg", "ifog", "iogf"])
 def test_the_check_sees_swapped_gates(order, runtime, tmp_path, monkeypatch):
-    layout = layer_layouts.LAYER_LAYOUTS["onnx"]
-    monkeypatch.setitem(layer_layouts.LAYER_LAYOUTS, "onnx", layout._replace(order=order))
+    layout = single_layer.LAYER_FORMATS["onnx"]
+    monkeypatch.setitem(single_layer.LAYER_FORMATS, "onnx", layout._replace(order=order))
     with pytest.raises(AssertionError, match="differs by"):
         check(make("standard", "plain"), tmp_path / "m", runtime, states=True, lengths=True, tolerance=1e-3)
 
 
 @pytest.mark.parametrize("places", [[1, 0, 2], [0, 2, 1], [2, 1, 0]])
 def test_the_check_sees_swapped_peepholes(places, runtime, tmp_path, monkeypatch):
-    original = lstm_node._weights
+    original = node_writer._weights
 
     def swapped(*arguments):
         weights = original(*arguments)
         P = weights["P"].reshape(-1, 3, H)[:, places]
         return weights | {"P": P.reshape(-1, 3 * H)}
 
-    monkeypatch.setattr(lstm_node, "_weights", swapped)
+    monkeypatch.setattr(node_writer, "_weights", swapped)
     with pytest.raises(AssertionError, match="differs by"):
         check(
             make("peephole diagonal", "plain"), tmp_path / "m", runtime, states=True, lengths=True, tolerance=1e-3

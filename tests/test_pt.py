@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import nplstm
 from nplstm.errors import FileFormatError, NplstmError
 from nplstm.io import open_file, read_tensors
-from nplstm.io.pt import machine, names, stored
+from nplstm.io.pt import allowed_globals, storages, unpickler
 
 FOLDER = Path(__file__).parent / "files" / "pt"
 FILES = sorted(path.stem for path in FOLDER.glob("*.pt"))
@@ -78,10 +78,10 @@ def test_layers_of_a_checkpoint():
 
 def test_a_value_that_is_wrong_is_seen(monkeypatch):
     """The comparison above fails if an element type is taken for another, or strides are ignored."""
-    monkeypatch.setitem(stored.NUMPY_CODES, "int32", "u4")
+    monkeypatch.setitem(storages.NUMPY_CODES, "int32", "u4")
     with pytest.raises(AssertionError):
         check_equal(read_tensors(FOLDER / "types.pt")["int32"], expected("types")[0]["int32"])
-    monkeypatch.setattr(stored, "as_strided", lambda flat, shape, strides: np.resize(flat, shape))
+    monkeypatch.setattr(storages, "as_strided", lambda flat, shape, strides: np.resize(flat, shape))
     with pytest.raises(AssertionError):
         check_equal(read_tensors(FOLDER / "types.pt")["transposed"], expected("types")[0]["transposed"])
 
@@ -840,7 +840,7 @@ def test_what_a_pickle_makes_is_counted(tmp_path, monkeypatch):
     )
     refused(write(tmp_path, zipped(body, method=zipfile.ZIP_DEFLATED)), "'m/data.pkl' takes 200", 10**5)
     refused(write(tmp_path, legacy(body)), "of max_bytes=1,000,000", 10**6)
-    monkeypatch.setattr(machine, "_MOST_STEPS", 1000)
+    monkeypatch.setattr(unpickler, "_MOST_STEPS", 1000)
     refused(write(tmp_path, zipped(body)), "more than 1,000 operations")
 
 
@@ -952,7 +952,7 @@ def test_errors_of_numpy_become_ours(tmp_path, monkeypatch):
     def fails(*_):
         raise OverflowError("Python int too large to convert to C long")
 
-    monkeypatch.setattr(stored, "as_strided", fails)
+    monkeypatch.setattr(storages, "as_strided", fails)
     refused(write(tmp_path, zipped(program(tensor()))), "the tensor 'tensor' cannot be read: Python int too large")
 
 
@@ -1122,7 +1122,7 @@ PARTS = [
     b"N", b"\x88", b"]", b"}", b")", b"K\x02", text("a"), text("0"), integer(-1), integer(BUG), b"G" + bytes(8),
     b"C\x04abcd", storage(), tensor(), EMPTY, ARRAY, numpy_type(), sizes(2, 3), b"R", b"b", b"\x81", b"(", b"t",
     b"0", b"2", b"Q", b"a", b"s", b"e", b"u", b"\x85", b"\x86", b"q\x00", b"h\x00", b"\x94", b"\x90", b"\x93",
-    *(name(*known) for known in names._NAMES),
+    *(name(*known) for known in allowed_globals._ALLOWED),
 ]  # fmt: skip
 PLACES = st.floats(0, 1, exclude_max=True)
 EDITS = st.lists(
@@ -1154,7 +1154,7 @@ def edited(pickled, edits):
 def test_an_error_that_is_not_ours_is_seen(tmp_path, monkeypatch):
     path = write(tmp_path, zipped(b"\x80\x02R."))
     check_errors(path)
-    monkeypatch.setattr(machine.Machine, "top", lambda self: self._stack[-1])
+    monkeypatch.setattr(unpickler.Unpickler, "top", lambda self: self._stack[-1])
     with pytest.raises(IndexError):
         check_errors(path)
 

@@ -122,7 +122,7 @@ def test_storages_begin_where_they_can_be_mapped(limit, tmp_path, monkeypatch):
 
 
 def test_a_storage_that_is_out_of_place_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr("nplstm.io.pt.write._ALIGNMENT", 16)
+    monkeypatch.setattr("nplstm.io.pt.state_dict_writer._ALIGNMENT", 16)
     write_tensors(tmp_path / "m.pt", arrays())
     assert any(place % 64 for place in starts(tmp_path / "m.pt").values())
 

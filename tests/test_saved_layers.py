@@ -112,7 +112,7 @@ def test_a_file_that_is_not_what_it_should_be(name, tmp_path):
         tensors, options = read_tensors(tmp_path / "good"), json.loads(file.metadata["nplstm"])
     write_tensors(tmp_path / "bad", tensors, {"nplstm": WRONG[name](options)})
     expected = (
-        r"bad: (its weights and options are no layer's|its options are not those that nplstm.save writes): ."
+        r"bad: (its weights and options do not make a layer|its options are not those that nplstm.save writes): ."
     )
     with pytest.raises(nplstm.FileFormatError, match=expected):
         nplstm.load(tmp_path / "bad")

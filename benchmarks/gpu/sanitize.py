@@ -1,4 +1,7 @@
-"""NVIDIA's compute-sanitizer over small launches, where it is installed: accesses outside of arrays, and races."""
+"""NVIDIA's compute-sanitizer over small launches, where it is installed: accesses outside of arrays, and races.
+
+The launches are a program: ``python -m benchmarks.gpu.sanitize``.
+"""
 
 import shutil
 import subprocess
@@ -6,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TOOLS", "sanitize"]
+from .verify import SMALL, compare
 
 TOOLS = ("memcheck", "racecheck")
 
@@ -25,7 +28,16 @@ def sanitize(seconds: float = 240.0, program: str = "compute-sanitizer") -> list
 
 
 def _run(path: str, tool: str, seconds: float) -> dict[str, Any]:
-    command = [path, "--tool", tool, "--error-exitcode", str(_FOUND), sys.executable, "-m", "benchmarks.gpu.small"]
+    command = [
+        path,
+        "--tool",
+        tool,
+        "--error-exitcode",
+        str(_FOUND),
+        sys.executable,
+        "-m",
+        "benchmarks.gpu.sanitize",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=_ROOT, check=False)
     except subprocess.TimeoutExpired:
@@ -37,3 +49,14 @@ def _run(path: str, tool: str, seconds: float) -> dict[str, Any]:
         return {"outcome": "not run", "reason": end}
     what = "it found errors" if done.returncode == _FOUND else f"the program ended with status {done.returncode}"
     return {"outcome": "WRONG", "reason": f"{what}\n{end}"}
+
+
+def main(backend: str = "cupy") -> int:
+    """Run a few small launches; return 1 if one was wrong."""
+    wrong = [found for found in compare(SMALL[:4], backend, runs=1) if found["outcome"] == "WRONG"]
+    print(*wrong, sep="\n")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

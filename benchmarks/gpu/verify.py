@@ -1,4 +1,4 @@
-"""The engines themselves: beside the plain loop in float64, ten times with the same bits, and for a long time.
+"""Checks of the engines: beside the plain loop in float64, again with the same bits, and for a long time.
 
 Needs no rival, and runs on any backend that has the engines: tests run it on the emulator of a device.
 """
@@ -6,7 +6,7 @@ Needs no rival, and runs on any backend that has the engines: tests run it on th
 import faulthandler
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +19,9 @@ from nplstm.backends import get_backend
 from nplstm.backends._cuda import Device
 from nplstm.engines.cuda.plan import Problem, find_plan
 
-from .cases import PRECISIONS, rounded
-from .check import TOLERANCES, relative_difference
-
-__all__ = ["ENGINES", "SHAPES", "SMALL", "SOAKED", "Shape", "at_limits", "compare", "repeat", "soak", "watched"]
+from ..common.cases import rounded
+from ..common.checks import relative_norm
+from .cases import PRECISIONS, TOLERANCES
 
 ENGINES = ("persistent", "fused")
 
@@ -136,28 +135,30 @@ class _Run:
         self._x, self._hx, self._grad, self._grad_state = arrays[0], arrays[1:3], arrays[3], arrays[4:]
         lengths = rng.integers(1, shape.T + 1, shape.B)
         lengths[0] = shape.T
-        self._said = dict(lengths=lengths) if shape.ragged else {}
-
-    def forward(self) -> dict[str, Any]:
-        """Return the results of a plain call, which records nothing."""
-        output, (h_n, c_n) = self.lstm(self._x, tuple(self._hx), **self._said)
-        return {"output": output, "h_n": h_n, "c_n": c_n}
-
-    def training(self) -> dict[str, Any]:
-        """Return the results of a recording, and all gradients."""
-        tape = self.lstm.record(self._x, tuple(self._hx), **self._said)
-        grads = tape.backward(self._grad, tuple(self._grad_state))
-        found = {"recorded output": tape.output, "grad_input": grads.input}
-        found |= {"grad_h_0": grads.h_0, "grad_c_0": grads.c_0}
-        return found | {f"grad_{name}": grad for name, grad in grads.parameters.items()}
+        self._options = dict(lengths=lengths) if shape.ragged else {}
 
     def results(self) -> dict[str, Any]:
-        """Return all."""
-        return self.forward() | self.training()
+        """Return the results of a plain call, which records nothing, of a recording, and all gradients."""
+        output, (h_n, c_n) = self.lstm(self._x, tuple(self._hx), **self._options)
+        found = {"output": output, "h_n": h_n, "c_n": c_n}
+        tape = self.lstm.record(self._x, tuple(self._hx), **self._options)
+        grads = tape.backward(self._grad, tuple(self._grad_state))
+        found |= {"recorded output": tape.output, "grad_input": grads.input}
+        found |= {"grad_h_0": grads.h_0, "grad_c_0": grads.c_0}
+        return found | {f"grad_{name}": grad for name, grad in grads.parameters.items()}
 
     def hosted(self) -> dict[str, np.ndarray]:
         """Return all, in NumPy's arrays."""
         return {name: self.backend.to_numpy(array) for name, array in self.results().items()}
+
+    def refusal(self, engine: str, precision: str) -> str:
+        """Return why the engine refuses; nothing if it runs this."""
+        try:
+            with _engine(engine, precision):
+                self.lstm.engine_for(self.shape.B)
+        except nplstm.ArgumentError as error:
+            return str(error)
+        return ""
 
 
 @lru_cache(maxsize=4)
@@ -179,7 +180,6 @@ def compare(
     *,
     engines: Sequence[str] = ENGINES,
     precisions: Sequence[str] = tuple(PRECISIONS),
-    slack: float = 1.0,
     runs: int = _RUNS,
 ) -> Iterator[dict[str, Any]]:
     """Run each shape on each engine in each precision; yield what was found, one dict for each.
@@ -193,7 +193,7 @@ def compare(
                 found = {"shape": str(shape), "precision": precision, "engine": engine}
                 try:
                     with watched(), _engine(engine, precision):
-                        found |= _compared(shape, precision, backend, slack, runs)
+                        found |= _compared(shape, precision, engine, backend, runs)
                 except Exception as error:  # noqa: BLE001  the others are looked at still
                     found |= {"outcome": "WRONG", "reason": f"{type(error).__name__}: {error}"}
                 yield found
@@ -203,20 +203,18 @@ def _stored(precision: str) -> str:
     return "float16" if precision == "float16" else "float32"
 
 
-def _compared(shape: Shape, precision: str, backend: str, slack: float, runs: int) -> dict[str, Any]:
+def _compared(shape: Shape, precision: str, engine: str, backend: str, runs: int) -> dict[str, Any]:
     dtype = _stored(precision)
     run = _Run(shape, dtype, backend, dtype)
-    try:
-        run.lstm.engine_for(shape.B)
-    except nplstm.ArgumentError as error:
-        return {"outcome": "refused", "reason": str(error)}
+    if reason := run.refusal(engine, precision):
+        return {"outcome": "refused", "reason": reason}
     found, expected = run.hosted(), _reference(shape, dtype)
-    errors = {name: relative_difference(found[name], value, _LEAST) for name, value in expected.items()}
+    errors = {name: relative_norm(found[name], value, _LEAST) for name, value in expected.items()}
     # what is not a number is the largest of all
     worst = max(errors, key=lambda name: errors[name] if errors[name] == errors[name] else float("inf"))
     said = {"worst": worst, "error": errors[worst]}
-    if not errors[worst] <= slack * TOLERANCES[precision]:
-        reason = f"{worst} differs by {errors[worst]:.1e}, more than {slack * TOLERANCES[precision]:.0e}"
+    if not errors[worst] <= TOLERANCES[precision]:
+        reason = f"{worst} differs by {errors[worst]:.1e}, more than {TOLERANCES[precision]:.0e}"
         return said | {"outcome": "WRONG", "reason": reason}
     if other := repeat(run, found, runs - 1):
         return said | {"outcome": "WRONG", "reason": other}
@@ -238,26 +236,20 @@ def soak(
     *,
     soaked: Sequence[tuple[Shape, str]] = SOAKED,
     streams: Sequence[Any] = (),
-    show: Callable[[str], None] = print,
-    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Run whole sequences in one launch, there and back, again and again; return how many, and what went wrong.
 
     Each shape runs on all streams before any of them is waited for: launches whose blocks wait for each other must
-    not stand in each other's way. Results are compared, on the device, with those of the first round.
-
-    Parameters
-    ----------
-    streams : sequence of context managers, optional
-        In each of which launches go to another stream.
+    not stand in each other's way. Results are compared, on the device, with those of the first round. ``streams``
+    are contexts, in each of which launches go to another stream.
     """
     places = list(streams) or [nullcontext()]
     runs = {(shape, p): _Run(shape, _stored(p), backend, _stored(p)) for shape, p in soaked}
-    runs = {(shape, p): run for (shape, p), run in runs.items() if _fits(run, p)}
+    runs = {(shape, p): run for (shape, p), run in runs.items() if not run.refusal("persistent", p)}
     first: dict[Any, dict[str, Any]] = {}
-    end, said, rounds = clock() + seconds, clock(), 0
+    end, said, rounds = time.monotonic() + seconds, time.monotonic(), 0
     try:
-        while runs and (rounds == 0 or clock() < end):
+        while runs and (rounds == 0 or time.monotonic() < end):
             for key, run in runs.items():
                 with watched(), _engine("persistent", key[1]):
                     if key not in first:
@@ -266,24 +258,14 @@ def soak(
                 if problem:
                     return {"rounds": rounds, "outcome": "WRONG", "reason": f"{key[0]} in {key[1]}: {problem}"}
             rounds += 1
-            if clock() - said > _TOLD_EVERY:
-                said = clock()
-                show(f"soak: {rounds} rounds, {max(0.0, end - said):.0f} s left")
+            if time.monotonic() - said > _TOLD_EVERY:
+                said = time.monotonic()
+                print(f"soak: {rounds} rounds, {max(0.0, end - said):.0f} s left", flush=True)
     except Exception as error:  # noqa: BLE001  what a launch that gave up waiting raises
         return {"rounds": rounds, "outcome": "WRONG", "reason": f"{type(error).__name__}: {error}"}
     if not runs:
         return {"rounds": 0, "outcome": "not run", "reason": "no shape fits into a launch here"}
     return {"rounds": rounds, "runs": rounds * len(runs) * len(places), "outcome": "right"}
-
-
-def _fits(run: _Run, precision: str) -> bool:
-    """Tell whether the engine that runs a sequence in one launch takes it on this device."""
-    try:
-        with _engine("persistent", precision):
-            run.lstm.engine_for(run.shape.B)
-    except nplstm.ArgumentError:
-        return False
-    return True
 
 
 def _together(run: _Run, places: Sequence[Any], expected: dict[str, Any]) -> str:

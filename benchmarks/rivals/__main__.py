@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks.rivals`` in the repository's root, which ``make bench-rivals`` runs.
+"""The command ``python -m benchmarks.rivals``, in the repository's root; ``make bench-rivals`` runs it.
 
 Exit status: 0 done; 1 a library's result was wrong, and so it was not timed.
 """
@@ -11,103 +11,58 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nplstm.io import atomic_write
-
+from ..common.tables import write
 from .cases import GROUPS
-from .machine import find_sets
+from .instruction_sets import find_sets
+from .passes import measure_all
 from .report import write_report
-from .session import Options, measure_all
 from .worker import LIBRARIES, OURS
-
-_QUICK_SECONDS, _SECONDS = 0.05, 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, or read what was measured; write JSON, table and pictures."""
     arguments = _parser().parse_args(argv)
     out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     if arguments.report_only:
         run = json.loads(arguments.report_only.read_text(encoding="utf-8"))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are ended
-        seconds = arguments.seconds or (_QUICK_SECONDS if arguments.quick else _SECONDS)
-        options = Options(
-            groups=arguments.only,
-            libraries=arguments.libraries,
-            instructions=arguments.instructions,
-            seconds=seconds,
-            threads=arguments.threads,
-            limit=arguments.limit,
-            quick=arguments.quick,
-        )
-        run = measure_all(options, lambda run: _write(out / "rivals.json", json.dumps(run, indent=1)))
+        arguments.seconds = arguments.seconds or (0.05 if arguments.quick else 1.0)
+        run = measure_all(arguments, lambda run: write(out / "rivals.json", json.dumps(run, indent=1)))
     report = write_report(run)
-    _write(out / "rivals.md", report)
+    write(out / "rivals.md", report)
     print(report)
-    for name in _draw(run, out):
-        print(f"{name} is drawn")
+    _draw(run, out)
     return int(any(_wrong(record) for one in run["passes"] for record in one["records"]))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rivals", description="nplstm beside torch and onnxruntime, on a CPU.")
 
-    def add(name: str, text: str, default: Any = None, **options: Any) -> None:
-        parser.add_argument(name, help=text, default=default, **options)
+    def choice(name: str, of: Sequence[str], default: Sequence[str], metavar: str) -> None:
+        text = f"of {', '.join(of)} (default: {' '.join(default)})"
+        parser.add_argument(name, help=text, default=default, nargs="+", choices=of, metavar=metavar)
 
-    some = [name for name in LIBRARIES if name != "plain"]
-    add(
-        "--only",
-        f"groups of cases, of {', '.join(GROUPS)}; all",
-        GROUPS,
-        nargs="+",
-        choices=GROUPS,
-        metavar="GROUP",
-    )
-    add(
-        "--libraries",
-        f"of {', '.join(LIBRARIES)}; all but plain",
-        some,
-        nargs="+",
-        choices=LIBRARIES,
-        metavar="NAME",
-    )
     sets = [one.name for one in find_sets()]
-    add(
-        "--instructions",
-        f"instruction sets, each measured in a pass of its own, of {', '.join(sets)}; all that are measured here",
-        sets,
-        nargs="+",
-        choices=sets,
-        metavar="SET",
-    )
-    add("--seconds", "for each case and library (default: 1)", type=float)
-    add("--threads", "of each library (default: 2)", 2, type=int)
-    add("--limit", "leave out cases in which T * B * H * H is greater (default: 3.4e9)", 3.4e9, type=float)
-    add("--out", "folder for JSON, table and pictures (default: runs/rivals)", Path("runs/rivals"), type=Path)
-    add("--report-only", "make table and pictures of an earlier run", type=Path, metavar="JSON")
+    choice("--only", GROUPS, GROUPS, "GROUP")
+    choice("--libraries", LIBRARIES, [name for name in LIBRARIES if name != "plain"], "NAME")
+    choice("--instructions", sets, sets, "SET")  # each is measured in a pass of its own
+    parser.add_argument("--seconds", help="for each case and library (default: 1)", type=float)
+    parser.add_argument("--threads", help="of each library (default: 2)", default=2, type=int)
+    parser.add_argument("--out", help="folder of all results", default=Path("runs/rivals"), type=Path)
+    parser.add_argument("--report-only", help="table and pictures of an earlier run", type=Path, metavar="JSON")
     parser.add_argument("--quick", action="store_true", help="small sizes, short turns: to see that all works")
     return parser
 
 
-def _draw(run: dict[str, Any], out: Path) -> list[Path]:
+def _draw(run: dict[str, Any], out: Path) -> None:
     """Draw a picture for each pass and engine."""
     from .picture import draw_ratios
 
-    drawn = []
     for one in run["passes"]:
         for own in OURS:
-            if any(own in record["values"] for record in one["records"]):
-                drawn.append(out / f"rivals-{own}-{one['name']}.png")
-                title = f'nplstm\'s engine "{own}" beside its rivals, {run["threads"]} threads, {one["name"]}'
-                draw_ratios(drawn[-1], one, own, title)
-    return drawn
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
+            title = f'nplstm\'s engine "{own}" beside its rivals, {run["threads"]} threads, {one["name"]}'
+            draw_ratios(out / f"rivals-{own}-{one['name']}.png", one["records"], own, title)
 
 
 def _wrong(record: dict[str, Any]) -> bool:

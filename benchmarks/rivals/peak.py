@@ -4,8 +4,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-__all__ = ["build_peak", "measure_peak"]
-
 _FLAGS = {
     "avx512": ["-mavx512f", "-DLANES=16"],
     "avx2": ["-mavx2", "-mfma", "-DLANES=8"],
@@ -17,13 +15,7 @@ _SOURCE = Path(__file__).with_name("peak.c")
 
 
 def build_peak(name: str, folder: Path) -> Path:
-    """Compile the program for an instruction set; return where it is.
-
-    Raises
-    ------
-    OSError
-        If there is no compiler, or it cannot do it; says why.
-    """
+    """Compile the program for an instruction set; return where it is, or raise OSError that says why not."""
     if name not in _FLAGS:
         raise OSError(f"the program for the peak has no variant for {name}")
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)

@@ -1,4 +1,4 @@
-"""What runs in a worker's process: it reads commands from stdin and answers them on stdout.
+"""The program that a worker's process runs: it reads commands from stdin and answers them on stdout.
 
 python -m benchmarks.rivals.serve LIBRARY THREADS
 """
@@ -10,29 +10,23 @@ import pickle
 import signal
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from .cases import Case
-from .memory import Peak
-from .prepared import Prepared, choose, rate_of, seconds_of
+from ..common.cases import Case, Prepared
+from .system import PeakMemory
 from .worker import RIVALS
 
-__all__ = ["Server", "module_of"]
-
 _PR_SET_PDEATHSIG = 1
-
-
-def module_of(library: str) -> Any:
-    """Return the module that runs a library's cases."""
-    return import_module(f"benchmarks.rivals.with_{library if library in RIVALS else 'nplstm'}")
 
 
 class Server:
     """Its public methods are the commands."""
 
     def __init__(self, library: str, threads: int) -> None:
-        self._library, self._threads = module_of(library), threads
+        self._library = import_module(f"benchmarks.rivals.run_{library if library in RIVALS else 'nplstm'}")
+        self._threads = threads
         self._case: Prepared | None = None
 
     def start(self) -> dict[str, str]:
@@ -71,7 +65,7 @@ class Server:
         return time.process_time() - before
 
     def forget(self) -> None:
-        """Let go of the case."""
+        """Release the case."""
         self._case = None
         gc.collect()
 
@@ -83,9 +77,37 @@ class Server:
         next(iter(self._library.prepare(small).values())).call()
         way = next(iter(self._library.prepare(case).values()))
         gc.collect()
-        with Peak() as peak:
+        with PeakMemory() as peak:
             way.call()
         return peak.risen
+
+
+def choose(ways: dict[str, Prepared]) -> tuple[str, Prepared]:
+    """Return the fastest way, with its name."""
+    if len(ways) == 1:
+        return next(iter(ways.items()))
+    for way in ways.values():
+        way.call()
+    taken = {name: min(seconds_of(way.call, 3) for _ in range(5)) for name, way in ways.items()}
+    name = min(taken, key=taken.__getitem__)
+    return name, ways[name]
+
+
+def seconds_of(call: Callable[[], Any], calls: int) -> float:
+    """Return what so many calls take together."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return time.perf_counter() - start
+
+
+def rate_of(call: Callable[[], Any], seconds: float) -> float:
+    """Return the calls per second, by calls that together take so long: at least one."""
+    calls, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds or not calls:
+        call()
+        calls += 1
+    return calls / spent
 
 
 def _end_with_parent() -> None:

@@ -1,8 +1,8 @@
-"""Each library in a process of its own, which is stopped while another has its turn.
+"""A process for each library, which is stopped by a signal while another has its turn.
 
 After a call a library's threads keep cores busy for a while, waiting for the next one: torch's for some 10 ms,
-onnxruntime's for 40, OpenBLAS's for 100. So a worker that has answered is stopped by a signal, with all its
-threads, and continued when it is asked again: nobody pays for another's waiting.
+onnxruntime's for 40, OpenBLAS's for 100. So a worker that has answered is stopped, with all its threads, and
+continued when it is asked again: no library's time includes another's waiting.
 """
 
 import os
@@ -13,8 +13,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-__all__ = ["LIBRARIES", "OURS", "REFERENCE", "RIVALS", "Worker", "WorkerError"]
 
 OURS = ("compiled", "numpy", "plain")
 """nplstm's engines."""
@@ -36,6 +34,10 @@ _SETTINGS = (
 )
 
 
+class Unavailable(Exception):  # noqa: N818  it is a state, and no fault
+    """A library is not there, or cannot do what it is asked for; says why."""
+
+
 class WorkerError(Exception):
     """A library could not do what it was asked for."""
 
@@ -44,18 +46,15 @@ def environment(library: str, threads: int, settings: Mapping[str, str] | None =
     """Return a worker's environment: libraries at their own defaults, with these threads and settings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
     env |= dict.fromkeys(_THREADS, str(threads)) | dict(settings or {})
-    if library == REFERENCE:
-        env["NPLSTM_ENGINES"] = "plain"
-    elif library in OURS:
-        env["NPLSTM_ENGINES"] = library
+    if library not in RIVALS:
+        env["NPLSTM_ENGINES"] = "plain" if library == REFERENCE else library
     return env
 
 
 class Worker:
-    """A library's process, seen from the one that asks; close it, or use it in a ``with`` block."""
+    """A library's process, seen from the one that asks: a context manager that ends it."""
 
     def __init__(self, library: str, threads: int, settings: Mapping[str, str] | None = None) -> None:
-        self._library = library
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.rivals.serve", library, str(threads)],
             cwd=_ROOT,
@@ -67,10 +66,7 @@ class Worker:
     def ask(self, command: str, *arguments: Any) -> Any:
         """Let the library work, and return its answer; it is stopped again then.
 
-        Raises
-        ------
-        WorkerError
-            If the library raised, or its process has ended.
+        Raises WorkerError if the library raised, or its process has ended.
         """
         process = self._process
         try:

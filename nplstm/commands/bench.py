@@ -1,4 +1,4 @@
-"""``nplstm bench``: how long an LSTM takes on this machine, by engine.
+"""``nplstm bench``: times of an LSTM's step, inference and training on this machine, for each engine.
 
 The comparison with other libraries is in ``benchmarks/``.
 """
@@ -31,7 +31,7 @@ _CASES = (
 """Task, B, H, T."""
 
 _TURN = 0.01
-"""Seconds of a sample, at least: many calls where they are short."""
+"""Seconds of a sample, at least: a short call is repeated."""
 
 
 @dataclass
@@ -43,11 +43,17 @@ class Row:
     H: int
     T: int
     seconds: dict[str, float] = field(default_factory=dict[str, float])
-    """By engine, the median of a call: a step, a sequence, or a sequence forward and back."""
+    """By engine, the median time of a call: a step, a sequence, or a sequence forward and backward."""
 
 
 def bench_command(*, as_json: bool = False, seconds: float = 0.3) -> int:
-    """Measure, and print a table or one JSON object; return the exit status."""
+    """Measure, and print a table or one JSON object; return 0, the exit status.
+
+    Raises
+    ------
+    ArgumentError
+        If ``seconds`` is negative.
+    """
     rows, missing = bench(check_number("--seconds", seconds, minimum=0.0))
     if as_json:
         where = {"nplstm": __version__, "numpy": np.__version__, "threads": get_num_threads()}
@@ -59,13 +65,20 @@ def bench_command(*, as_json: bool = False, seconds: float = 0.3) -> int:
 
 
 def bench(seconds: float, cases: Sequence[tuple[str, int, int, int]] = _CASES) -> tuple[list[Row], dict[str, str]]:
-    """Time the cases in float32, each for so many seconds on each engine.
+    """Measure the cases (task, B, H, T) in float32, each for so many seconds on each engine.
 
     Returns
     -------
     rows : list of Row
     missing : dict
         By name of an engine that cannot run here, why.
+
+    Examples
+    --------
+    >>> from nplstm.commands.bench import bench
+    >>> rows, missing = bench(0.0, cases=[("training", 2, 4, 3)])
+    >>> rows[0].seconds["plain"] > 0
+    True
     """
     rows, missing = [Row(*case) for case in cases], dict[str, str]()
     # one engine after the other: BLAS threads wait busily for a while, and would take a core from the next engine
@@ -80,7 +93,7 @@ def bench(seconds: float, cases: Sequence[tuple[str, int, int, int]] = _CASES) -
 
 
 def _median(call: Callable[[], object], seconds: float) -> float:
-    """Return the median over turns, after one call that does not count."""
+    """Return the median of samples, after one call to warm up."""
     call()
     end = time.perf_counter() + seconds
     turns = [_turn(call)]
@@ -90,7 +103,7 @@ def _median(call: Callable[[], object], seconds: float) -> float:
 
 
 def _turn(call: Callable[[], object]) -> float:
-    """Return the mean of so many calls that the clock's own time does not matter."""
+    """Return the mean time of calls that take ``_TURN`` together: long enough for the clock's resolution."""
     count, start = 0, time.perf_counter()
     end = start
     while count == 0 or end - start < _TURN:
@@ -100,7 +113,7 @@ def _turn(call: Callable[[], object]) -> float:
 
 
 def _call(row: Row) -> Callable[[], object]:
-    """Return what is timed."""
+    """Return the call that is timed for a row."""
     lstm, rng = LSTM(row.H, row.H, rng=0), np.random.default_rng(0)
     x = rng.standard_normal((row.T, row.B, row.H), dtype=np.float32)
     if row.task == "step":
@@ -112,7 +125,15 @@ def _call(row: Row) -> Callable[[], object]:
 
 
 def show(rows: Sequence[Row], missing: dict[str, str]) -> str:
-    """Return the table, and why an engine is not in it."""
+    """Return the table as text, and the reason why an engine is missing.
+
+    >>> from nplstm.commands.bench import Row, show
+    >>> row = Row("step", B=1, H=32, T=1, seconds={"numpy": 11.5e-6})
+    >>> print(show([row], {"compiled": "no library"}).replace("µ", "u"))
+                 B    H    T        numpy
+    step         1   32    1      11.5 us
+    not compiled: no library
+    """
     names = list(rows[0].seconds)
     lines = [f"{'':10}{'B':>4}{'H':>5}{'T':>5}" + "".join(f"{name:>13}" for name in names)]
     for row in rows:

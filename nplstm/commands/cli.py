@@ -1,4 +1,4 @@
-"""The command line: files with models in them, a language model to train, a look at the machine.
+"""The command ``nplstm``: arguments and help of its subcommands, exit statuses, errors.
 
 Exit status: 0 done; 1 a gradient is wrong, or two layers are not the same; 2 bad arguments, bad files, something
 missing; 130 stopped by Ctrl-C (128 + the signal's number, for any signal); 141 the reader of the output has gone.
@@ -24,19 +24,31 @@ _HELP = {
     "hidden_size": "cells of each LSTM layer",
     "num_layers": "LSTM layers",
     "dropout": "dropout between layers",
-    "batch_size": "streams of text read side by side",
+    "batch_size": "parallel streams of text",
     "window": "characters of each stream per update",
-    "steps": "updates in all; the one setting that --resume may change",
+    "steps": "number of updates; the one setting that --resume may change",
     "lr": "Adam's learning rate at its peak",
-    "clip_norm": "bound on the gradient's norm",
-    "validation": "share of the text held out, from its end",
+    "clip_norm": "maximum norm of the gradient",
+    "validation": "share of the text held out for validation, from its end",
     "evaluate_every": "updates between evaluations, each with a checkpoint",
-    "seed": "of initial weights and dropout",
+    "seed": "seed of the initial weights and of dropout",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
+    """Run one command; return its exit status. Errors of nplstm and of the system are printed on stderr.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        By default those of the process.
+
+    Examples
+    --------
+    >>> from nplstm.commands.cli import main
+    >>> main(["inspect", "missing.pt"])
+    2
+    """
     _prepare_streams()
     try:
         arguments = vars(_parser().parse_args(argv))
@@ -61,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Make sure that whatever a text holds can be written, to whatever there is."""
+    """Replace missing streams by the null device; escape characters that the locale cannot encode."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
@@ -69,11 +81,11 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(errors="backslashreplace")  # in a locale without the text's characters
+            reconfigure(errors="backslashreplace")
 
 
 def _give_up_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, if stdout takes no more: the error has been told."""
+    """Send stdout to the null device if it fails, so that the interpreter's last flush prints no second error."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -112,12 +124,14 @@ def _add_report(subparsers: Any, name: str, run: Any, help_text: str) -> argpars
 
 def _add_command(subparsers: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
     parser = _add_subparser(subparsers, name, run, help_text)
-    parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="where to compute")
+    parser.add_argument(
+        "--backend", choices=("numpy", "cupy"), default="numpy", help="array library; cupy runs on a GPU"
+    )
     return parser
 
 
 def _add_inspect(subparsers: Any) -> None:
-    help_text = "Tell what is in a model file: its LSTMs with their sizes and options, its tensors."
+    help_text = "List a model file's LSTMs, with sizes and options, and its tensors."
     parser = _add_report(subparsers, "inspect", _inspect, help_text)
     _add_model(parser, "path", "FILE")
     _add_max_bytes(parser)
@@ -125,20 +139,22 @@ def _add_inspect(subparsers: Any) -> None:
 
 def _inspect(**arguments: Any) -> int:
     from nplstm.commands.model_files.inspect import (
-        inspect,  # here and below: what one command needs, no other one imports
+        inspect,  # here and below: imported by the one command that needs it
     )
 
     return inspect(**arguments)
 
 
 def _add_convert(subparsers: Any) -> None:
-    help_text = "Carry a trained LSTM from one file format to another."
+    help_text = "Convert a trained LSTM to another file format."
     parser = _add_subparser(subparsers, "convert", _convert, help_text)
     _add_model(parser, "source", "IN")
-    parser.add_argument("target", type=Path, metavar="OUT", help="ends in .safetensors, .npz, .pt or .onnx")
+    parser.add_argument("target", type=Path, metavar="OUT", help="output file: .safetensors, .npz, .pt or .onnx")
     _add_choice_of_layer(parser)
-    parser.add_argument("--format", choices=tuple(dict.fromkeys(FORMATS.values())), help="whatever OUT ends in")
-    parser.add_argument("--tensors", action="store_true", help="convert every tensor as it is, not one LSTM")
+    parser.add_argument(
+        "--format", choices=tuple(dict.fromkeys(FORMATS.values())), help="format of OUT (default: by its suffix)"
+    )
+    parser.add_argument("--tensors", action="store_true", help="copy all tensors unchanged, not one LSTM")
     _add_max_bytes(parser)
 
 
@@ -149,17 +165,27 @@ def _convert(**arguments: Any) -> int:
 
 
 def _add_run(subparsers: Any) -> None:
-    parser = _add_command(subparsers, "run", _run, "Run a trained LSTM over an array, which may be large.")
+    parser = _add_command(
+        subparsers, "run", _run, "Run a trained LSTM over an array, which may be larger than memory."
+    )
     _add_model(parser, "model", "MODEL")
     parser.add_argument(
-        "--input", type=Path, required=True, metavar="X.npy", help="(T, B, I), (B, T, I) or (T, I)"
+        "--input",
+        type=Path,
+        required=True,
+        metavar="X.npy",
+        help="array (T, B, I), (T, I), or with --batch-first (B, T, I)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="replaced where it exists")
-    parser.add_argument("--lengths", metavar="N,N,...", help="of each sequence; or an .npy file")
     parser.add_argument(
-        "--initial", type=Path, metavar="FILE", help="initial states, as --states writes final ones"
+        "--output", type=Path, required=True, metavar="Y.npy", help="output array; an existing file is replaced"
     )
-    parser.add_argument("--states", type=Path, metavar="FILE", help="where h_n and c_n go; .npz or .safetensors")
+    parser.add_argument("--lengths", metavar="N,N,...", help="lengths of the sequences, or an .npy file of them")
+    parser.add_argument(
+        "--initial", type=Path, metavar="FILE", help="initial states, a file as --states writes it"
+    )
+    parser.add_argument(
+        "--states", type=Path, metavar="FILE", help="file for the final states h_n and c_n: .npz or .safetensors"
+    )
     _add_choice_of_layer(parser)
     _add_max_bytes(parser)
 
@@ -175,10 +201,12 @@ def _add_verify(subparsers: Any) -> None:
     parser = _add_report(subparsers, "verify", _verify, help_text)
     _add_model(parser, "first", "A")
     _add_model(parser, "second", "B")
-    parser.add_argument("--layer", metavar="NAME", help="which LSTM, where there are several")
-    parser.add_argument("--second-layer", metavar="NAME", help="which in B, where its name is another")
-    parser.add_argument("--tolerance", type=float, metavar="X", help="default: 1e-6, in float64 1e-12")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the input (default: 0)")
+    parser.add_argument("--layer", metavar="NAME", help="name of the LSTM, if there are several")
+    parser.add_argument("--second-layer", metavar="NAME", help="name of the LSTM in B, if it differs")
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X", help="allowed difference (default: 1e-6, in float64 1e-12)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random input (default: 0)")
     _add_max_bytes(parser)
 
 
@@ -190,22 +218,22 @@ def _verify(**arguments: Any) -> int:
 
 def _add_model(parser: argparse.ArgumentParser, name: str, metavar: str) -> None:
     parser.add_argument(
-        name, type=Path, metavar=metavar, help="a file of PyTorch, safetensors, npz, ONNX or Keras"
+        name, type=Path, metavar=metavar, help="model file: PyTorch, safetensors, npz, ONNX or Keras"
     )
 
 
 def _add_max_bytes(parser: argparse.ArgumentParser) -> None:
-    help_text = f"memory that reading a file may take (default: {MAX_BYTES:,})"
+    help_text = f"limit on the memory for reading a file, in bytes (default: {MAX_BYTES:,})"
     parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, metavar="N", help=help_text)
 
 
 def _add_choice_of_layer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--layer", metavar="NAME", help="which LSTM, where there are several")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="element type; by default the file's")
+    parser.add_argument("--layer", metavar="NAME", help="name of the LSTM, if there are several")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="element type (default: the file's)")
     parser.add_argument(
         "--batch-first",
         action=argparse.BooleanOptionalAction,
-        help="whether the layer takes (B, T, I); by default what the file says",
+        help="whether the layer takes (B, T, I) (default: as the file says)",
     )
 
 
@@ -215,41 +243,41 @@ def _add_text(parser: argparse.ArgumentParser, default: str) -> None:
 
 def _add_train(subparsers: Any) -> None:
     parser = _add_command(subparsers, "train", commands.train, "Train a character-level language model on a text.")
-    _add_text(parser, "the documentation that CPython itself ships; with --resume, the text of the run")
+    _add_text(parser, "the documentation that CPython ships; with --resume, the text of the run")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("nplstm-run"),
         metavar="DIR",
-        help="folder of the run (default: nplstm-run)",
+        help="folder for the run's files (default: nplstm-run)",
     )
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR, bit for bit")
-    again.add_argument("--overwrite", action="store_true", help="start again where DIR holds a run")
+    again.add_argument("--resume", action="store_true", help="continue from the checkpoint in DIR, bit for bit")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in DIR")
     for setting in fields(Settings):
         whole = isinstance(setting.default, int)
         parser.add_argument(
             "--" + setting.name.replace("_", "-"),
             type=int if whole else float,
-            default=argparse.SUPPRESS,  # so that --resume can tell what was given
+            default=argparse.SUPPRESS,  # --resume checks the options that are set
             metavar="N" if whole else "X",
             help=f"{_HELP[setting.name]} (default: {setting.default})",
         )
 
 
 def _add_sample(subparsers: Any) -> None:
-    parser = _add_command(subparsers, "sample", commands.sample, "Print text that a trained model makes up.")
+    parser = _add_command(subparsers, "sample", commands.sample, "Generate text with a trained model.")
     parser.add_argument("path", type=Path, metavar="MODEL", help="a model file, or the folder of a run")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="text to begin with")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="text to continue")
     parser.add_argument("--length", type=int, default=500, metavar="N", help="characters to print (default: 500)")
     parser.add_argument(
         "--temperature",
         type=float,
         default=0.8,
         metavar="X",
-        help="0: always the likeliest; 1: as learnt (default: 0.8)",
+        help="0: always the likeliest character; 1: the model's own probabilities (default: 0.8)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="for the same text again")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed, to get the same text again")
 
 
 def _add_gradcheck(subparsers: Any) -> None:
@@ -260,7 +288,7 @@ def _add_gradcheck(subparsers: Any) -> None:
         "Check a trained model's gradient against finite differences.",
     )
     parser.add_argument("path", type=Path, metavar="MODEL", help="a model file, or the folder of a run")
-    _add_text(parser, "the documentation that CPython itself ships")
+    _add_text(parser, "the documentation that CPython ships")
 
 
 def _add_doctor(subparsers: Any) -> None:
@@ -269,7 +297,7 @@ def _add_doctor(subparsers: Any) -> None:
 
 
 def _doctor(*, as_json: bool) -> int:
-    from nplstm.commands.doctor.command import doctor  # what it takes to ask a machine, no other command needs
+    from nplstm.commands.doctor.report import doctor
 
     return doctor(as_json=as_json)
 
@@ -277,7 +305,9 @@ def _doctor(*, as_json: bool) -> int:
 def _add_bench(subparsers: Any) -> None:
     help_text = "Time a streaming step, inference and training on this machine, for each engine."
     parser = _add_report(subparsers, "bench", _bench, help_text)
-    parser.add_argument("--seconds", type=float, default=0.3, metavar="X", help="for each figure (default: 0.3)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, metavar="X", help="measuring time for each figure (default: 0.3)"
+    )
 
 
 def _bench(*, as_json: bool, seconds: float) -> int:

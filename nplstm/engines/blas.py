@@ -18,7 +18,7 @@ import numpy as np
 
 from nplstm.engines.threads import get_num_threads
 
-__all__ = ["BlasLimit", "BlasThreads", "find_blas_threads", "find_function", "libraries", "limited_blas"]
+__all__ = ["BlasLimit", "BlasThreads", "find_blas_threads", "limited_blas"]
 
 # OpenBLAS's functions carry affixes where it is built for NumPy's wheels, or with 64-bit indices
 _AFFIXES = [(prefix, suffix) for prefix in ("scipy_", "") for suffix in ("64_", "_64", "")]

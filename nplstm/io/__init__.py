@@ -1,19 +1,19 @@
-"""Files in and out, and weights as other programs lay them out. A format's library is imported when it is used.
+"""Reading and writing files of weights and layers, and the weight formats of other programs.
 
-A file is written beside its destination and renamed when it is complete: a full disk, a crash or Ctrl-C
-leaves the old file as it was. No file that is read can run code.
+A file is written beside its destination and renamed when it is complete: a full disk, a crash or Ctrl-C leaves the
+old file as it was. No file that is read can run code. The package that a format needs is imported when it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from nplstm.io._atomic import atomic_write
-from nplstm.io.door import open_file, read_tensors
+from nplstm.io.detect_format import open_file, read_tensors
 from nplstm.io.layer_files import load, save, write_tensors
-from nplstm.io.layouts import from_layout, to_layout
 from nplstm.io.model_file import FoundLayer, ModelFile, TensorInfo
+from nplstm.io.weight_formats import from_layout, from_weight_format, to_layout, to_weight_format
 
 if TYPE_CHECKING:
-    from nplstm.io.keras.weights import keras_weights
+    from nplstm.io.keras.keras_weights import keras_weights
 
 __all__ = [
     "FoundLayer",
@@ -21,19 +21,21 @@ __all__ = [
     "TensorInfo",
     "atomic_write",
     "from_layout",
+    "from_weight_format",
     "keras_weights",
     "load",
     "open_file",
     "read_tensors",
     "save",
     "to_layout",
+    "to_weight_format",
     "write_tensors",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "keras_weights":  # here, because `import nplstm` has no need of it
-        from nplstm.io.keras.weights import keras_weights
+    if name == "keras_weights":  # imported here, because `import nplstm` does not need it
+        from nplstm.io.keras.keras_weights import keras_weights
 
         return keras_weights
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Write a file wholly or not at all."""
+"""Atomic writing: a file is complete, or it is not changed at all."""
 
 import errno
 import os
@@ -36,11 +36,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     ...     target.read_bytes()
     b'all of it'
     """
-    # here, because they load much that `import nplstm` has no need of
+    # imported here, because they load much that `import nplstm` does not need
     import tempfile
     from pathlib import Path
 
-    target = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    target = Path(os.path.realpath(path))  # a link stays, and its target is replaced
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, "not an ordinary file", os.fspath(path))
     if not target.parent.is_dir():

@@ -1,4 +1,4 @@
-"""The packages that read and write one format, loaded when there is such a file."""
+"""Optional packages, each of which one file format needs, imported when such a file is read or written."""
 
 from importlib import import_module
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["optional"]
 
 
 def optional(module: str, *, extra: str, files: str) -> Any:
-    """Return a module of a package that is not always there; what it has is not typed.
+    """Return a module of an optional package, typed ``Any``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``save`` and ``load``: a layer in a file, of any format that can hold one."""
+"""``save`` and ``load``: layers to and from files; ``write_tensors``: arrays to files."""
 
 import os
 import warnings
@@ -10,16 +10,17 @@ from nplstm._shapes import check_choice, check_flag
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends import Backend, backend_of, check_dtype, get_backend
 from nplstm.errors import ArgumentError, FileFormatError, StateDictError
-from nplstm.io.door import choose_layer, open_file
+from nplstm.io.detect_format import open_file
+from nplstm.io.layer_metadata import metadata_of
+from nplstm.io.listing import choose_layer
 from nplstm.io.model_file import MAX_BYTES, FoundLayer, printable
-from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.config import layer_of
 
 __all__ = ["FORMATS", "check_tensors_format", "load", "save", "write_tensors"]
 
 FORMATS = {".safetensors": "safetensors", ".npz": "npz", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
-"""What is written to a file whose name ends so; any other name gets safetensors, but for those of Keras."""
+"""The format written to a file by its suffix; any other suffix gets safetensors, except those of Keras."""
 
 _LONGEST_NAME = 1000
 
@@ -29,12 +30,12 @@ _READ_ONLY = (".keras", ".h5", ".hdf5")
 _WRITERS = {
     "safetensors": ("nplstm.io.safetensors_file", "write_safetensors"),
     "npz": ("nplstm.io.npz_file", "write_npz"),
-    "pt": ("nplstm.io.pt.write", "write_pt"),
+    "pt": ("nplstm.io.pt.state_dict_writer", "write_pt"),
 }
 
 
 def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | None = None) -> None:
-    """Write a layer, weights and options, to a file, wholly or not at all.
+    """Write a layer, its weights and options, to a file; the file is complete, or not changed at all.
 
     Parameters
     ----------
@@ -43,16 +44,16 @@ def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | 
     path : str or PathLike
         Replaced where it exists.
     format : {"safetensors", "npz", "pt", "onnx"}, optional
-        By default what the name ends in says (``.npz``, ``.pt``, ``.pth``, ``.onnx``), else safetensors. All but
-        "onnx" have torch's names for the weights, and the options, ``CellSpec`` and hidden transform included,
-        beside them. "npz" and "pt" need NumPy alone; "pt" is a state dict for ``torch.load``. "onnx" is a model
-        that any ONNX runtime runs; ``nplstm.onnx.export`` has more to choose.
+        By default from the suffix (``.npz``, ``.pt``, ``.pth``, ``.onnx``), else safetensors. All but "onnx" have
+        torch's names for the weights, and the options beside them, ``CellSpec`` and hidden transform included.
+        "npz" and "pt" need only NumPy; "pt" is a state dict for ``torch.load``. "onnx" is a model that any ONNX
+        runtime runs; ``nplstm.onnx.export`` has more options.
 
     Raises
     ------
     ArgumentError
-        If the layer has a hidden transform of the user's own, which no file can hold, or what ONNX cannot say; and
-        if the name ends in that of a format that is not written.
+        If the layer has a hidden transform of the user's own, which no file can hold, or options that ONNX does
+        not have; or if the suffix is that of a format that is not written.
     MissingDependencyError
         If safetensors or onnx is needed and not installed.
     OSError
@@ -69,7 +70,7 @@ def save(layer: LSTM | LSTMCell, path: str | os.PathLike[str], *, format: str | 
     """
     metadata = metadata_of(layer)
     if _format_of(path, format) == "onnx":
-        from nplstm.io.onnx.export import export  # here, because it imports the library onnx
+        from nplstm.io.onnx.export import export  # imported here, because it imports the package onnx
 
         export(layer, path)
     else:
@@ -83,7 +84,7 @@ def write_tensors(
     *,
     format: str | None = None,
 ) -> None:
-    """Write arrays and text to a safetensors, npz or PyTorch file, wholly or not at all.
+    """Write arrays and text to a safetensors, npz or PyTorch file; it is complete, or not changed at all.
 
     Parameters
     ----------
@@ -93,12 +94,12 @@ def write_tensors(
         Of either backend.
     metadata : mapping of str to str, optional
     format : {"safetensors", "npz", "pt"}, optional
-        By default what the name ends in says (``.npz``, ``.pt``, ``.pth``), else safetensors.
+        By default from the suffix (``.npz``, ``.pt``, ``.pth``), else safetensors.
 
     Raises
     ------
     ArgumentError
-        If the path ends in that of another format; or if a tensor's name or type is none that the format has.
+        If the suffix is that of another format, or the format cannot hold a tensor's name or type.
     MissingDependencyError
         If safetensors is needed and not installed.
     OSError
@@ -127,7 +128,7 @@ def check_tensors_format(path: str | os.PathLike[str], format: str | None = None
 
 
 def _checked(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the tensors as NumPy arrays, if they and their names are such as every format takes."""
+    """Return the tensors as NumPy arrays, after checking that every format can hold them and their names."""
     arrays: dict[str, Array] = {}
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
@@ -163,10 +164,11 @@ def load(
     batch_first: bool | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> LSTM | LSTMCell:
-    """Make a layer of the LSTM in a file: PyTorch's, safetensors, npz, ONNX's or Keras's.
+    """Load an LSTM from a PyTorch, safetensors, npz, ONNX or Keras file as a layer.
 
-    The content says which it is, not the name. Sizes, layers, directions, projection and bias come from what the
-    file says, or else from the names and shapes of its tensors. No file can run code, and no framework is needed.
+    The format is detected from the content, not from the name. Sizes, layers, directions, projection and bias come
+    from the file's metadata or, without it, from the names and shapes of its tensors. No file can run code, and no
+    framework is needed.
 
     Parameters
     ----------
@@ -174,40 +176,40 @@ def load(
         ``.pt`` and ``.pth`` (state dicts, whole checkpoints, TorchScript, files from before 1.6),
         ``.safetensors``, ``.npz``, ``.onnx``, ``.keras``, ``.weights.h5``, ``.h5``.
     prefix, layer : str, optional
-        Which LSTM, where there are several; either, for they mean the same: what stands before ``weight_ih_l0``
-        in the tensors' names, ``"encoder.lstm."``, or the name of Keras's layer or ONNX's node. The end of a name,
-        from a dot or slash on, is enough if it fits one alone.
+        Which LSTM, where there are several. Both mean the same: what precedes ``weight_ih_l0`` in the tensors'
+        names (``"encoder.lstm."``), or the name of a Keras layer or ONNX node. The end of a name, from a dot or
+        slash on, is enough if it fits only one.
     backend : {"numpy", "cupy"}
-        Where the layer is to live.
+        The layer's backend.
     dtype : dtype, optional
-        Its element type; the weights are cast. By default the file's; float16 becomes float32 where the backend
-        does not compute with it, and bfloat16 always, exactly.
+        The layer's element type, to which the weights are cast. By default the file's; float16 becomes float32
+        where the backend does not compute with it, and bfloat16 always does; both are exact.
     batch_first : bool, optional
-        Whether the layer takes (B, T, I). By default what the file says: Keras's layers do, PyTorch's files do not
-        say, and count as False.
+        Whether the layer takes (B, T, I). By default as in the file: Keras's layers do; PyTorch's files do not
+        record it, and count as False.
     max_bytes : int
         How much memory reading may take.
 
     Returns
     -------
     LSTM or LSTMCell
-        A cell where the names have no layer's number.
+        A cell where the tensors' names have no layer number.
 
     Warns
     -----
     UserWarning
-        If the layer alone may compute other numbers than the model: where the model fixes initial states or
-        lengths, or the file does not have the layer's options and they are assumed.
+        If the layer alone may compute other numbers than the model: the model fixes initial states or lengths, or
+        the file does not record the layer's options and they are assumed.
 
     Raises
     ------
     ArgumentError
-        If the file holds several LSTMs and none was named, or none of that name; the message lists them.
+        If the file holds several LSTMs and none is named, or none has that name; the message lists them.
     FileFormatError
-        If the file is damaged, hostile or of no known kind, holds no LSTM, or one that cannot be had here; the
-        message names the reason.
+        If the file is damaged or hostile, its format is not supported, it holds no LSTM, or one that nplstm does
+        not support; the message names the reason.
     BackendUnavailableError, DTypeError
-        If the backend is not there, or has no such element type.
+        If the backend is not available, or does not have the element type.
     MissingDependencyError
         If the file's format needs a package that is not installed.
     OSError
@@ -243,7 +245,7 @@ def build(
     dtype: DType | None,
     batch_first: bool | None,
 ) -> LSTM | LSTMCell:
-    """Make the layer that was found, of its parameters."""
+    """Return a layer that was found in a file, with its parameters."""
     options: dict[str, Any] = dict(found.options)
     if batch_first is not None:
         check_flag("batch_first", batch_first)
@@ -255,7 +257,9 @@ def build(
     try:
         return layer_of(options, parameters, backend=backend.name, dtype=kind)
     except (ValueError, TypeError, OverflowError, RecursionError, StateDictError) as error:
-        raise FileFormatError(f"{path}: {_named(found)}its weights and options are no layer's: {error}") from error
+        raise FileFormatError(
+            f"{path}: {_named(found)}its weights and options do not make a layer: {error}"
+        ) from error
 
 
 def _named(found: FoundLayer) -> str:
@@ -276,7 +280,7 @@ def _dtype_of(path: str | os.PathLike[str], parameters: Mapping[str, Array], bac
 
 
 def _check_floats(path: str | os.PathLike[str], parameters: Mapping[str, Array]) -> None:
-    """Raise for weights that no cast makes a layer's: integers lack their scale, complex ones lose a half."""
+    """Raise for weights that cannot be cast to floats: integers lack their scale, complex numbers lose a part."""
     for name, array in parameters.items():
         if array.dtype.kind != "f":
             raise FileFormatError(f"{path}: {name} is {array.dtype}, and weights are floating-point numbers")

@@ -1,6 +1,6 @@
-"""What a file with a model in it can be asked, whatever its format: its tensors, and the LSTMs among them.
+"""Base class of all file readers, with what they share: memory budget, tensor and layer descriptions, checks.
 
-Nothing is read before it is asked for, and no memory is taken before what a file declares has been checked.
+Numbers are read only on request, and sizes that a file declares are checked before memory is taken for them.
 """
 
 import os
@@ -22,7 +22,9 @@ __all__ = [
     "Budget",
     "FoundLayer",
     "ModelFile",
+    "OpenModelFile",
     "TensorInfo",
+    "array_from_bytes",
     "check_ordinary",
     "damaged",
     "describe",
@@ -38,7 +40,7 @@ WIDENED = {"bfloat16": "float32"}
 
 
 class TensorInfo(NamedTuple):
-    """What a file says of a tensor."""
+    """Shape and element type of a tensor in a file."""
 
     shape: tuple[int, ...]
     dtype: str  # as the file has it: NumPy's name where NumPy has such a type, else the file's own
@@ -50,12 +52,12 @@ class TensorInfo(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes once it is read; of a type that cannot be read, 0."""
+        """The memory that the tensor takes as an array; 0 for a type that cannot be read."""
         return self.size * self._as_read.itemsize if self.readable else 0
 
     @property
     def readable(self) -> bool:
-        """Whether these are numbers of a type that NumPy has, or all of whose values one of its types holds."""
+        """Whether NumPy has the element type, or one that holds all its values."""
         try:
             return self._as_read.kind in "biufc"
         except TypeError:
@@ -68,25 +70,25 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundLayer:
-    """An LSTM in a file: what it is called and what it is; its weights are read when asked for."""
+    """An LSTM found in a file: its name and options; its weights are read on request."""
 
     name: str
-    """Prefix of its tensors, or the name of the node or layer; may be empty."""
+    """Prefix of its tensors' names, or the name of its node or layer; may be empty."""
     options: Mapping[str, Any]
-    """As ``nplstm.layers.config.layer_of`` takes them, ``kind`` among them; those left out have their defaults."""
+    """The arguments of ``nplstm.layers.config.layer_of``, with ``kind``; those left out have their defaults."""
     read: Callable[[], dict[str, Array]]
     """Reads the parameters, by torch's names, as NumPy arrays of one element type."""
     dtype: str
     """Element type of the weights in the file; several, joined by a comma, where they differ."""
     num_parameters: int = 0
     problem: str | None = None
-    """Why no layer can be made of it; the options are then what could be found out."""
+    """Why it cannot be loaded as a layer; the options are then incomplete."""
     notes: tuple[str, ...] = ()
-    """What is good to know of it."""
+    """Remarks for the user."""
     cautions: tuple[str, ...] = ()
-    """Why the layer alone may compute other numbers than the model it is from; ``load`` warns of each."""
+    """Why the layer alone may compute other numbers than its model; ``load`` warns of each."""
     parts: tuple["FoundLayer", ...] = field(default=(), repr=False)
-    """The layers in the file that this one is put together from; each can be asked for by its own name."""
+    """The layers in the file that this one joins; each can be loaded by its own name."""
 
 
 class Budget:
@@ -96,7 +98,7 @@ class Budget:
         self._path, self._max, self._left = path, max_bytes, max_bytes
 
     def take(self, nbytes: int, what: str) -> None:
-        """Count memory that is about to be taken; raise if it is more than there is left.
+        """Count memory before it is taken; raise if it is more than the budget has left.
 
         Raises
         ------
@@ -110,14 +112,14 @@ class Budget:
         self._left -= nbytes
 
     def give_back(self, nbytes: int) -> None:
-        """Count memory that was let go."""
+        """Count memory that was freed."""
         self._left += nbytes
 
 
 class ModelFile(ABC):
     """A file open for reading; a context manager that closes it.
 
-    A reader sets ``tensors`` when it is made, and reads one at a time in ``_read``.
+    A subclass sets ``tensors`` in its constructor, and reads one tensor at a time in ``_read``.
 
     Attributes
     ----------
@@ -128,9 +130,9 @@ class ModelFile(ABC):
     """
 
     format: str
-    """What the file is, in a word or two."""
+    """Name of the file's format, for messages."""
     without_lstm: str = ""
-    """What else to say of a file in which no LSTM is found."""
+    """Addition to the message that no LSTM is in the file."""
 
     def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
         self.path = path
@@ -144,7 +146,7 @@ class ModelFile(ABC):
         Raises
         ------
         ArgumentError
-            If there is none of that name.
+            If no tensor has that name.
         FileFormatError
             If it is damaged, of an element type that cannot be read, or takes more memory than is allowed.
         """
@@ -160,14 +162,14 @@ class ModelFile(ABC):
 
     @abstractmethod
     def _read(self, name: str) -> Array:
-        """Return a tensor that is there, and whose memory has been counted."""
+        """Return a tensor that exists, and whose memory has been counted."""
 
     @abstractmethod
     def layers(self) -> list[FoundLayer]:
         """Return the LSTMs that are in the file."""
 
     def close(self) -> None:  # noqa: B027  not every reader keeps its file open
-        """Let the file go."""
+        """Close the file."""
 
     def __enter__(self) -> Self:
         return self
@@ -179,29 +181,58 @@ class ModelFile(ABC):
         return iter(self.tensors)
 
 
+class OpenModelFile(ModelFile):
+    """A file that stays open while its tensors are read; a subclass reads what it needs at first in ``_open``."""
+
+    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
+        super().__init__(path, budget)
+        self._file = open(path, "rb")  # noqa: PTH123, SIM115  pathlib takes its time to import; close() closes it
+        try:
+            self._open()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Set ``tensors``, and ``metadata`` if the file has any."""
+
+    def _read_at(self, start: int, nbytes: int, what: str) -> bytearray:
+        """Return bytes of the file; raise if it ends before."""
+        data = bytearray(nbytes)
+        self._file.seek(start)
+        if self._file.readinto(data) != nbytes:
+            raise FileFormatError(f"{os.fspath(self.path)}: the file ends inside {what}")
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def check_ordinary(path: str | os.PathLike[str]) -> None:
-    """Raise unless there is an ordinary file: a pipe or device cannot be read in parts."""
+    """Raise unless the path is an ordinary file: a pipe or device cannot be read in parts."""
     if not os.path.isfile(path):  # noqa: PTH113  pathlib takes its time to import
         os.stat(path)  # noqa: PTH116
         raise FileFormatError(f"{os.fspath(path)}: not an ordinary file")
 
 
 def printable(text: str) -> str:
-    """Return a text from a file with what would move a terminal's cursor, or worse, written as escapes."""
+    """Return a text from a file with control characters, which a terminal would obey, written as escapes."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's text; for one that has none to speak of, its kind too."""
+    """Return an error's text; with its class where the text alone says too little."""
     text = printable(" ".join(str(error).split()))
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
 
 
 @contextmanager
 def damaged(path: str | os.PathLike[str], what: str, *errors: type[Exception]) -> Generator[None]:
-    """Turn these errors of a library, or of ours on what a file says, into ``{path}: {what}: ...``.
+    """Turn these errors into a ``FileFormatError`` that begins with ``{path}: {what}: ``.
 
-    Errors of our tree go through as they are.
+    Errors of nplstm's own classes pass unchanged.
     """
     try:
         yield
@@ -212,6 +243,14 @@ def damaged(path: str | os.PathLike[str], what: str, *errors: type[Exception]) -
 
 
 def widen_bfloat16(data: "bytes | bytearray | memoryview", shape: tuple[int, ...], order: str = "<") -> Array:
-    """Return bfloat16 numbers, given as bytes, as the same numbers in float32, whose upper half a bfloat16 is."""
+    """Return bfloat16 numbers, as bytes, as the same numbers in float32: a bfloat16 is a float32's upper half."""
     wide = np.frombuffer(data, dtype=f"{order}u2").astype(np.uint32)
     return np.left_shift(wide, 16, out=wide).view(np.float32).reshape(shape)
+
+
+def array_from_bytes(data: bytes | bytearray, dtype: str, shape: tuple[int, ...], order: str = "<") -> Array:
+    """Return numbers, as bytes, as an array in this machine's byte order; bfloat16 becomes float32."""
+    if dtype in WIDENED:
+        return widen_bfloat16(data, shape, order)
+    stored = np.frombuffer(data, dtype=order + np.dtype(dtype).str[1:])
+    return stored.astype(dtype, copy=not stored.flags.writeable).reshape(shape)

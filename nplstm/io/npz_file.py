@@ -1,4 +1,4 @@
-"""``.npz``: arrays by name in a zip archive, with NumPy alone, and never a pickled object."""
+"""Reader and writer of ``.npz`` files: named arrays in a zip archive; pickled objects are refused."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +13,9 @@ import numpy as np
 from nplstm._typing import Array, DType
 from nplstm.errors import ArgumentError, FileFormatError
 from nplstm.io._atomic import atomic_write
-from nplstm.io.archive import Archive, leads_out
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged
-from nplstm.io.saved_layer import layers_by_metadata, text_of_json
+from nplstm.io.layer_metadata import layers_by_metadata, text_of_json
+from nplstm.io.model_file import FoundLayer, OpenModelFile, TensorInfo, damaged
+from nplstm.io.zip_archive import ZipArchive, leads_out
 
 __all__ = ["NpzFile", "write_npz"]
 
@@ -24,7 +23,7 @@ _METADATA = "__metadata__"
 """The entry that holds the text beside the arrays: a JSON object, as UTF-8 bytes."""
 
 _HEADER = 16_384
-"""More than any header of an array of numbers takes: a version, its length, and a line."""
+"""More bytes than the header of an array of numbers takes: a version, its length, and a line."""
 
 _MOST_AXES = 64
 
@@ -37,35 +36,29 @@ class _Header(NamedTuple):
     start: int  # of the numbers, in the entry
 
 
-class NpzFile(ModelFile):
-    """An ``.npz`` file, packed or not."""
+class NpzFile(OpenModelFile):
+    """An ``.npz`` file, compressed or not."""
 
     format = "npz"
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget)
-        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
-        try:
-            self._archive = Archive(self._file, path, budget)
-            self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
-            self.tensors = {
-                name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()
-            }
-            if _METADATA in self.tensors:
-                self.metadata = self._metadata()
-        except BaseException:
-            self._file.close()
-            raise
+    def _open(self) -> None:
+        self._archive = ZipArchive(self._file, self.path, self.budget)
+        self._headers = {entry.removesuffix(".npy"): self._header(entry) for entry in self._archive.names}
+        self.tensors = {
+            name: TensorInfo(header.shape, header.dtype.name) for name, header in self._headers.items()
+        }
+        if _METADATA in self.tensors:
+            self.metadata = self._metadata()
 
     def layers(self) -> list[FoundLayer]:
         """Return the LSTMs that are in the file."""
         return layers_by_metadata(self)
 
     def _header(self, entry: str) -> _Header:
-        """Return what an array's header says, after comparing it with how many bytes there are."""
+        """Return an array's header, after comparing the size that it declares with the bytes of the entry."""
         size = self._archive.size(entry)
         start = BytesIO(self._archive.head(entry, _HEADER))
-        # ValueError is NumPy's; the rest comes of a header that is no dictionary of what it should be
+        # ValueError is NumPy's; other errors come from a header that is not the dictionary it should be
         with damaged(self.path, f"{entry!r} is not an array", Exception):
             version = np.lib.format.read_magic(start)
             readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -94,13 +87,9 @@ class NpzFile(ModelFile):
         del self.tensors[_METADATA]
         return text_of_json(self.path, repr(_METADATA), text.tobytes())
 
-    def close(self) -> None:
-        """Let the file go."""
-        self._file.close()
-
 
 def _is_shape(shape: tuple[int, ...]) -> bool:
-    """Tell whether NumPy can hold such an array; what a header has there may be any tuple."""
+    """Tell whether an array can have this shape; a header may have any tuple there."""
     sizes = [max(size, 1) for size in shape if type(size) is int and size >= 0]
     return len(sizes) == len(shape) <= _MOST_AXES and prod(sizes) < 2**59
 
@@ -109,7 +98,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array], metadat
     """Write NumPy arrays and text to an ``.npz`` file, wholly or not at all."""
     for name in arrays:
         if name == _METADATA or leads_out(f"{name}.npy"):
-            raise ArgumentError(f"tensors: {name!r} is no name for an array in an .npz file")
+            raise ArgumentError(f"tensors: {name!r} cannot be the name of an array in an .npz file")
     text = json.dumps(dict(metadata)).encode()
     beside = {_METADATA: np.frombuffer(text, dtype=np.uint8)} if metadata else {}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:

@@ -1,19 +1,18 @@
-"""safetensors: named tensors, with text beside them. Its own library checks the header, and writes."""
+"""Reader and writer of ``.safetensors`` files; the package safetensors checks the header, and writes."""
 
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.errors import ArgumentError, FileFormatError
+from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
 from nplstm.io._optional import optional
-from nplstm.io.model_file import Budget, FoundLayer, ModelFile, TensorInfo, damaged, widen_bfloat16
-from nplstm.io.saved_layer import layers_by_metadata
+from nplstm.io.layer_metadata import layers_by_metadata
+from nplstm.io.model_file import FoundLayer, OpenModelFile, TensorInfo, array_from_bytes, damaged
 
 __all__ = ["SafetensorsFile", "write_safetensors"]
 
@@ -31,24 +30,18 @@ def _library(part: str) -> Any:
     return optional(part, extra="safetensors", files=".safetensors")
 
 
-class SafetensorsFile(ModelFile):
+class SafetensorsFile(OpenModelFile):
     """A safetensors file.
 
-    The library looks at places, sizes, gaps and overlaps. It maps a file, which ends the process if the file is
-    cut short meanwhile, and it has no bfloat16 for NumPy: so the numbers are read here.
+    The package checks offsets, sizes, gaps and overlaps. It maps the file into memory, which would end the process
+    if the file were cut short meanwhile, and it has no bfloat16 for NumPy: so the numbers are read here.
     """
 
     format = "safetensors"
 
-    def __init__(self, path: str | os.PathLike[str], budget: Budget) -> None:
-        super().__init__(path, budget)
-        self._file = Path(path).open("rb")  # noqa: SIM115  close() closes it
-        try:
-            self._check()
-            self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
+    def _open(self) -> None:
+        self._check()
+        self._read_header()
 
     def _check(self) -> None:
         library = _library("safetensors")
@@ -60,18 +53,18 @@ class SafetensorsFile(ModelFile):
             pass
 
     def _read_header(self) -> None:
-        """Read what the library has checked; the file may be another by now, so nothing is taken for granted."""
+        """Read the header, which the package has checked; the file may have changed since."""
         errors = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
         with damaged(self.path, "not a whole safetensors file", *errors):
             length = int.from_bytes(self._file.read(8), "little")
             self.budget.take(length, "the header")
             header: dict[str, Any] = json.loads(self._file.read(length))
             self.metadata = {str(key): str(value) for key, value in header.pop(_METADATA, {}).items()}
-            self._places: dict[str, int] = {}
+            self._offsets: dict[str, int] = {}
             for name, entry in header.items():
                 shape = tuple(map(int, entry["shape"]))
                 self.tensors[name] = TensorInfo(shape, _DTYPES.get(entry["dtype"], str(entry["dtype"])))
-                self._places[name] = 8 + length + int(entry["data_offsets"][0])
+                self._offsets[name] = 8 + length + int(entry["data_offsets"][0])
 
     def layers(self) -> list[FoundLayer]:
         """Return the LSTMs that are in the file."""
@@ -79,21 +72,10 @@ class SafetensorsFile(ModelFile):
 
     def _read(self, name: str) -> Array:
         info = self.tensors[name]
-        kind = np.dtype("uint16" if info.dtype == "bfloat16" else info.dtype)
-        # by its text: where the machine's own type is the same, NumPy takes that, and none that spells it out
-        stored = np.dtype(kind.newbyteorder("<").str)
-        data = bytearray(info.size * stored.itemsize)
-        self._file.seek(self._places[name])
-        if self._file.readinto(data) != len(data):  # pyright: ignore[reportAttributeAccessIssue]
-            raise FileFormatError(f"{self.path}: the file ends inside the tensor {name!r}")
+        itemsize = 2 if info.dtype == "bfloat16" else np.dtype(info.dtype).itemsize
+        data = self._read_at(self._offsets[name], info.size * itemsize, f"the tensor {name!r}")
         with damaged(self.path, f"the tensor {name!r} cannot be read", ValueError):
-            if info.dtype == "bfloat16":
-                return widen_bfloat16(data, info.shape)
-            return np.frombuffer(data, dtype=stored).reshape(info.shape).astype(info.dtype, copy=False)
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._file.close()
+            return array_from_bytes(data, info.dtype, info.shape)
 
 
 def write_safetensors(

@@ -1,8 +1,7 @@
-"""LSTMs found by the names and shapes of tensors, where torch's names are used and nothing else is said.
+"""LSTMs found by torch's parameter names and their shapes, in files that do not describe their layers.
 
-A file of named tensors does not say what its layers are. Their names and shapes do: ``weight_hh_l0`` of shape
-(4H, P), whether there is a ``_reverse``, how many numbers follow ``_l``. GRUs and plain RNNs have the same names,
-and other shapes.
+``weight_hh_l0`` of shape (4H, P) gives the sizes, ``_reverse`` the directions, the numbers after ``_l`` the
+layers. GRUs and plain RNNs have the same names, and other shapes.
 """
 
 import re
@@ -20,13 +19,13 @@ _NAME = re.compile(
     r"(?P<part>_orig|_mask|_[guv]|\.original\d?)?",
     re.DOTALL,
 )
-"""A parameter, or a part of one that is pruned or normalised: torch keeps such a one in parts."""
+"""A parameter, or a part of one that is pruned or weight-normalised, which torch stores in parts."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def layers_by_name(tensors: Mapping[str, TensorInfo], read: Callable[[str], Array]) -> list[FoundLayer]:
-    """Return the LSTMs among tensors with torch's names, each called by the prefix of its tensors' names.
+    """Return the LSTMs among tensors with torch's names; an LSTM's name is the prefix of its tensors' names.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ def layers_by_name(tensors: Mapping[str, TensorInfo], read: Callable[[str], Arra
             group[found["name"]] = info
             continue
         parts[place] = name
-        if len(info.shape) == 2 or not found["name"].startswith("weight"):  # the part that has the whole's shape
+        if len(info.shape) == 2 or not found["name"].startswith("weight"):  # the part of the parameter's shape
             group.setdefault(found["name"], info)
     return [
         _layer(prefix, group, read, cell=cell, in_parts=parts.get((prefix, cell)))
@@ -122,7 +121,7 @@ def _stack_options(shapes: Shapes) -> tuple[dict[str, Any], str | None]:
 
 
 def _spec(shapes: Shapes, suffix: str) -> tuple[dict[str, Any], str | None]:
-    """Return what the weights say of the cell, and what they leave open."""
+    """Return the cell's options that the weights show, and the problem if they do not show all."""
     if any(name.startswith("gain_") for name in shapes):
         return {}, "its layer normalisation is one of two kinds, and the weights do not say which"
     peepholes = shapes.get("weight_ch" + suffix)

@@ -1,6 +1,6 @@
-"""A small training kit around the LSTM: layers, losses, optimizers, clipping. torch's semantics and defaults.
+"""Training: two layers, losses, optimizers, gradient clipping, with torch's semantics and defaults.
 
-Everything works on plain mappings of name to array, on NumPy and CuPy alike; nothing is hidden in a layer.
+Parameters and gradients are mappings of name to array, on NumPy and on CuPy.
 """
 
 from nplstm.training.clipping import clip_grad_norm, clip_grad_value

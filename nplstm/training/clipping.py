@@ -27,8 +27,8 @@ def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tu
     clipped : dict of name to Array
         The gradients times ``min(1, max_norm / (norm + 1e-6))``, torch's factor.
     norm : float
-        Before clipping. Where it is not finite, the clipped gradients are zeros and NaNs, as in torch: look at
-        it before you use them.
+        Before clipping. If it is infinite or NaN, the clipped gradients are zeros and NaNs, as in torch: check
+        it before using them.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def clip_grad_norm(grads: Arrays, max_norm: float, norm_type: float = 2.0) -> tu
 
 
 def _norm(grads: Arrays, norm_type: float) -> float:
-    """Return the p-norm of all gradients together; taken in float64, where squares of float32 cannot overflow."""
+    """Return the p-norm of all gradients together; in float64, so that squares of float32 do not overflow."""
     total: Any = 0.0  # stays on the device until the end: one wait for a GPU, not one for each gradient
     for name, grad in grads.items():
         xp = backend_of(grad, name).xp

@@ -1,4 +1,4 @@
-"""``Embedding``: a table of vectors, looked up by index, as ``torch.nn.Embedding``."""
+"""``Embedding``: the rows of a table, selected by index, as ``torch.nn.Embedding``."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class Embedding(Module):
     Raises
     ------
     ArgumentError, DTypeError, BackendUnavailableError
-        As ``LSTM``.
+        For the same reasons as from ``LSTM``.
 
     Examples
     --------
@@ -69,7 +69,14 @@ class Embedding(Module):
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{padding}{self._placement()})"
 
     def reset_parameters(self, rng: Any = None) -> None:
-        """Draw the table anew from N(0, 1), with a seed or a NumPy generator."""
+        """Draw the table anew from N(0, 1); ``rng`` is a seed, a NumPy generator or None.
+
+        >>> import nplstm
+        >>> table = nplstm.Embedding(3, 2, padding_idx=0)
+        >>> table.reset_parameters(rng=0)
+        >>> table.parameters["weight"][0]
+        array([0., 0.], dtype=float32)
+        """
         table = as_generator(rng).standard_normal((self.num_embeddings, self.embedding_dim))
         if self.padding_idx is not None:
             table[self.padding_idx] = 0
@@ -77,12 +84,31 @@ class Embedding(Module):
         self._parameters.replace_all({"weight": weight}, copy=False)
 
     def __call__(self, index: Array) -> Array:
-        """Look up integers of any shape (...): returns (..., embedding_dim)."""
+        """Return the rows of the table for integers of shape (...), as an array (..., embedding_dim).
+
+        Raises
+        ------
+        ArgumentError
+            If an index is not in [0, num_embeddings).
+        DTypeError, BackendError
+            If the index is not of integers, or not on the layer's backend.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> nplstm.Embedding(10, 4)(np.array([[1, 2, 3]])).shape
+        (1, 3, 4)
+        """
         self._check_index(index)
         return self._parameters["weight"][index]
 
     def record(self, index: Array) -> "EmbeddingTape":
-        """Look up, and keep a copy of the indices for ``backward``."""
+        """Select rows as a call does, and store a copy of the indices for ``backward``.
+
+        >>> import numpy as np, nplstm
+        >>> nplstm.Embedding(10, 4).record(np.array([1, 2])).output.shape
+        (2, 4)
+        """
         return EmbeddingTape(self, index)
 
     def _check_index(self, index: Array) -> None:
@@ -99,7 +125,12 @@ class Embedding(Module):
 
 
 class EmbeddingTape:
-    """One recorded look-up of an ``Embedding``: ``output``, and ``backward``, which may be called again."""
+    """A recorded call of an ``Embedding``.
+
+    Attributes
+    ----------
+    output : Array, shape (..., embedding_dim)
+    """
 
     def __init__(self, layer: Embedding, index: Array) -> None:
         self.output = layer(index)
@@ -107,9 +138,24 @@ class EmbeddingTape:
         self._layer = layer
 
     def backward(self, grad_output: Array) -> LayerGradients:
-        """Add up d loss / d output, (..., embedding_dim), by row of the table; indices have no gradient.
+        """Return the gradient of the table; may be called more than once.
 
-        On CuPy the order of the additions is chance, and with it the last bits of the sums.
+        It adds up d loss / d output, (..., embedding_dim), for each row. ``input`` of the result is None. On CuPy
+        the order of the additions varies, and with it the last bits of the sums.
+
+        Raises
+        ------
+        ShapeError, DTypeError, BackendError
+            If ``grad_output`` does not match ``output``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> tape = nplstm.Embedding(3, 2).record(np.array([1, 1]))
+        >>> tape.backward(np.ones((2, 2), np.float32)).parameters["weight"]
+        array([[0., 0.],
+               [2., 2.],
+               [0., 0.]], dtype=float32)
         """
         layer = self._layer
         backend = backend_of(self.output)

@@ -36,7 +36,7 @@ class Linear(Module):
     Raises
     ------
     ArgumentError, DTypeError, BackendUnavailableError
-        As ``LSTM``.
+        For the same reasons as from ``LSTM``.
 
     Examples
     --------
@@ -70,7 +70,14 @@ class Linear(Module):
         return f"Linear({self.in_features}, {self.out_features}{bias}{self._placement()})"
 
     def reset_parameters(self, rng: Any = None) -> None:
-        """Draw all parameters anew from U(-1/sqrt(in), 1/sqrt(in)), with a seed or a NumPy generator."""
+        """Draw all parameters anew from U(-1/sqrt(in), 1/sqrt(in)); ``rng`` is a seed, a NumPy generator or None.
+
+        >>> import nplstm
+        >>> head = nplstm.Linear(4, 2)
+        >>> head.reset_parameters(rng=0)
+        >>> float(abs(head.parameters["weight"]).max()) <= 4**-0.5
+        True
+        """
         bound = self.in_features**-0.5
         starts: dict[str, ParameterSpec] = {
             "weight": ParameterSpec("uniform", (self.out_features, self.in_features), bound)
@@ -80,7 +87,19 @@ class Linear(Module):
         self._draw_parameters(starts, rng)
 
     def __call__(self, input: Array) -> Array:
-        """Map ``input`` (..., in) to (..., out); nothing is stored."""
+        """Map ``input`` (..., in) to (..., out); nothing is stored.
+
+        Raises
+        ------
+        ShapeError, DTypeError, BackendError
+            If the input's last axis, element type or backend is not the layer's.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> nplstm.Linear(4, 2)(np.ones((7, 3, 4), np.float32)).shape
+        (7, 3, 2)
+        """
         check_arrays("the Linear layer", self._backend, self._dtype, input=input)
         if input.ndim == 0 or input.shape[-1] != self.in_features:
             raise ShapeError(f"input: expected shape (..., in_features={self.in_features}), got {input.shape}")
@@ -89,12 +108,22 @@ class Linear(Module):
         return y.reshape(*input.shape[:-1], self.out_features)
 
     def record(self, input: Array) -> "LinearTape":
-        """Map ``input`` and keep what ``backward`` needs: a copy of it, and the weight."""
+        """Map ``input`` and store what ``backward`` needs: a copy of it, and the weight.
+
+        >>> import numpy as np, nplstm
+        >>> nplstm.Linear(4, 2).record(np.ones((3, 4), np.float32)).output.shape
+        (3, 2)
+        """
         return LinearTape(self, input)
 
 
 class LinearTape:
-    """One recorded pass of a ``Linear``: ``output``, and ``backward``, which may be called again."""
+    """A recorded call of a ``Linear``.
+
+    Attributes
+    ----------
+    output : Array, shape (..., out)
+    """
 
     def __init__(self, layer: Linear, input: Array) -> None:
         self.output = layer(input)
@@ -103,7 +132,26 @@ class LinearTape:
         self._bias = layer.bias
 
     def backward(self, grad_output: Array) -> LayerGradients:
-        """Return the gradients, given d loss / d output, shaped like ``output``."""
+        """Return the gradients; may be called more than once.
+
+        Parameters
+        ----------
+        grad_output : Array, shaped like ``output``
+            d loss / d output.
+
+        Raises
+        ------
+        ShapeError, DTypeError, BackendError
+            If ``grad_output`` does not match ``output``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> tape = nplstm.Linear(4, 2).record(np.ones((3, 4), np.float32))
+        >>> grads = tape.backward(np.ones((3, 2), np.float32))
+        >>> grads.input.shape, grads.parameters["weight"].shape, grads.parameters["bias"]
+        ((3, 4), (2, 4), array([3., 3.], dtype=float32))
+        """
         backend = backend_of(self.output)
         check_arrays("the Linear layer", backend, self.output.dtype, grad_output=grad_output)
         check_shape("grad_output", grad_output.shape, [(str(n), n) for n in self.output.shape])

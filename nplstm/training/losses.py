@@ -13,7 +13,7 @@ __all__ = ["cross_entropy", "huber_loss", "mse_loss"]
 
 
 def _scale(reduction: str, count: int) -> float:
-    """Return what each element's loss is multiplied with; the mean of nothing is NaN, as in torch."""
+    """Return what each element's loss is multiplied with; the mean of no elements is NaN, as in torch."""
     if reduction == "sum":
         return 1.0
     if reduction == "mean":

@@ -1,7 +1,7 @@
 """SGD, Adam and AdamW, with torch's semantics and defaults, on any mapping of name to array.
 
 A step replaces ``parameters[name]`` by item assignment: a layer's ``parameters``, a ``JoinedParameters`` or a
-plain dict all work. What an optimizer remembers goes in and out through ``state_dict``, by name.
+plain dict all work. An optimizer's state is saved by ``state_dict`` and restored by ``load_state_dict``.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,11 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer(ABC):
-    """What the optimizers share: the parameters, the learning rate, and a memory by slot and name."""
+    """Base class of the optimizers: parameters, learning rate, and state.
+
+    The state has an array for each slot and parameter; slots are torch's, as ``exp_avg``. See ``SGD`` and ``Adam``
+    for examples.
+    """
 
     def __init__(
         self, parameters: MutableMapping[str, Array], lr: float, weight_decay: float, maximize: bool
@@ -28,7 +32,7 @@ class Optimizer(ABC):
         self.weight_decay = check_number("weight_decay", weight_decay, minimum=0.0)
         self.maximize = check_flag("maximize", maximize)
         self._memory: dict[str, Array] = {}
-        self._steps: dict[str, int] = {}  # taken by each parameter
+        self._steps: dict[str, int] = {}  # by name of a parameter
 
     @property
     def lr(self) -> float:
@@ -43,7 +47,7 @@ class Optimizer(ABC):
     @property
     @abstractmethod
     def _slots(self) -> tuple[str, ...]:
-        """What is remembered of each parameter, by torch's names."""
+        """Names of the arrays that are kept for each parameter, torch's."""
 
     @abstractmethod
     def _update(self, name: str, parameter: Array, grad: Array) -> Array:
@@ -62,8 +66,16 @@ class Optimizer(ABC):
         StateDictError
             If a gradient's name is not a parameter's, or its shape is another; no parameter is changed.
         DTypeError, BackendError
-            If a gradient's element type or backend is not its parameter's, or what the optimizer remembers is
-            not, because the parameters have been moved; no parameter is changed.
+            If a gradient's element type or backend is not its parameter's, or the optimizer's state is on another
+            one, because the parameters have been moved; no parameter is changed.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> parameters = {"a": np.array([1.0]), "b": np.array([1.0])}
+        >>> nplstm.SGD(parameters, lr=0.5).step({"a": np.array([1.0])})
+        >>> parameters
+        {'a': array([0.5]), 'b': array([1.])}
         """
         check_mapping("grads", grads)
         for name, grad in grads.items():
@@ -92,22 +104,37 @@ class Optimizer(ABC):
             self.parameters[name] = backend_of(old).asarray(self._update(name, old, signed))
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of all that the optimizer remembers, named ``slot.parameter``.
+        """Return copies of the state's arrays, named ``slot.parameter``.
 
         ``step.parameter`` counts a parameter's steps, as a 0-d NumPy array; the other slots are torch's.
         Options, the learning rate among them, are not part of it.
+
+        >>> import numpy as np, nplstm
+        >>> optimizer = nplstm.Adam({"w": np.array([1.0])})
+        >>> optimizer.step({"w": np.array([5.0])})
+        >>> list(optimizer.state_dict())
+        ['step.w', 'exp_avg.w', 'exp_avg_sq.w']
         """
         counts = {f"step.{name}": host_integer(count) for name, count in self._steps.items()}
         return counts | {key: array.copy() for key, array in self._memory.items()}
 
     def load_state_dict(self, state_dict: Arrays) -> None:
-        """Take up where ``state_dict`` was saved.
+        """Replace the state by one that ``state_dict`` returned.
 
         Raises
         ------
         StateDictError
             If an array belongs to no parameter or slot, or has another shape or element type; names all of
             them, and loads nothing.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> first, second = (nplstm.Adam({"w": np.array([1.0])}) for _ in range(2))
+        >>> first.step({"w": np.array([5.0])})
+        >>> second.load_state_dict(first.state_dict())
+        >>> int(second.state_dict()["step.w"])
+        1
         """
         check_mapping("state_dict", state_dict)
         problems: list[str] = []
@@ -134,7 +161,7 @@ class Optimizer(ABC):
         self._memory, self._steps = memory, steps
 
     def _recall(self, slot: str, name: str, like: Array) -> Array:
-        """Return what is remembered, to be updated in place; zeros at first."""
+        """Return the array of a slot and parameter, to be updated in place; zeros at first."""
         key = f"{slot}.{name}"
         if key not in self._memory:
             self._memory[key] = namespace(like).zeros_like(like)
@@ -159,7 +186,7 @@ class SGD(Optimizer):
     nesterov : bool
         Needs momentum, and no dampening.
     maximize : bool
-        Go up the gradient.
+        Whether to maximize the loss instead.
 
     Examples
     --------
@@ -223,7 +250,7 @@ class Adam(Optimizer):
     amsgrad : bool
         Divide by the largest v so far (Reddi et al., 2018).
     maximize : bool
-        Go up the gradient.
+        Whether to maximize the loss instead.
 
     Examples
     --------

@@ -1,6 +1,5 @@
-"""Is NumPy as fast here as it could be, and what to do if not: the program behind ``nplstm doctor``.
+"""``nplstm doctor``: what NumPy runs on here, how fast it is, and what to set if it could be faster.
 
-Facts are collected (``machine``, ``cpus``, ``blas``, ``gpu``) and speeds measured (``rates``, ``trial``);
-``advice`` is drawn from them. ``examination`` is all of it in one object, ``report`` its text, ``command`` the
-command. What text and JSON say is in ``docs/doctor.md``.
+``machine`` collects facts, ``rates`` and ``trial`` measure, ``advice`` concludes, ``report`` prints.
+``docs/doctor.md`` describes the text and the JSON.
 """

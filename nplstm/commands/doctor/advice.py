@@ -1,12 +1,13 @@
-"""What follows from the facts: findings, each with the exact line that mends it."""
+"""Advice that follows from the facts and rates, each with the line for the shell."""
 
 import os
 from dataclasses import dataclass
 
-from nplstm.commands.doctor.blas import Blas
-from nplstm.commands.doctor.rates import Rates
-from nplstm.commands.doctor.trial import PAYS, VARIABLE, KernelTrial
+from nplstm.commands.doctor.machine import Blas
+from nplstm.commands.doctor.rates import PAYS, VARIABLE, KernelTrial, Rates
 from nplstm.engines.cpus import Cpus
+
+_THREADS = {"OpenBLAS": "OPENBLAS_NUM_THREADS", "mkl": "MKL_NUM_THREADS", "blis": "BLIS_NUM_THREADS"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def _one_thread(blas: Blas, rates: Rates) -> Advice | None:
 
 
 def _threads_setting(blas: Blas, count: int) -> str:
-    # a build for OpenMP does not read OpenBLAS's own variable
-    return _setting("OMP_NUM_THREADS" if blas.threading == "OpenMP" else "OPENBLAS_NUM_THREADS", str(count))
+    # OpenBLAS does not read its own variable where OpenMP makes the threads
+    name = "openmp" if blas.threading == "openmp" else blas.name
+    return _setting(_THREADS.get(name, "OMP_NUM_THREADS"), str(count))
 
 
 def _setting(variable: str, value: str) -> str:

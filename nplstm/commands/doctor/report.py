@@ -1,44 +1,84 @@
-"""An examination as text: one section for each part of it, and what to do at the end."""
+"""Everything that ``nplstm doctor`` finds, as text or JSON."""
 
+import json
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from nplstm.commands.doctor.advice import Advice
-from nplstm.commands.doctor.blas import Blas
-from nplstm.commands.doctor.examination import Engine, Examination
-from nplstm.commands.doctor.gpu import Gpu
-from nplstm.commands.doctor.machine import VARIABLES, Processor, Versions
-from nplstm.commands.doctor.rates import Product, Rates
-from nplstm.commands.doctor.trial import KERNELS, KernelTrial, worth_trying
-from nplstm.engines.cpus import Cpus
+from nplstm.commands.doctor import machine
+from nplstm.commands.doctor.advice import Advice, advise
+from nplstm.commands.doctor.rates import KERNELS, KernelTrial, Rates, measure_rates, try_kernels, worth_trying
+from nplstm.engines.cpus import Cpus, find_cpus
 
 _WIDTH = 100
 
-Row: TypeAlias = tuple[str, object]
+Rows: TypeAlias = Iterable[tuple[str, str | list[str] | float | None]]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Facts, measurements, and what follows from them: the fields of the JSON."""
+
+    versions: dict[str, str]
+    processor: machine.Processor
+    cpus: Cpus
+    blas: machine.Blas
+    environment: dict[str, str]
+    rates: Rates
+    kernel_trial: KernelTrial | None
+    """None where there was no reason for it, or where it failed."""
+    gpu: machine.Gpu
+    engines: list[machine.EngineStatus]
+    advice: list[Advice]
+
+
+def doctor(*, as_json: bool = False) -> int:
+    """Examine this machine; print a report, or a JSON object. Return 0, the exit status, whatever is found."""
+    if sys.stderr.isatty():
+        sys.stderr.write("measuring for a few seconds ...\n")
+    found = examine()
+    text = json.dumps(asdict(found), indent=2) if as_json else write_report(found)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def examine() -> Examination:
+    """Collect facts, measure, and derive advice: about 2 seconds, 3 more if other kernels are tried."""
+    processor, cpus, blas = machine.find_processor(), find_cpus(), machine.find_blas()
+    rates = measure_rates(blas.threads)
+    trial = try_kernels() if worth_trying(processor, blas) else None
+    facts = (machine.find_versions(), processor, cpus, blas, machine.find_environment())
+    advice = advise(cpus, blas, rates, trial)
+    return Examination(*facts, rates, trial, machine.find_gpu(), machine.find_engines(), advice)
 
 
 def write_report(found: Examination) -> str:
-    """Return the report; it ends without a newline."""
-    trial = _trial(found.kernel_trial, tried=worth_trying(found.processor, found.blas))
-    return "\n\n".join(
-        [
-            _section("Versions", _versions(found.versions)),
-            _section("Processor", _processor(found.processor)),
-            _section("BLAS", [*_blas(found.blas), *trial]),
-            _section("Threads", _threads(found.cpus, found.blas)),
-            _section("Environment", _environment(found.environment)),
-            _section("Speed, float32", _rates(found.rates, found.blas)),
-            _section("GPU", _gpu(found.gpu)),
-            _section("Engines", _engines(found.engines)),
-            "What to do\n" + _advice(found.advice),
-        ]
-    )
+    """Return the report: a section for each part, and what to do. It ends without a newline."""
+    variables = {name: value or "(empty)" for name, value in found.environment.items()}
+    sections: dict[str, Rows] = {
+        "Versions": found.versions.items(),
+        "Processor": asdict(found.processor).items(),
+        "CPUs for this process": asdict(found.cpus).items(),
+        "BLAS": asdict(found.blas).items(),
+        "Environment": variables.items()
+        or [("none set", "of the variables that NumPy, its BLAS or nplstm reads")],
+        "Speed, float32": [*_rates(found.rates), *_trial(found)],
+        "GPU": _gpu(found.gpu),
+        "Engines": [(engine.name, _engine(engine)) for engine in found.engines],
+    }
+    parts = ["\n".join([title, *_lines(rows)]) for title, rows in sections.items()]
+    return "\n\n".join([*parts, "What to do\n" + _advice(found.advice)])
 
 
-def _section(title: str, rows: Iterable[Row]) -> str:
-    lines = [_fill(f"  {name:28}  ", "unknown" if value is None else str(value)) for name, value in rows]
-    return "\n".join([title, *lines])
+def _lines(rows: Rows) -> Iterator[str]:
+    """Write each row that has a value."""
+    for name, value in rows:
+        field = name.replace("simd_", "NumPy's SIMD, ").replace("_", " ")
+        label = field if name.islower() else name  # of a variable
+        if value not in (None, "", []):
+            yield _fill(f"  {label:26}  ", ", ".join(value) if isinstance(value, list) else str(value))
 
 
 def _fill(name: str, text: str) -> str:
@@ -48,91 +88,33 @@ def _fill(name: str, text: str) -> str:
     return wrapper.fill(text)
 
 
-def _versions(versions: Versions) -> list[Row]:
-    return [
-        ("nplstm", versions.nplstm),
-        ("Python", versions.python),
-        ("NumPy", versions.numpy),
-        ("platform", versions.platform),
-    ]
+def _rates(rates: Rates) -> Rows:
+    for product in rates.products:
+        m, k, n = product.shape
+        plural = "" if product.threads == 1 else "s"
+        threads = f", {product.threads} thread{plural}" if product.threads else ""
+        yield product.name, f"{product.gflops:6.1f} GFLOP/s   ({m}, {k}) @ ({k}, {n}){threads}"
+    yield "np.tanh", f"{rates.tanh_ns:6.2f} ns an element"
 
 
-def _processor(processor: Processor) -> list[Row]:
-    return [
-        ("model", processor.model),
-        ("instruction sets", _words(processor.instructions)),
-        ("NumPy's SIMD, needed", _words(processor.simd_baseline)),
-        ("NumPy's SIMD, in use", _words(processor.simd_found)),
-        ("NumPy's SIMD, not found", _words(processor.simd_not_found)),
-    ]
+def _trial(found: Examination) -> Rows:
+    trial = found.kernel_trial
+    if trial is not None:
+        rates = f"{trial.gflops:.0f} and {trial.tried_gflops:.0f} GFLOP/s"
+        verdict = "" if trial.pays else ": no reason to change"
+        yield "other kernels", f"with {KERNELS} set {trial.speedup:.2f} times as fast ({rates}){verdict}"
+    elif worth_trying(found.processor, found.blas):
+        yield "other kernels", f"{KERNELS} could not be tried"
 
 
-def _words(words: list[str]) -> str:
-    return ", ".join(words) or "none known"
-
-
-def _blas(blas: Blas) -> list[Row]:
-    return [
-        ("library", f"{blas.name}, version {blas.version or 'unknown'}"),
-        ("loaded from", blas.file),
-        ("kernels", blas.kernels),
-    ]
-
-
-def _trial(trial: KernelTrial | None, *, tried: bool) -> list[Row]:
-    if trial is None:
-        return [("other kernels", f"{KERNELS} could not be tried")] if tried else []
-    verdict = "" if trial.pays else ": no reason to change"
-    rates = f"{trial.gflops:.0f} and {trial.tried_gflops:.0f} GFLOP/s"
-    return [("other kernels", f"with {KERNELS} set {trial.speedup:.2f} times as fast ({rates}){verdict}")]
-
-
-def _threads(cpus: Cpus, blas: Blas) -> list[Row]:
-    quota = "no quota" if cpus.quota is None else f"a quota of {cpus.quota:g}"
-    threading = f", by {blas.threading}" if blas.threading else ""
-    return [
-        ("CPUs for this process", f"{cpus.usable} ({cpus.affinity} by affinity, {quota})"),
-        ("BLAS threads", None if blas.threads is None else f"{blas.threads}{threading}"),
-    ]
-
-
-def _environment(environment: dict[str, str]) -> list[Row]:
-    return [(name, value or "(empty)") for name, value in environment.items()] or [
-        ("none set", f"of {', '.join(VARIABLES)}, NPLSTM_*")
-    ]
-
-
-def _rates(rates: Rates, blas: Blas) -> list[Row]:
-    rows: list[Row] = []
-    for name in dict.fromkeys(product.name for product in rates.products):
-        for product in rates.products:
-            if product.name == name:
-                alone = product.threads == 1 and blas.threads != 1
-                rows.append(("  on one thread" if alone else name, _product(product)))
-    return [
-        *rows,
-        ("np.tanh", f"{rates.tanh_ns:.2f} ns an element"),
-        ("", "shares are of the best rate in this table; what the processor could do at most is not known"),
-    ]
-
-
-def _product(product: Product) -> str:
-    m, k, n = product.shape
-    return f"{product.gflops:6.1f} GFLOP/s  {product.share:4.0%}   ({m}, {k}) @ ({k}, {n})"
-
-
-def _gpu(gpu: Gpu) -> list[Row]:
+def _gpu(gpu: machine.Gpu) -> Rows:
     if not gpu.available:
         return [("none", gpu.note)]
     memory = f", {gpu.memory_bytes / 2**30:.0f} GiB" if gpu.memory_bytes else ""
     return [("device", f"{gpu.device}{memory}"), ("CuPy", gpu.cupy)]
 
 
-def _engines(engines: list[Engine]) -> list[Row]:
-    return [(engine.name, _engine(engine)) for engine in engines]
-
-
-def _engine(engine: Engine) -> str:
+def _engine(engine: machine.EngineStatus) -> str:
     if not engine.available:
         return f"not available: {engine.note}"
     return f"available, kernels for {engine.kernels}" if engine.kernels else "available"

@@ -1,4 +1,4 @@
-"""What ``nplstm train``, ``sample`` and ``gradcheck`` do, once their arguments are read."""
+"""Functions behind the commands ``nplstm train``, ``sample`` and ``gradcheck``."""
 
 import shlex
 import signal
@@ -15,7 +15,7 @@ from typing import Any
 from nplstm._typing import Array
 from nplstm.backends import get_backend
 from nplstm.commands.language_model.baselines import bigram_bits, unigram_bits
-from nplstm.commands.language_model.model import LanguageModel
+from nplstm.commands.language_model.network import LanguageModel
 from nplstm.commands.language_model.settings import Settings
 from nplstm.commands.language_model.text import PYDOC, Corpus, read_text
 from nplstm.commands.language_model.trainer import Trainer
@@ -25,7 +25,7 @@ from nplstm.plotting import plot_training
 
 CHECKPOINT, MODEL, PICTURE = "checkpoint.safetensors", "model.safetensors", "loss.png"
 SIGNALLED = 128
-"""Added to a signal's number it makes the exit status of a program that the signal ended: 130 for Ctrl-C."""
+"""A program that a signal ended has this plus the signal's number as its exit status: 130 for Ctrl-C."""
 
 
 def train(
@@ -37,12 +37,31 @@ def train(
     backend: str = "numpy",
     **options: Any,
 ) -> int:
-    """Train a model on ``source`` and leave it in the folder ``out``; ``options`` are the settings given.
+    """Train a model on a text file, and print its validation loss and a sample.
+
+    Parameters
+    ----------
+    source : str or None
+        The text file; None for CPython's documentation or, with ``resume``, the text of the run.
+    out : Path
+        Folder for model, checkpoint and plot.
+    resume, overwrite : bool
+        Continue from the checkpoint in ``out``; replace the run in ``out``.
+    backend : {"numpy", "cupy"}
+    **options
+        Those of ``Settings`` that are not the defaults.
 
     Returns
     -------
     int
-        0, or 130 where Ctrl-C stopped the run: a checkpoint is written, and the way to go on is printed.
+        0, or 130 where Ctrl-C stopped the run: a checkpoint is written, and the command that resumes it printed.
+
+    Raises
+    ------
+    ArgumentError
+        If ``out`` holds a run and neither option is set, or the text or a setting of the resumed run differs.
+    MissingDependencyError
+        If tqdm or safetensors is not installed.
     """
     make_bar = _progress_bar()
     if resume:
@@ -59,7 +78,8 @@ def train(
         command = ["nplstm", "train", f"--out={out}", "--resume"]
         command += [] if backend == "numpy" else [f"--backend={backend}"]
         print(
-            f"\nStopped after {trainer.progress.step} updates; all is saved. Go on with\n  {shlex.join(command)}"
+            f"\nStopped after {trainer.progress.step} updates; a checkpoint is saved. Resume with\n"
+            f"  {shlex.join(command)}"
         )
         return SIGNALLED + signal_number
     _report(trainer, out, baselines)
@@ -67,11 +87,11 @@ def train(
 
 
 def _start(source: str, out: Path, options: dict[str, Any], backend: str, *, overwrite: bool) -> Trainer:
-    """Make a trainer and its first checkpoint: what a disk or a missing package refuses is refused now."""
+    """Make a trainer and its first checkpoint, so that a full disk or a missing package is an error now."""
     old = [out / name for name in (CHECKPOINT, MODEL, PICTURE)]
     if any(path.exists() for path in old) and not overwrite:
         raise ArgumentError(
-            f"{out} holds a run already: go on with --resume, start again with --overwrite, "
+            f"{out} holds a run already: continue it with --resume, replace it with --overwrite, "
             f"or choose another --out"
         )
     settings = Settings(**options)
@@ -85,7 +105,7 @@ def _start(source: str, out: Path, options: dict[str, Any], backend: str, *, ove
 
 def _resume(checkpoint: Path, source: str | None, options: dict[str, Any], backend: str) -> Trainer:
     if not checkpoint.exists():
-        raise ArgumentError(f"--resume: there is no {checkpoint} to go on from")
+        raise ArgumentError(f"--resume: there is no checkpoint {checkpoint}")
     steps = options.pop("steps", None)
 
     def read(settings: Settings, saved_source: str) -> Corpus:
@@ -110,7 +130,7 @@ def _resume(checkpoint: Path, source: str | None, options: dict[str, Any], backe
 
 
 def _place(source: str) -> str:
-    """Return where the text is to be found from any folder."""
+    """Return a path by which ``--resume`` finds the text from any folder."""
     return source if source == PYDOC else str(Path(source).resolve())
 
 
@@ -186,7 +206,7 @@ def _progress_bar() -> Any:
 
 @contextmanager
 def _interrupts() -> Generator[list[int]]:
-    """Collect Ctrl-C and a polite kill in a list, so that an update is never cut in two; a second one acts."""
+    """List SIGINT and SIGTERM instead of acting on them, so that no update is interrupted; a second one acts."""
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
@@ -211,7 +231,7 @@ def _interrupts() -> Generator[list[int]]:
 
 
 def _report(trainer: Trainer, out: Path, baselines: dict[str, float]) -> None:
-    """Draw the picture, and print the figures and a sample."""
+    """Plot the losses, and print the validation losses and a sample."""
     progress = trainer.progress
     try:
         plot_training(out / PICTURE, progress.history, baselines)
@@ -232,14 +252,14 @@ def _report(trainer: Trainer, out: Path, baselines: dict[str, float]) -> None:
 
 
 def _load(path: Path, backend: str) -> LanguageModel:
-    """Read a model file, or the one in a run's folder."""
+    """Load a model from its file, or from a run's folder."""
     if path.is_dir() and not (path / MODEL).exists() and (path / CHECKPOINT).exists():
         raise FileFormatError(f"{path}: the run has no model yet; the first evaluation writes it")
     return LanguageModel.load(path / MODEL if path.is_dir() else path, backend=backend)
 
 
 def _printable(text: str) -> str:
-    """Write control characters as escapes: a model may have learnt, or been given, ones that move the cursor."""
+    """Escape control characters: some that move the cursor may be in the training text or the prompt."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
@@ -252,7 +272,18 @@ def sample(
     seed: int | None,
     backend: str = "numpy",
 ) -> int:
-    """Print the prompt and what the model makes of it, character by character as they come."""
+    """Print the prompt and the text that a model generates after it, one character at a time.
+
+    ``path`` is a model file or a run's folder; the rest, as for ``LanguageModel.sample``. Returns 0.
+
+    >>> import tempfile
+    >>> from nplstm.commands.language_model import Vocabulary
+    >>> model = LanguageModel(Vocabulary("ab"), embedding_size=2, hidden_size=3, rng=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(Path(folder, "model.safetensors"))
+    ...     status = sample(Path(folder), prompt="abba", length=0, temperature=0.8, seed=0)
+    abba
+    """
     model = _load(path, backend)
     characters = model.sample(prompt, length=length, temperature=temperature, rng=seed)
     show = _printable if sys.stdout.isatty() else str
@@ -265,7 +296,13 @@ def sample(
 
 
 def check_gradient(path: Path, source: str | None, *, backend: str = "numpy", window: int = 32) -> int:
-    """Compare the gradient of a trained model's loss with finite differences in float64; print the result."""
+    """Compare a trained model's gradient with finite differences in float64; print the result and return 0.
+
+    Raises
+    ------
+    GradcheckError
+        If they differ.
+    """
     model = _load(path, backend).to(dtype="float64")
     text = read_text(source or PYDOC)[: 4 * window + 1]
     try:

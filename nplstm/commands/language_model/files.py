@@ -1,4 +1,4 @@
-"""What the model's file and the checkpoint share: telling their kind, and distrusting what they state."""
+"""Checks of model files and checkpoints: their kind, the sizes they state, damage."""
 
 import os
 from collections.abc import Mapping
@@ -8,13 +8,27 @@ from nplstm.errors import ArgumentError, FileFormatError, NplstmError
 from nplstm.io import open_file
 
 DAMAGE = (NplstmError, LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError)
-"""What reading a file's metadata can end in where the file is not what ``save`` wrote."""
+"""Errors that the metadata of a damaged file can cause."""
 
 
 def read_header_of(
     path: str | os.PathLike[str], kind: str, name: str
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Read a file's header, and raise FileFormatError unless the file says that it is of this kind."""
+    """Return the arrays' shapes and the metadata of a file, if its metadata say that it is of this kind.
+
+    Parameters
+    ----------
+    path : str or PathLike
+    kind : str
+        The expected format in the metadata.
+    name : str
+        Of the kind, for the error's text.
+
+    Raises
+    ------
+    FileFormatError
+        If the file states another format, or none.
+    """
     with open_file(path) as file:
         shapes, metadata = {name: info.shape for name, info in file.tensors.items()}, file.metadata
     found = metadata.get("format", "not stated")
@@ -26,7 +40,7 @@ def read_header_of(
 
 
 def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise unless the sizes stated in a file are those of the arrays in it, before a model of them is made."""
+    """Raise ArgumentError unless the sizes stated in a file are those of its arrays; no model is made yet."""
     table, head = shapes[prefix + "embedding.weight"], shapes[prefix + "head.weight"]
     layers = sum(name.startswith(prefix + "lstm.weight_ih_l") for name in shapes)
     found = {"embedding_size": table[-1], "hidden_size": head[-1], "num_layers": layers}
@@ -36,12 +50,16 @@ def check_sizes(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
 
 
 def check_text(name: str, value: Any) -> str:
-    """Return ``value`` if it is a text."""
+    """Return ``value``; ArgumentError unless it is a string."""
     if not isinstance(value, str):
-        raise ArgumentError(f"{name}: expected a text, got {value!r}")
+        raise ArgumentError(f"{name}: expected a string, got {value!r}")
     return value
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's text; for a bare KeyError, more than the name of the key."""
+    """Return an error's text; of a KeyError, whose text is the key alone, that it is missing.
+
+    >>> describe(KeyError("text")), describe(ValueError("no number"))
+    ("'text' is missing", 'no number')
+    """
     return f"{error} is missing" if isinstance(error, KeyError) else str(error)

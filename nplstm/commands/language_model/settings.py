@@ -1,4 +1,4 @@
-"""What defines a training run, and how far it has come: all that a checkpoint holds beside arrays."""
+"""Settings and progress of a training run: what a checkpoint holds beside arrays."""
 
 import math
 import sys
@@ -11,14 +11,14 @@ from nplstm.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Settings:
-    """What defines a training run, beside the text.
+    """Settings of a training run.
 
     Attributes
     ----------
     embedding_size, hidden_size, num_layers, dropout
-        The model.
+        Sizes of the model, and the dropout between its LSTM's layers.
     batch_size, window
-        Parallel streams, and characters of each per update; gradients reach back to the window's start.
+        Parallel streams of text, and characters of each per update; gradients reach back to the window's start.
     steps : int
         Updates in all.
     lr, clip_norm
@@ -30,6 +30,17 @@ class Settings:
         Updates between evaluations; each one writes a checkpoint.
     seed : int
         Of the initial weights and of dropout.
+
+    Raises
+    ------
+    ArgumentError
+        Names the setting that is out of range.
+
+    Examples
+    --------
+    >>> from nplstm.commands.language_model import Settings
+    >>> Settings(hidden_size=128, steps=500).hidden_size
+    128
     """
 
     embedding_size: int = 64
@@ -61,14 +72,19 @@ class Settings:
             raise ArgumentError(f"dropout: acts between layers, and num_layers is 1; got {self.dropout}")
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of update ``step``, counted from 0."""
+        """Return the learning rate of update ``step``, counted from 0.
+
+        >>> from nplstm.commands.language_model import Settings
+        >>> [round(Settings(lr=0.01, steps=100).learning_rate(step), 4) for step in (0, 19, 99)]
+        [0.0005, 0.0092, 0.001]
+        """
         warm_up = min(1.0, (step + 1) / min(20, self.steps))
         return self.lr * warm_up * (0.55 + 0.45 * math.cos(math.pi * step / self.steps))
 
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """Progress of a run: updates, place in the text, losses."""
 
     step: int = 0  # updates taken
     position: int = 0  # steps of the streams that have been read, in this pass over the text
@@ -80,7 +96,7 @@ class Progress:
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> Self:
-        """Return what ``asdict`` gave, checked: it comes from a file."""
+        """Return the progress whose ``asdict`` a checkpoint holds; raise if a value cannot be right."""
         rows = [
             (check_size("history", step), check_number("history", training), check_number("history", validation))
             for step, training, validation in saved["history"]

@@ -1,4 +1,4 @@
-"""Text as numbers: reading a file, its characters, its training and validation parts."""
+"""Text as integers: reading a file, the vocabulary, training and validation parts, parallel streams."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ PYDOC = "pydoc_data.topics"
 
 
 def read_text(source: str | Path) -> str:
-    """Read a UTF-8 text file, or with ``PYDOC`` CPython's own documentation of the language.
+    """Read a UTF-8 text file, or for ``PYDOC`` the language's documentation, which CPython ships.
 
     Raises
     ------
@@ -24,6 +24,12 @@ def read_text(source: str | Path) -> str:
         If the file is empty, or is not UTF-8 text: a NUL character counts as binary.
     OSError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> from nplstm.commands.language_model import read_text
+    >>> len(read_text("pydoc_data.topics")) > 100_000
+    True
     """
     if str(source) == PYDOC:
         return _pydoc_text()
@@ -51,7 +57,17 @@ def _pydoc_text() -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters that a model knows; a character's number is its place.
+    """The characters that a model knows; a character's number is its index in ``characters``.
+
+    Parameters
+    ----------
+    characters : str
+        Each once.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no character, one occurs twice, or one is half of a surrogate pair.
 
     Examples
     --------
@@ -66,7 +82,7 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not isinstance(self.characters, str):
-            raise ArgumentError(f"characters: expected a text, got {type(self.characters).__qualname__}")
+            raise ArgumentError(f"characters: expected a string, got {type(self.characters).__qualname__}")
         if not self.characters or len(set(self.characters)) < len(self.characters):
             raise ArgumentError("characters: expected at least one, and each once")
         if any("\ud800" <= character <= "\udfff" for character in self.characters):
@@ -76,7 +92,12 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """All characters of a text, in the order of their code points."""
+        """Return the vocabulary of a text: its characters in the order of their code points.
+
+        >>> from nplstm.commands.language_model import Vocabulary
+        >>> Vocabulary.of("abracadabra").characters
+        'abcdr'
+        """
         return cls("".join(sorted(set(text))))
 
     def __len__(self) -> int:
@@ -89,17 +110,28 @@ class Vocabulary:
         ------
         ArgumentError
             Names the characters that are not in the vocabulary.
+
+        Examples
+        --------
+        >>> from nplstm.commands.language_model import Vocabulary
+        >>> Vocabulary("abc").encode("cab")
+        array([2, 0, 1])
         """
         unknown = sorted(set(text) - self._index.keys())
         if unknown:
             raise ArgumentError(
-                f"text: the model has not seen {_shorten(', '.join(map(repr, unknown)))}; "
-                f"it knows {_shorten(repr(self.characters))}"
+                f"text: not in the model's vocabulary: {_shorten(', '.join(map(repr, unknown)))}; "
+                f"the vocabulary is {_shorten(repr(self.characters))}"
             )
         return np.array([self._index[character] for character in text], dtype=np.int64)
 
     def decode(self, numbers: Iterable[int]) -> str:
-        """Return the text that ``encode`` made the numbers of."""
+        """Return the text of these numbers.
+
+        >>> from nplstm.commands.language_model import Vocabulary
+        >>> Vocabulary("abc").decode([2, 0, 1])
+        'cab'
+        """
         return "".join(self.characters[number] for number in numbers)
 
 
@@ -118,7 +150,7 @@ class Corpus:
     training, validation : HostIndices
         The parts, as numbers.
     digest : str
-        SHA-256 of the text, by which a resumed run knows it again.
+        SHA-256 of the text: a resumed run compares it, since it needs the same text.
     """
 
     vocabulary: Vocabulary
@@ -128,13 +160,20 @@ class Corpus:
 
     @classmethod
     def of(cls, text: str, *, validation: float, window: int) -> Self:
-        """Cut a text; ``validation`` is the share of the validation part.
+        """Cut a text into its parts; ``validation`` is the share of the validation part.
 
         Raises
         ------
         ArgumentError
             If the training part is shorter than one window of ``window`` characters and the one after it, or
             the validation part has less than two characters.
+
+        Examples
+        --------
+        >>> from nplstm.commands.language_model import Corpus
+        >>> corpus = Corpus.of("abc" * 10, validation=0.1, window=5)
+        >>> len(corpus.training), corpus.validation
+        (27, array([0, 1, 2]))
         """
         vocabulary = Vocabulary.of(text)
         numbers = vocabulary.encode(text)
@@ -152,6 +191,14 @@ def streams(numbers: HostIndices, count: int, *, window: int) -> tuple[HostIndic
     """Cut a text into parallel streams: inputs and, one character later, targets; each (length, streams).
 
     There are ``count`` streams, or as many as have room for one window each; at least one.
+
+    >>> inputs, targets = streams(np.arange(9), 2, window=4)
+    >>> inputs.T
+    array([[0, 1, 2, 3],
+           [4, 5, 6, 7]])
+    >>> targets.T
+    array([[1, 2, 3, 4],
+           [5, 6, 7, 8]])
     """
     count = max(1, min(count, (len(numbers) - 1) // window))
     length = (len(numbers) - 1) // count

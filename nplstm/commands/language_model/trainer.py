@@ -1,7 +1,7 @@
 """Training: truncated backpropagation through time over parallel streams of a text, with checkpoints.
 
-All that training depends on is in the ``Trainer`` and goes into a checkpoint: weights, Adam's memory, the
-recurrent state, the place in the text, the generator's state. So a run that was stopped goes on bit for bit.
+A checkpoint holds all that training depends on: weights, Adam's moments, the recurrent state, the place in the
+text, the generator's state. So a run that was stopped continues as if it had not been, bit for bit.
 """
 
 import json
@@ -17,7 +17,7 @@ from nplstm._shapes import check_shape, check_size
 from nplstm._typing import Array
 from nplstm.backends import check_arrays, get_backend
 from nplstm.commands.language_model.files import DAMAGE, check_sizes, check_text, describe, read_header_of
-from nplstm.commands.language_model.model import LanguageModel, State
+from nplstm.commands.language_model.network import LanguageModel, LSTMState
 from nplstm.commands.language_model.settings import Progress, Settings
 from nplstm.commands.language_model.text import Corpus, streams
 from nplstm.errors import ArgumentError, DivergenceError, FileFormatError
@@ -36,12 +36,13 @@ class Trainer:
     settings : Settings
     backend : {"numpy", "cupy"}
     source : str
-        Where the text comes from: for the one who resumes the run.
+        Name of the text, saved in checkpoints: a resumed run reads it again.
 
     Attributes
     ----------
     model : LanguageModel
     progress : Progress
+        Updates taken, place in the text, losses.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class Trainer:
             rng=self._rng,
         )
         self._optimizer = Adam(self.model.parameters, lr=settings.lr)
-        self._state: State | None = None
+        self._state: LSTMState | None = None
         inputs, targets = streams(corpus.training, settings.batch_size, window=settings.window)
         place = get_backend(backend).asarray
         self._inputs, self._targets = place(inputs), place(targets)
@@ -80,13 +81,13 @@ class Trainer:
 
     @property
     def evaluation_due(self) -> bool:
-        """Whether the last update was one that an evaluation follows, and has not had."""
+        """Whether to call ``evaluate`` now: after every ``evaluate_every`` updates and at the end, once."""
         unseen = self.progress.running_characters > 0 or not self.progress.history
         return unseen and (self.done or self.progress.step % self.settings.evaluate_every == 0)
 
     @property
     def characters_per_update(self) -> int:
-        """How many characters an update reads; less for the rest at the end of the text."""
+        """The number of characters an update reads; the last update of a pass over the text may read less."""
         return self._inputs.shape[1] * self.settings.window
 
     def update(self) -> float:
@@ -96,13 +97,21 @@ class Trainer:
         ------
         DivergenceError
             If the loss or the gradient is infinite or NaN; the model is left as it was.
+
+        Examples
+        --------
+        >>> from nplstm.commands.language_model import Corpus, Settings, Trainer
+        >>> settings = Settings(embedding_size=4, hidden_size=8, batch_size=2, window=8)
+        >>> trainer = Trainer(Corpus.of("to be or not to be, " * 9, validation=0.1, window=8), settings)
+        >>> 2 < trainer.update() < 4  # log2(8) is 3
+        True
         """
         progress, settings = self.progress, self.settings
         if progress.position >= len(self._inputs):
             progress.position, self._state = 0, None  # a new pass over the text
         span = slice(progress.position, progress.position + settings.window)
         x, y = self._inputs[span], self._targets[span]
-        with np.errstate(over="ignore", invalid="ignore"):  # what they would warn of is looked for below
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
             result = self.model.gradients(x, y, self._state, rng=self._rng)
             clipped, norm = clip_grad_norm(result.gradients, settings.clip_norm)
         if not math.isfinite(result.loss) or not math.isfinite(norm):
@@ -120,7 +129,29 @@ class Trainer:
         return result.loss / math.log(2)
 
     def evaluate(self) -> tuple[float, bool]:
-        """Measure the model on the validation part; return bits per character, and whether it is the best yet."""
+        """Measure the model on the validation part, and note the result in ``progress``.
+
+        Returns
+        -------
+        bits : float
+            Bits per character.
+        improved : bool
+            Whether this is the best result so far.
+
+        Raises
+        ------
+        DivergenceError
+            If the result is infinite or NaN.
+
+        Examples
+        --------
+        >>> from nplstm.commands.language_model import Corpus, Settings, Trainer
+        >>> settings = Settings(embedding_size=4, hidden_size=8, batch_size=2, window=8)
+        >>> trainer = Trainer(Corpus.of("to be or not to be, " * 9, validation=0.1, window=8), settings)
+        >>> bits, improved = trainer.evaluate()
+        >>> improved
+        True
+        """
         progress = self.progress
         with np.errstate(over="ignore", invalid="ignore"):
             bits = self.model.bits_per_character(self.corpus.validation)
@@ -138,7 +169,7 @@ class Trainer:
         return bits, improved
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all that training depends on to a safetensors file, wholly or not at all."""
+        """Write a checkpoint, a safetensors file; on any error, an older file of this name stays as it was."""
         tensors: dict[str, Array] = {f"model.{name}": a for name, a in self.model.parameters.items()}
         tensors |= {f"optimizer.{name}": a for name, a in self._optimizer.state_dict().items()}
         if self._state is not None and self.progress.position:
@@ -162,13 +193,13 @@ class Trainer:
         steps: int | None = None,
         backend: str = "numpy",
     ) -> Self:
-        """Take up a run where ``save`` left it.
+        """Return a trainer that continues where ``save`` was called.
 
         Parameters
         ----------
         path : str or PathLike
         read_corpus : callable
-            Given the run's settings and where its text came from, returns the corpus; it must be of the same text.
+            Takes the run's settings and its ``source``; returns the corpus, which must be of the same text.
         steps : int, optional
             A new total of updates.
         backend : {"numpy", "cupy"}
@@ -178,7 +209,21 @@ class Trainer:
         FileFormatError
             If the file is damaged, or holds something else.
         ArgumentError
-            If the text is another one.
+            If the text is another one, or the run has taken more updates than ``steps``.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from nplstm.commands.language_model import Corpus, Settings, Trainer
+        >>> corpus = Corpus.of("to be or not to be, " * 9, validation=0.1, window=8)
+        >>> trainer = Trainer(corpus, Settings(embedding_size=4, hidden_size=8, batch_size=2, window=8))
+        >>> bits = trainer.update()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = pathlib.Path(folder, "checkpoint.safetensors")
+        ...     trainer.save(checkpoint)
+        ...     resumed = Trainer.load(checkpoint, lambda settings, source: corpus)
+        >>> resumed.progress.step, resumed.update() == trainer.update()
+        (1, True)
         """
         if steps is not None:
             check_size("steps", steps)
@@ -193,10 +238,10 @@ class Trainer:
         if steps is not None:
             settings = replace(settings, steps=steps)
         if progress.step > settings.steps:
-            raise ArgumentError(f"steps: {path} has {progress.step} updates behind it, got {settings.steps}")
+            raise ArgumentError(f"steps: {path} has taken {progress.step} updates already, got {settings.steps}")
         corpus = read_corpus(settings, source)
         if corpus.digest != metadata.get("text"):
-            raise ArgumentError(f"text: {path} was trained on {source}, and the text given is another")
+            raise ArgumentError(f"text: {path} was trained on {source}, and this is another text")
         trainer = cls(corpus, settings, backend=backend, source=source)
         try:
             trainer._restore(read_tensors(path), progress, json.loads(metadata["generator"]))
@@ -205,7 +250,7 @@ class Trainer:
         return trainer
 
     def _restore(self, tensors: dict[str, Array], progress: Progress, generator: dict[str, Any]) -> None:
-        """Take what a file holds, if it is all there and nothing else is."""
+        """Set all state from a checkpoint's arrays; ArgumentError if one is missing, unexpected or misshapen."""
 
         def part(prefix: str) -> dict[str, Array]:
             return {k.removeprefix(prefix): a for k, a in tensors.items() if k.startswith(prefix)}

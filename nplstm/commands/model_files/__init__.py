@@ -1,1 +1,1 @@
-"""The programs behind ``nplstm inspect``, ``convert``, ``run`` and ``verify``: files with trained models."""
+"""Functions behind the commands for model files: ``nplstm inspect``, ``convert``, ``run`` and ``verify``."""

@@ -1,4 +1,4 @@
-"""``nplstm convert``: a layer, or all tensors, from one file format to another."""
+"""``nplstm convert``: copies an LSTM, or all tensors, to a file of another format."""
 
 import sys
 from pathlib import Path
@@ -21,17 +21,41 @@ def convert(
     tensors: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> int:
-    """Read an LSTM, or with ``tensors`` all arrays and the text beside them, and write it in another format.
+    """Copy an LSTM, or with ``tensors`` all arrays and the metadata, to a file of another format.
+
+    Parameters
+    ----------
+    source, target : Path
+    layer, dtype, batch_first, max_bytes
+        As for ``nplstm.load``.
+    format : str, optional
+        That of ``target``; by default its suffix decides.
+    tensors : bool
 
     Returns
     -------
     int
         0.
+
+    Raises
+    ------
+    ArgumentError
+        If an option about an LSTM is combined with ``tensors``, or the format is unknown.
+    FileFormatError
+        If ``source`` is damaged, or has no LSTM that can be loaded.
+
+    Examples
+    --------
+    >>> import nplstm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nplstm.save(nplstm.LSTM(3, 5, rng=0), Path(folder, "a.npz"))
+    ...     status = convert(Path(folder, "a.npz"), Path(folder, "a.pt"))  # doctest: +ELLIPSIS
+    LSTM(3, 5), ... bytes in ...a.pt
     """
     if tensors:
         for name, value in {"--layer": layer, "--dtype": dtype, "--batch-first": batch_first}.items():
             if value is not None:
-                raise ArgumentError(f"{name}: is about one LSTM, and --tensors converts every tensor as it is")
+                raise ArgumentError(f"{name}: applies to one LSTM, but --tensors copies all tensors unchanged")
         with open_file(source, max_bytes=max_bytes) as file:
             metadata, arrays = file.metadata, {name: file.read(name) for name in file.tensors}
         write_tensors(target, arrays, metadata, format=format)

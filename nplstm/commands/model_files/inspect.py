@@ -1,4 +1,4 @@
-"""``nplstm inspect``: what is in a file, without reading its numbers."""
+"""``nplstm inspect``: lists a file's LSTMs, tensors and metadata without reading the numbers."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from nplstm.io.model_file import MAX_BYTES, printable
 __all__ = ["inspect"]
 
 _SHOWN = 100
-"""How much of an entry of the metadata is printed."""
+"""Characters of a metadata entry that are printed."""
 
 
 def inspect(path: Path, *, as_json: bool = False, max_bytes: int = MAX_BYTES) -> int:
@@ -22,6 +22,22 @@ def inspect(path: Path, *, as_json: bool = False, max_bytes: int = MAX_BYTES) ->
     -------
     int
         0.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is damaged, or of no known format.
+
+    Examples
+    --------
+    >>> import nplstm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nplstm.save(nplstm.LSTM(3, 5, rng=0), Path(folder, "a.npz"))
+    ...     status = inspect(Path(folder, "a.npz"))  # doctest: +ELLIPSIS
+    /...a.npz: npz, ... bytes
+    <BLANKLINE>
+    LSTMs
+    ...
     """
     with open_file(path, max_bytes=max_bytes) as file:
         layers = file.layers()
@@ -41,7 +57,7 @@ def _totals(file: ModelFile, layers: list[FoundLayer]) -> dict[str, int]:
 
 
 def _record(file: ModelFile, layers: list[FoundLayer]) -> dict[str, Any]:
-    """Return what is printed with ``--json``."""
+    """Return the object that is printed with ``--json``."""
     return {
         "path": str(file.path),
         "format": file.format,
@@ -67,7 +83,7 @@ def _layer_record(layer: FoundLayer) -> dict[str, Any]:
 
 
 def _lines(file: ModelFile, layers: list[FoundLayer]) -> list[str]:
-    """Return what is printed as text."""
+    """Return the lines that are printed without ``--json``."""
     lines = [f"{file.path}: {file.format}, {Path(file.path).stat().st_size:,} bytes"]
     lines += ["", "LSTMs" if layers else "no LSTM"]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""``nplstm run``: a trained LSTM over an array in a file."""
+"""``nplstm run``: runs a trained LSTM over an array in a file."""
 
 import math
 import os
@@ -13,7 +13,7 @@ import numpy as np
 
 from nplstm._progress import terminal_bar
 from nplstm._typing import Array
-from nplstm.commands.model_files.sequences import STATES, States, as_lstm, named_states, run_in_pieces
+from nplstm.commands.model_files.sequences import STATES, States, as_lstm, named_states, run_in_chunks
 from nplstm.core.packed import check_lengths
 from nplstm.errors import ArgumentError, FileFormatError, ShapeError
 from nplstm.io import atomic_write, load, read_tensors, write_tensors
@@ -38,14 +38,49 @@ def run(
     dtype: str | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> int:
-    """Run the LSTM of a file over an ``.npy`` array, and write its output to another, wholly or not at all.
+    """Run the LSTM of a file over an ``.npy`` array, and write its output to another ``.npy`` file.
 
-    Input and output are mapped, not read: they may be larger than memory.
+    Input and output are memory-mapped: they may be larger than memory. On any error an older output file stays as
+    it was.
+
+    Parameters
+    ----------
+    model : Path
+    input : Path
+        An array (T, B, I), (T, I), or with ``batch_first`` (B, T, I).
+    output : Path
+        Shaped like the input but for the last axis.
+    layer, backend, batch_first, dtype, max_bytes
+        As for ``nplstm.load``.
+    lengths : str, optional
+        Of the sequences: integers with commas between them, or an ``.npy`` file.
+    initial, states : Path, optional
+        Files of initial and of final states, with arrays ``h_n`` and ``c_n``.
 
     Returns
     -------
     int
         0.
+
+    Raises
+    ------
+    ShapeError
+        If the input's axes do not fit the LSTM.
+    FileFormatError
+        If a file is damaged, or the input is not of floating-point numbers.
+    ArgumentError
+        Names the option that does not fit.
+
+    Examples
+    --------
+    >>> import nplstm, os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     a, x, y = (Path(folder, name) for name in ("a.npz", "x.npy", "y.npy"))
+    ...     nplstm.save(nplstm.LSTM(3, 5, rng=0), a)
+    ...     np.save(x, np.ones((7, 2, 3), np.float32))
+    ...     status = run(a, input=x, output=y)  # doctest: +ELLIPSIS
+    LSTM(3, 5)
+    ...x.npy (7, 2, 3) float32 -> ...y.npy (7, 2, 5) float32
     """
     options: dict[str, Any] = {"layer": layer, "backend": backend, "batch_first": batch_first, "dtype": dtype}
     lstm = as_lstm(load(model, **options, max_bytes=max_bytes))
@@ -53,13 +88,13 @@ def run(
     batched = x if x.ndim == 3 else x[None] if lstm.batch_first else x[:, None]
     batch = batched.shape[0 if lstm.batch_first else 1]
     steps = batched.shape[1 if lstm.batch_first else 0]
-    said = None if lengths is None else _read_lengths(lengths, steps, batch)
+    given_lengths = None if lengths is None else _read_lengths(lengths, steps, batch)
     hx = None if initial is None else _read_states(initial, batch)
     _check_outputs(output, states)
     shape = (*x.shape[:-1], _width(lstm))
     with _mapped_output(output, shape, lstm.dtype) as out, _progress(batched[..., 0].size) as done:
-        final = run_in_pieces(
-            lstm, batched, out.reshape(*batched.shape[:2], shape[-1]), hx=hx, lengths=said, done=done
+        final = run_in_chunks(
+            lstm, batched, out.reshape(*batched.shape[:2], shape[-1]), hx=hx, lengths=given_lengths, done=done
         )
     if states is not None:
         write_tensors(states, named_states(final))
@@ -134,7 +169,7 @@ def _state(path: Path, name: str, array: Array, batch: int) -> Array:
 
 
 def _check_outputs(output: Path, states: Path | None) -> None:
-    """Raise before the work is done for what cannot be written after it."""
+    """Raise before the work for output files that could not be written after it."""
     if states is not None:
         check_tensors_format(states)
         if states.resolve() == output.resolve():
@@ -143,7 +178,7 @@ def _check_outputs(output: Path, states: Path | None) -> None:
 
 @contextmanager
 def _mapped_output(path: Path, shape: tuple[int, ...], dtype: Any) -> Generator[Array]:
-    """Yield an array that lies in a file that becomes ``path`` at the end, if all goes well."""
+    """Yield an array mapped to a temporary file, which is renamed to ``path`` at the end if nothing is raised."""
     with atomic_write(path) as file:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -156,7 +191,7 @@ def _mapped_output(path: Path, shape: tuple[int, ...], dtype: Any) -> Generator[
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Make a file so large; a full disk is an error here, where writing to its mapping would end the process."""
+    """Allocate a file's size: a full disk raises here, but would kill the process when its mapping is written."""
     reserve = getattr(os, "posix_fallocate", None)
     if reserve is None:
         file.truncate(size)
@@ -166,7 +201,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 @contextmanager
 def _progress(total: int) -> Generator[Any]:
-    """Yield what is told of each piece: a bar while a user waits at a terminal, where tqdm is installed."""
+    """Yield a function that is called with each chunk's size: it moves a progress bar, if there is a terminal."""
     bar = terminal_bar(f"{total:,} steps ...")
     if bar is None:
         yield _silent
@@ -176,4 +211,4 @@ def _progress(total: int) -> Generator[Any]:
 
 
 def _silent(count: int) -> None:
-    """Show nothing."""
+    """Do nothing."""

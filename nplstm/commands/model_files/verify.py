@@ -1,4 +1,4 @@
-"""``nplstm verify``: whether two files hold the same layer, in its parameters and in what it computes."""
+"""``nplstm verify``: compares the layers of two files, their parameters and their outputs."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ __all__ = ["verify"]
 
 _STEPS, _BATCH = 17, 3
 _TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
-"""Relative to the largest number of an array, if that is above 1: a few roundings of sums in another order."""
+"""Relative to the largest number of an array, if that is above 1: a few rounding errors."""
 
 
 def verify(
@@ -33,15 +33,46 @@ def verify(
     as_json: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> int:
-    """Print the greatest differences between two files' layers: of parameters, and of outputs on random input.
+    """Print the largest differences between two files' layers: of parameters, and of outputs on random input.
 
-    Both are compared in the wider of their two element types. Biases are compared as what acts, the sum of the
-    two: Keras has one, torch and ONNX have two.
+    Both are compared in the wider of their two element types. Of two biases the sum is compared, since Keras has
+    one where torch and ONNX have two.
+
+    Parameters
+    ----------
+    first, second : Path
+    layer, second_layer : str, optional
+        Names of the LSTMs; ``second_layer`` is ``layer`` by default, if the second file has several.
+    tolerance : float, optional
+        Relative to the largest number of an array, if that is above 1; 1e-6 by default, in float64 1e-12.
+    seed : int
+        Of the random input.
 
     Returns
     -------
     int
-        0 if the outputs agree to ``tolerance``, and there are some: NaN agrees with nothing; 1 if not.
+        0 if the outputs agree to ``tolerance``, else 1; NaN agrees with nothing.
+
+    Raises
+    ------
+    ArgumentError
+        If the layers differ in their sizes.
+    FileFormatError
+        If a file is damaged, or has no LSTM that can be loaded.
+
+    Examples
+    --------
+    >>> import nplstm, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     a, b = Path(folder, "a.npz"), Path(folder, "b.pt")
+    ...     nplstm.save(nplstm.LSTM(3, 5, rng=0), a)
+    ...     nplstm.save(nplstm.load(a), b)
+    ...     status = verify(a, b)  # doctest: +ELLIPSIS
+    LSTM(3, 5), float32
+    ...
+    the outputs agree (to 1e-06, on random input)
+    >>> status
+    0
     """
     check_size("--seed", seed, minimum=0)
     if tolerance is not None:
@@ -77,13 +108,13 @@ def verify(
 
 
 def _holds_one(path: Path, max_bytes: int) -> bool:
-    """Tell whether a file holds one LSTM, so that no name is needed: a conversion may have left it none."""
+    """Tell whether a file holds one LSTM: then its name does not matter, which a conversion may have dropped."""
     with open_file(path, max_bytes=max_bytes) as file:
         return len(file.layers()) == 1
 
 
 def _check_comparable(a: LSTM, b: LSTM) -> None:
-    """Raise unless both take and return arrays of the same sizes."""
+    """Raise ArgumentError unless input and output have the same sizes."""
     for name in ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size"):
         one, other = getattr(a, name), getattr(b, name)
         if one != other:
@@ -93,7 +124,7 @@ def _check_comparable(a: LSTM, b: LSTM) -> None:
 
 
 def _acting(lstm: LSTM) -> dict[str, Array]:
-    """Return the parameters by name, with two biases as their sum, except where each is normalised on its own."""
+    """Return the parameters by name, with the sum of two biases, unless layer normalisation keeps them apart."""
     named = dict(lstm.parameters)
     if lstm.cell.layer_norm is None:
         for name in [name for name in named if name.startswith("bias_ih")]:
@@ -113,13 +144,13 @@ def _results(lstm: LSTM, seed: int) -> dict[str, Array]:
 
 
 def _differences(a: Arrays, b: Arrays) -> dict[str, float]:
-    """Return the greatest difference of each array; infinite where one is missing or of another shape."""
+    """Return the largest difference of each array; infinite where one is missing or has another shape."""
     alike = {name: name in a and name in b and a[name].shape == b[name].shape for name in {**a, **b}}
     return {name: _greatest(a[name], b[name]) if same else float("inf") for name, same in alike.items()}
 
 
 def _greatest(a: Array, b: Array) -> float:
-    """Return the greatest difference; that of NaN, and from it, is infinite."""
+    """Return the largest difference; a NaN in either makes it infinite."""
     unlike = a != b
     return float(np.nan_to_num(np.abs(a[unlike] - b[unlike]), nan=np.inf).max(initial=0.0))
 
@@ -130,7 +161,7 @@ def _scale(name: str, results: tuple[Arrays, Arrays]) -> float:
 
 
 def _json(found: dict[str, Any]) -> str:
-    """Return one JSON object; what is infinite is null there, since JSON has no such number."""
+    """Return one JSON object; infinite differences are null, since JSON has no such number."""
     finite = {
         kind: {name: difference if difference < float("inf") else None for name, difference in found[kind].items()}
         for kind in ("parameters", "outputs")

@@ -1,16 +1,14 @@
-"""What is in an HDF5 file that Keras wrote: arrays in one piece, in groups, with texts as attributes."""
+"""Objects of an HDF5 file: the datasets and text attributes that Keras writes, by their paths."""
 
 from itertools import pairwise
 from math import prod
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 from nplstm._typing import Array
 from nplstm.io.keras import hdf5_messages as messages
-from nplstm.io.keras.hdf5_messages import Attribute, Cursor, ElementType, MalformedError, Storage
+from nplstm.io.keras.hdf5_messages import Attribute, Cursor, Datatype, MalformedError, RawData
 from nplstm.io.keras.hdf5_structures import MAX_NAME, Structures
-from nplstm.io.model_file import WIDENED, Budget, TensorInfo, widen_bfloat16
+from nplstm.io.model_file import Budget, TensorInfo, array_from_bytes
 
 __all__ = ["Dataset", "Hdf5"]
 
@@ -18,7 +16,7 @@ _MAX_DEPTH = 64
 _MAX_OBJECTS = 100_000
 _REFERENCE = 16
 _STRING = 64
-"""Bytes that a short text takes in Python."""
+"""Memory of a short text in Python, in bytes."""
 _SHARED = 0x2
 
 
@@ -26,8 +24,8 @@ class Dataset(NamedTuple):
     """An array in the file."""
 
     shape: tuple[int, ...]
-    type: ElementType
-    storage: Storage
+    type: Datatype
+    storage: RawData
 
     @property
     def info(self) -> TensorInfo:
@@ -43,26 +41,26 @@ class Hdf5:
     file : binary file
         Seekable. It is not closed here.
     budget : Budget
-        What heaps of texts take is counted.
+        Counts the memory of heaps of texts.
 
     Attributes
     ----------
     datasets : dict of str to Dataset
         Arrays of numbers.
     others : dict of str to str
-        What the datasets are that hold something else.
+        Kinds of the datasets that hold something else.
 
     Raises
     ------
     MalformedError
-        Here and from the methods: if the file is damaged, hostile, or in a form that Keras does not write.
+        Also from the methods: if the file is damaged, hostile, or in a form that Keras does not write.
     """
 
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
         self._budget = budget
         self._structures = Structures(file, budget)
         self._attributes: dict[str, dict[str, Attribute]] = {}
-        self._told: dict[tuple[str, str], list[str] | None] = {}
+        self._texts_read: dict[tuple[str, str], list[str] | None] = {}
         self.datasets: dict[str, Dataset] = {}
         self.others: dict[str, str] = {}
         waiting = [("", self._structures.root())]
@@ -76,14 +74,14 @@ class Hdf5:
         return path in self._attributes
 
     def texts(self, path: str, name: str) -> list[str] | None:
-        """Return the texts that an object has as an attribute; None where there is none of that name.
+        """Return an attribute of an object as a list of texts; None if the object has no attribute of that name.
 
-        An attribute that holds no texts counts as empty: of an empty list of names h5py makes an array of floats.
+        An attribute without texts counts as empty: h5py writes an empty list of names as an array of floats.
         """
-        if (path, name) not in self._told:
+        if (path, name) not in self._texts_read:
             attribute = self._attributes.get(path, {}).get(name)
-            self._told[path, name] = None if attribute is None else self._texts(path, attribute)
-        return self._told[path, name]
+            self._texts_read[path, name] = None if attribute is None else self._texts(path, attribute)
+        return self._texts_read[path, name]
 
     def read(self, path: str) -> Array:
         """Return a dataset as a new array."""
@@ -93,11 +91,7 @@ class Hdf5:
         data = storage.inline or b""
         if storage.inline is None and storage.size:
             data = self._structures.read(storage.address, storage.size)
-        order = ">" if element.big_endian else "<"
-        if element.name in WIDENED:
-            return widen_bfloat16(data, shape, order)
-        stored = np.frombuffer(data, dtype=np.dtype(element.name).newbyteorder(order))
-        return stored.astype(element.name).reshape(shape)
+        return array_from_bytes(data, element.name, shape, ">" if element.big_endian else "<")
 
     def _texts(self, path: str, attribute: Attribute) -> list[str]:
         kind, size = attribute.type.kind, attribute.type.size
@@ -110,7 +104,7 @@ class Hdf5:
         return [self._structures.text(p) if kind == "text" else p.rstrip(b"\0").decode() for p in pieces]
 
     def _object(self, path: str, address: int) -> list[tuple[str, int]]:
-        """Take in the object whose header is at ``address``; return the links of a group."""
+        """Read the object whose header is at ``address``; return the links of a group."""
         self._check_path(path)
         self._attributes[path] = {}
         found: dict[int, bytes] = {}
@@ -147,19 +141,19 @@ class Hdf5:
         shape = messages.read_shape(found[messages.DATASPACE])
         element = messages.read_element_type(found[messages.DATATYPE])
         if element.kind == "opaque" and element.size == 2 and self.texts(path, "dtype") == ["bfloat16"]:
-            element = ElementType("number", 2, "bfloat16")  # Keras's mark, of a type that older h5py does not know
+            element = Datatype("number", 2, "bfloat16")  # so marked by Keras; older h5py does not know the type
         if element.kind != "number" or shape is None:
             self.others[path] = element.kind if shape is not None else "null"
             return
         storage = messages.read_storage(found[messages.LAYOUT])
         if messages.EXTERNAL_FILES in found:
-            storage = Storage(problem="its data lie in other files")
+            storage = RawData(problem="its data lie in other files")
         self.datasets[path] = Dataset(shape, element, storage)
         if storage.problem is None:
             self._check_place(path, self.datasets[path])
 
     def _check_overlaps(self) -> None:
-        """Raise if two datasets share bytes: the way to make much out of few."""
+        """Raise if two datasets share bytes, with which a small file could declare a lot of data."""
         stored = [
             (found.storage.address, found.storage.size, name)
             for name, found in self.datasets.items()
@@ -170,7 +164,7 @@ class Hdf5:
                 raise MalformedError(f"the datasets {one!r} and {other!r} overlap")
 
     def _check_place(self, path: str, dataset: Dataset) -> None:
-        """Raise unless what is stored is just what the shape needs, and lies in the file."""
+        """Raise unless the stored size is what the shape needs, and the data lie inside the file."""
         shape, element, (address, size, inline, _) = dataset
         nowhere = inline is None and address == messages.UNDEFINED
         needed, stored = prod(shape) * element.size, 0 if nowhere else size

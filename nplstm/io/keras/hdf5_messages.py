@@ -1,8 +1,7 @@
-"""The messages in the header of an HDF5 object: what says its shape, element type, place and attributes.
+"""Messages in the header of an HDF5 object: its shape, element type, data address and attributes, decoded.
 
-Names, numbers and layouts are those of the "HDF5 File Format Specification", section "Data Object Header
-Messages". Nothing here touches a file: bytes come in, plain values go out, and what does not fit raises
-``MalformedError``.
+Names and numbers are those of the "HDF5 File Format Specification", section "Data Object Header Messages".
+Functions here take bytes and return plain values; bytes that do not fit raise ``MalformedError``.
 """
 
 from math import prod
@@ -21,9 +20,9 @@ __all__ = [
     "UNDEFINED",
     "Attribute",
     "Cursor",
-    "ElementType",
+    "Datatype",
     "MalformedError",
-    "Storage",
+    "RawData",
     "read_attribute",
     "read_element_type",
     "read_shape",
@@ -33,41 +32,41 @@ __all__ = [
 DATASPACE, DATATYPE, EXTERNAL_FILES, LAYOUT = 0x01, 0x03, 0x07, 0x08
 ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x0C, 0x10, 0x11
 NEWER = {0x02: "link info", 0x06: "link"}
-"""Messages of groups in the form that HDF5 1.8 brought, which alone can hold links to other files."""
+"""Messages of groups in the form of HDF5 1.8, the only one that can have links to other files."""
 
 SINGLE = {DATASPACE, DATATYPE, LAYOUT, SYMBOL_TABLE}
-"""What an object has once."""
+"""Messages that an object has only once."""
 
 UNDEFINED = 2**64 - 1
-"""The address of what is nowhere."""
+"""HDF5's undefined address."""
 
 _MAX_RANK = 32
 
 
 class MalformedError(ValueError):
-    """The bytes say what cannot be, or what is not read here."""
+    """The bytes are not valid HDF5, or of a form that is not read."""
 
 
 class Cursor:
-    """Bytes that are taken one field after the other."""
+    """Bytes that are decoded one field after the other."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._place = data, 0
+        self._data, self._offset = data, 0
 
     @property
     def left(self) -> int:
-        """How many bytes there are still."""
-        return len(self._data) - self._place
+        """How many bytes are left."""
+        return len(self._data) - self._offset
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes; raise if there are fewer."""
+        """Return the next ``count`` bytes; raise if there are fewer."""
         if count > self.left:
             raise MalformedError(f"{count} bytes are expected where {self.left} are left")
-        self._place += count
-        return self._data[self._place - count : self._place]
+        self._offset += count
+        return self._data[self._offset - count : self._offset]
 
     def number(self, width: int) -> int:
-        """Return the next bytes as a number; all of them are little-endian and without a sign."""
+        """Return the next bytes as a number, little-endian and unsigned, as all are."""
         return int.from_bytes(self.take(width), "little")
 
     def numbers(self, *widths: int) -> list[int]:
@@ -75,12 +74,12 @@ class Cursor:
         return [self.number(width) for width in widths]
 
     def align(self, start: int) -> None:
-        """Go on to the next multiple of 8 bytes after ``start``, of which ``left`` was noted."""
+        """Skip to the next multiple of 8 bytes after the field that began when ``left`` was ``start``."""
         self.take(-(start - self.left) % 8)
 
 
-class ElementType(NamedTuple):
-    """What the elements of a dataset or attribute are."""
+class Datatype(NamedTuple):
+    """Element type of a dataset or attribute."""
 
     kind: str  # "number", "string" (of fixed length), "text" (of any length), or what HDF5 calls it
     size: int  # bytes of an element, as stored
@@ -101,7 +100,7 @@ _FLOATS: dict[tuple[int, ...], str] = {  # size; place and size of exponent, of 
 }
 
 
-def read_element_type(data: bytes) -> ElementType:
+def read_element_type(data: bytes) -> Datatype:
     """Decode a datatype message."""
     fields = Cursor(data)
     kind = fields.number(1) & 15
@@ -109,21 +108,21 @@ def read_element_type(data: bytes) -> ElementType:
     if kind in {0, 1}:
         name = (_integer if kind == 0 else _float)(bits, size, fields)
         if name is None:
-            return ElementType("number of uncommon form", size)
-        return ElementType("number", size, name, big_endian=bool(bits & 1))
+            return Datatype("number of uncommon form", size)
+        return Datatype("number", size, name, big_endian=bool(bits & 1))
     if kind == 9 and bits & 15 == 1:
-        return ElementType("text", size)
-    return ElementType(_OTHERS.get(kind, f"class {kind}"), size)
+        return Datatype("text", size)
+    return Datatype(_OTHERS.get(kind, f"class {kind}"), size)
 
 
 def _integer(bits: int, size: int, fields: Cursor) -> str | None:
-    """Return NumPy's name of an integer whose bytes have no other use; None for another."""
+    """Return NumPy's name of an integer type; None for one with padding bits."""
     usual = fields.numbers(2, 2) == [0, 8 * size] and size in {1, 2, 4, 8}
     return f"{'int' if bits & 8 else 'uint'}{8 * size}" if usual else None
 
 
 def _float(bits: int, size: int, fields: Cursor) -> str | None:
-    """Return the name of a floating point number whose parts stand where they usually do; None for another."""
+    """Return the name of a floating point type of IEEE form, or "bfloat16"; None for another."""
     # bit 6: the VAX's order; bits 4 and 5: 2 for a leading 1 that is not stored; from bit 8 on: the sign's place
     usual = not bits & 0x40 and (bits >> 4) & 3 == 2 and bits >> 8 == 8 * size - 1
     usual = usual and fields.numbers(2, 2) == [0, 8 * size]
@@ -142,43 +141,43 @@ def read_shape(data: bytes) -> tuple[int, ...] | None:
     return tuple(fields.numbers(*[8] * rank))
 
 
-class Storage(NamedTuple):
-    """Where the bytes of a dataset are."""
+class RawData(NamedTuple):
+    """Address and size of a dataset's bytes."""
 
     address: int = UNDEFINED
     size: int = 0
-    inline: bytes | None = None  # those that stand in the message itself
+    inline: bytes | None = None  # data in the message itself
     problem: str | None = None  # why they are not read
 
 
-def read_storage(data: bytes) -> Storage:
+def read_storage(data: bytes) -> RawData:
     """Decode a data layout message."""
     fields = Cursor(data)
     version, layout = fields.numbers(1, 1)
     if version == 4 and layout == 3:
-        return Storage(problem="it is virtual: its data lie in other datasets or files")
+        return RawData(problem="it is virtual: its data lie in other datasets or files")
     if version != 3 or layout > 2:
-        return Storage(problem=f"its layout has version {version} and class {layout}; Keras writes version 3")
+        return RawData(problem=f"its layout has version {version} and class {layout}; Keras writes version 3")
     if layout == 0:
         inline = fields.take(fields.number(2))
-        return Storage(size=len(inline), inline=inline)
+        return RawData(size=len(inline), inline=inline)
     if layout == 1:
         address, size = fields.numbers(8, 8)
-        return Storage(address, size)
-    return Storage(problem="it is stored in chunks, perhaps packed; Keras writes arrays in one piece")
+        return RawData(address, size)
+    return RawData(problem="it is stored in chunks, perhaps packed; Keras writes arrays in one piece")
 
 
 class Attribute(NamedTuple):
-    """A named value that an object has: only texts are of use here."""
+    """A named value of an object; only texts are used here."""
 
     name: str
-    type: ElementType
+    type: Datatype
     elements: int  # how many
     data: bytes
 
 
 def read_attribute(data: bytes) -> Attribute | None:
-    """Decode an attribute message; None for one whose type stands elsewhere."""
+    """Decode an attribute message; None for one whose datatype is shared."""
     fields = Cursor(data)
     version, flags, name_size, type_size, shape_size = fields.numbers(1, 1, 2, 2, 2)
     if version not in {1, 2, 3}:
@@ -186,7 +185,7 @@ def read_attribute(data: bytes) -> Attribute | None:
     if version > 1 and flags:
         return None
     if version == 3:
-        fields.take(1)  # the name's character set, and ASCII is UTF-8 too
+        fields.take(1)  # the name's character set; ASCII is UTF-8, too
     parts: list[bytes] = []
     for size in (name_size, type_size, shape_size):
         start = fields.left

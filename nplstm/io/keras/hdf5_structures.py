@@ -1,12 +1,12 @@
-"""The structures of an HDF5 file, as h5py writes them for Keras: superblock, object headers, groups and heaps.
+"""Structures of an HDF5 file, as h5py writes them for Keras: superblock, object headers, groups and heaps.
 
-h5py writes the oldest form of each unless it is told otherwise, and Keras never told it: superblock 0, object
-headers of version 1, groups as a B-tree over symbol table nodes, with a local heap for the names. The newer forms,
-in which links can lead to other files, are refused. Names are those of the "HDF5 File Format Specification".
+h5py writes the oldest form of each by default, and so does Keras: superblock 0, object headers of version 1,
+groups as a B-tree over symbol table nodes, with a local heap for the names. The newer forms, in which links can
+lead to other files, are refused. Names are those of the "HDF5 File Format Specification".
 
-A sound file is a tree, and each byte of its structures has one place in it. Two rules follow, and with them no
-file can send the reader round in circles, or make it do more than the file's own size allows: each object and node
-is visited once, and all that is read is together no larger than the file.
+A valid file is a tree, and each byte of its structures has one place in it. So two rules bound the work on any
+file by its size, and rule out endless loops: each object and node is visited once, and the structures that are
+read are together no larger than the file.
 """
 
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ _SOFT_LINK = 2
 
 
 class Structures:
-    """The structures of a file, each read when it is asked for.
+    """The structures of a file, each read on request.
 
     Parameters
     ----------
     file : binary file
         Seekable. It is not closed here.
     budget : Budget
-        What heaps of texts take is counted.
+        Counts the memory of heaps of texts.
     """
 
     def __init__(self, file: BinaryIO, budget: Budget) -> None:
         self._file, self._budget = file, budget
-        self.size = self._unread = self._untold = file.seek(0, 2)
+        self.size = self._unread = self._texts_left = file.seek(0, 2)
         self._visited: set[int] = set()
         self._heaps: dict[int, dict[int, bytes]] = {}
 
@@ -72,7 +72,7 @@ class Structures:
         if version != 1:
             raise MalformedError(f"the object header at {address:,} has version {version}; Keras's have 1")
         blocks = [(address + 16, size)]
-        for place, length in blocks:  # which grows on the way
+        for place, length in blocks:  # which grows in the loop
             fields = Cursor(self._take(place, length))
             while left and fields.left >= 8:
                 left -= 1
@@ -99,7 +99,7 @@ class Structures:
                 yield name.decode(), address
 
     def text(self, reference: bytes) -> str:
-        """Return a text of the global heap, which holds those of any length."""
+        """Return a text of variable length from the global heap."""
         length, address, index = Cursor(reference).numbers(4, 8, 4)
         if length == 0:
             return ""
@@ -108,13 +108,13 @@ class Structures:
         text = self._heaps[address].get(index, b"")
         if len(text) < length:
             raise MalformedError(f"a text of {length:,} bytes is not in the heap at {address:,}")
-        if length > self._untold:
+        if length > self._texts_left:
             raise MalformedError("its texts overlap")
-        self._untold -= length
+        self._texts_left -= length
         return text[:length].rstrip(b"\0").decode()
 
     def _take(self, address: int, size: int) -> bytes:
-        """Read a piece of the structure."""
+        """Read bytes of a structure, and count them."""
         if size > self._unread:
             raise MalformedError("its structures overlap")
         self._unread -= size
@@ -126,7 +126,7 @@ class Structures:
         self._visited.add(address)
 
     def _signed(self, address: int, size: int, signature: bytes) -> Cursor:
-        """Read a structure that begins with its own name; return what follows."""
+        """Read a structure that begins with its signature; return what follows."""
         data = self._take(address, size)
         if not data.startswith(signature):
             raise MalformedError(f"expected {signature!r} at {address:,}, got {data[: len(signature)]!r}")
@@ -158,7 +158,7 @@ class Structures:
         found: dict[int, bytes] = {}
         while fields.left >= 16:
             index, _, _, length = fields.numbers(2, 2, 4, 8)
-            if index == 0:  # what follows is free
+            if index == 0:  # the rest is free space
                 break
             start = fields.left
             found[index] = fields.take(length)

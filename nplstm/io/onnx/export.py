@@ -1,4 +1,4 @@
-"""A layer as an ONNX model."""
+"""``export``: write a layer as an ONNX model."""
 
 import os
 from typing import Any
@@ -7,11 +7,11 @@ from nplstm._shapes import check_flag, check_size
 from nplstm._version import __version__
 from nplstm.errors import ArgumentError
 from nplstm.io._atomic import atomic_write
+from nplstm.io.layer_metadata import metadata_of
+from nplstm.io.onnx import onnx_library
+from nplstm.io.onnx.exported_layer import export_metadata
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.layer_graph import add_cell, add_lstm
-from nplstm.io.onnx.library import onnx_library
-from nplstm.io.onnx.own import own_metadata
-from nplstm.io.saved_layer import metadata_of
 from nplstm.layers import LSTM, LSTMCell
 
 __all__ = ["DEFAULT_OPSET", "export"]
@@ -31,9 +31,10 @@ def export(
     lengths: bool = False,
     opset: int = DEFAULT_OPSET,
 ) -> None:
-    """Write a layer as an ONNX model that computes what ``layer(input)`` does, wholly or not at all.
+    """Write a layer as an ONNX model that computes what ``layer(input)`` does.
 
-    Of an ``LSTM``; T and B, at least 1, may be others at each run, and H is a layer's own width::
+    The file is complete, or not changed at all. For an ``LSTM``, where T and B, at least 1, may differ in each
+    run, and H is the width of a layer::
 
         inputs   "input"           (T, B, I), or (B, T, I) with batch_first
                  "h_0", "c_0"      (L * D, B, H)                              with states=True
@@ -42,17 +43,17 @@ def export(
                  "output_reverse"  the second direction's, with merge="none"
                  "h_n", "c_n"      (L * D, B, H)
 
-    States stand in the layer's order. With a tuple for ``hidden_size`` there is one array for each layer:
+    States are in the layer's order. With a tuple for ``hidden_size`` there is one array for each layer:
     "h_0_l0" (D, B, H_0), "h_0_l1", ..., and likewise of c_0, h_n and c_n.
 
-    Of an ``LSTMCell``, one step, named as by torch::
+    For an ``LSTMCell``, one step, with torch's names::
 
         inputs   "input" (B, I), "h_0", "c_0" (B, H)
         outputs  "h_1", "c_1" (B, H)
 
-    Options that act in training alone (dropout, weight dropout, initialisers) have no part in the graph. All
-    options are in the model's metadata, so that ``nplstm.load`` makes the same layer of the file, unless its graph
-    was changed in the meantime.
+    Options with an effect only in training (dropout, weight dropout, initialisers) are not in the graph. All
+    options are in the model's metadata, so that ``nplstm.load`` returns the same layer, unless the graph was
+    changed since.
 
     Parameters
     ----------
@@ -61,12 +62,12 @@ def export(
     path : str or PathLike
         Replaced where it exists.
     states : bool
-        Whether the initial states are inputs; else they are zeros. A cell's always are.
+        Whether the initial states are inputs; else they are zeros. Those of a cell always are inputs.
     lengths : bool
-        Whether the sequences' lengths are an input, as for a call of the layer: what lies past a sequence's end is
-        not read and is zero in the output, and a sequence of length 0 keeps its initial state.
+        Whether the sequences' lengths are an input, as in a call of the layer: steps past a sequence's end are not
+        read and are zero in the output, and a sequence of length 0 keeps its initial state.
     opset : int in [14, 24]
-        Version of ONNX's operators. The default is the oldest, since the newer ones add nothing that is used here;
+        Version of ONNX's operators. The default is the oldest, because newer ones add nothing that is used here;
         every onnxruntime since 1.8 reads it.
 
     Raises
@@ -74,7 +75,7 @@ def export(
     ArgumentError
         If the layer has options that ONNX's LSTM does not have, all of which the message names: ``proj_size``,
         ``hidden_transform``, a ``recurrent_size`` other than H, ``layer_norm``, ``cell_clip``, ``zoneout_h``,
-        ``zoneout_c``, ``peephole="full"``. If the weights take 2 GiB or more. If another argument has no meaning.
+        ``zoneout_c``, ``peephole="full"``. If the weights take 2 GiB or more. If another argument is invalid.
     MissingDependencyError
         If the package onnx is not installed.
     OSError
@@ -82,19 +83,19 @@ def export(
 
     Notes
     -----
-    The model has the layer's element type. onnxruntime's CPU kernel computes in float32 alone: it runs float16
-    models so, and refuses float64. A float64 layer is written as it is nevertheless: ONNX defines it, onnxruntime
-    on CUDA and ONNX's reference run it, and ``nplstm.load`` reads every bit of it. For onnxruntime on a CPU, call
+    The model has the layer's element type. onnxruntime's CPU kernel computes only in float32: it runs float16
+    models so, and refuses float64. A float64 layer is still written in float64: ONNX defines it, onnxruntime on
+    CUDA and ONNX's reference run it, and ``nplstm.load`` reads it exactly. For onnxruntime on a CPU, call
     ``layer.to(dtype="float32")`` first.
 
     Nodes and weights are named by layers, as parameters are: "lstm_l0", "W_l0", "R_l0", "B_l0", "P_l0", "lstm_l1",
     ...; with ``stacking="independent"`` the second direction has nodes of its own, "lstm_l0_reverse".
 
-    Constants of activations, and ``clip``, are attributes, and ONNX holds those in float32. Activations are
-    ONNX's; where onnxruntime computes another value, ``nplstm.onnx.lstm`` tells.
+    Constants of activations, and ``clip``, are attributes, which ONNX holds in float32. Activations are ONNX's;
+    the notes of ``nplstm.onnx.lstm`` say where onnxruntime differs.
 
-    The batch is never the operator's first axis (``layout=1``), which onnxruntime refuses: transpositions stand
-    around it.
+    The batch is never the operator's first axis (``layout=1``), which onnxruntime refuses: the graph transposes
+    before and after the operator instead.
 
     Examples
     --------
@@ -123,7 +124,7 @@ def export(
 
 
 def _check_options(layer: LSTM | LSTMCell) -> None:
-    """Raise with all the options that ONNX's operator does not have."""
+    """Raise if the layer has options that ONNX's operator does not have; the message names all."""
     cell = layer.cell
     beyond: dict[str, Any] = {name: getattr(cell, name) for name in ("layer_norm", "cell_clip")}
     beyond |= {name: getattr(cell, name) for name in ("zoneout_h", "zoneout_c")}
@@ -135,7 +136,7 @@ def _check_options(layer: LSTM | LSTMCell) -> None:
         beyond["recurrent_size"] = layer.recurrent_size
     found = [f"{name}={value!r}" for name, value in beyond.items() if value not in (None, 0)]
     if found:
-        raise ArgumentError(f"layer: ONNX's LSTM cannot say {', '.join(found)}")
+        raise ArgumentError(f"layer: ONNX's LSTM operator does not have {', '.join(found)}")
 
 
 def _checked_opset(opset: int) -> int:
@@ -156,5 +157,5 @@ def _model(layer: LSTM | LSTMCell, states: bool, lengths: bool, opset: int) -> A
     else:
         add_lstm(graph, layer, states=states, lengths=lengths)
     model = graph.model(type(layer).__name__, opset, producer_name="nplstm", producer_version=__version__)
-    onnx_library().helper.set_model_props(model, own_metadata(model, metadata_of(layer)))
+    onnx_library().helper.set_model_props(model, export_metadata(model, metadata_of(layer)))
     return model

@@ -1,4 +1,4 @@
-"""An ONNX graph as it grows: nodes, and the values between them by name."""
+"""Builder of an ONNX graph: nodes, weights, constants, inputs and outputs, by the names of values."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ import numpy as np
 
 from nplstm._typing import Array, DTypeLike
 from nplstm.errors import ArgumentError
-from nplstm.io.onnx.library import onnx_library
+from nplstm.io.onnx import onnx_library
 
 __all__ = ["GraphBuilder"]
 
 _MAX_BYTES = 2**31 - 2**20
-"""What all weights together may take: protobuf ends at 2 GiB, and a megabyte is more than the rest needs."""
+"""Limit on all weights together: protobuf's is 2 GiB, and a megabyte is more than the rest takes."""
 
 
 class _Node(NamedTuple):
@@ -24,7 +24,7 @@ class _Node(NamedTuple):
 
 
 class GraphBuilder:
-    """A graph in the making. Values are called by the names that its methods return.
+    """Builds a graph. Its methods return the names of values, which other methods take.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class GraphBuilder:
         self._nbytes = 0
 
     def input(self, name: str, axes: Sequence[int | str], dtype: DTypeLike | None = None) -> str:
-        """Add an input of the graph; an axis is its size, or its name where any size will do."""
+        """Add an input of the graph; an axis is a size, or a name where any size is allowed."""
         self._inputs.append(self._value(name, axes, dtype))
         return name
 
@@ -59,12 +59,12 @@ class GraphBuilder:
         return helper.make_tensor_value_info(name, element, axes)
 
     def weight(self, name: str, array: Array) -> str:
-        """Add an array that makes up the model's size.
+        """Add a weight, and count its size.
 
         Raises
         ------
         ArgumentError
-            If the tensors become more than a file can hold.
+            If the weights exceed what a file can hold.
         """
         self._nbytes += array.nbytes
         if self._nbytes > _MAX_BYTES:
@@ -76,7 +76,7 @@ class GraphBuilder:
         return name
 
     def integers(self, values: Sequence[int] | int) -> str:
-        """Add a constant, which equal ones share: sizes, axes and places, or a single number."""
+        """Add a constant of integers, such as sizes or axes; equal ones are shared."""
         name = f"integers_{'_'.join(map(str, values))}" if isinstance(values, Sequence) else f"integer_{values}"
         return self._constant(name, np.array(values, dtype=np.int64))
 
@@ -89,11 +89,11 @@ class GraphBuilder:
         return name
 
     def cast_to_int64(self, value: str) -> str:
-        """Add the node that makes 64-bit integers of a value."""
+        """Add a Cast to 64-bit integers."""
         return self.add("Cast", value, to=self._onnx.TensorProto.INT64)
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output, and return that."""
+        """Add a node with one output, and return the output."""
         name = f"{operator.lower()}_{len(self._nodes)}"
         self.add_named(operator, name, inputs, [name], **attributes)
         return name
@@ -102,7 +102,7 @@ class GraphBuilder:
         self, operator: str, name: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
     ) -> None:
         """Add a node; an empty name stands for an input or output that is left out."""
-        while not inputs[-1]:  # ONNX leaves the last ones out by not naming them at all
+        while not inputs[-1]:  # trailing inputs that are left out are not listed
             inputs = inputs[:-1]
         self._nodes.append(_Node(operator, name, inputs, outputs, attributes))
 

@@ -1,11 +1,11 @@
-"""How the nodes of a layer hang together: an ``LSTM`` or an ``LSTMCell`` as an ONNX graph.
+"""The ONNX graph of a layer: an ``LSTM`` or an ``LSTMCell`` as nodes and their connections.
 
-The operator runs one layer in one or two directions, on (T, B, I), and returns (T, D, B, H). What is around it
-in ours is built here of ONNX's other operators: stacks, independent columns, residuals, merging, layouts.
+The operator runs one layer in one or two directions, on (T, B, I), and returns (T, D, B, H). Stacks,
+independent columns, residuals, merging and the user's layout are built here from ONNX's other operators.
 """
 
 from nplstm.io.onnx.graph_builder import GraphBuilder
-from nplstm.io.onnx.lstm_node import add_lstm_node
+from nplstm.io.onnx.node_writer import add_lstm_node
 from nplstm.layers import LSTM, LSTMCell
 from nplstm.layers.options import Options
 
@@ -170,8 +170,8 @@ class _LSTMGraph:
         found: dict[tuple[int, int], str] = {}
         for ending, members in self._groups():
             rows = self._rows(members)
-            given = self._graph.input(f"{name}_0{ending}", [sum(rows), "B", self._width(members)])
-            found |= zip(members, self._graph.split(given, rows, axis=0), strict=True)
+            whole = self._graph.input(f"{name}_0{ending}", [sum(rows), "B", self._width(members)])
+            found |= zip(members, self._graph.split(whole, rows, axis=0), strict=True)
         return found
 
     def _show_states(self, name: str) -> None:

@@ -1,11 +1,12 @@
-"""The operators that exporters put between stored weights and an LSTM, and between two LSTMs, in NumPy.
+"""ONNX operators in NumPy: those that exporters put before an LSTM's weights and between two LSTMs.
 
-Those that compute are for weights and sizes. Numbers of a run, an LSTM's output say, are known only as long as
-they are moved: what computes with them, or moves them to places that a run says, makes them unknown.
+Operators that compute are for weights and sizes. Numbers of a run, such as an LSTM's output, are known only as
+long as operators move them: an operator that computes with them, or moves them by indices of the run, makes them
+unknown.
 
-They are ours and not those of ``onnx.reference`` because they run on what a file says: results are views where
-NumPy has views, an ``Expand`` to any size among them; what takes memory is counted before it is taken; and no
-attribute makes them open a file. Each takes all forms that its operator has had, axes as attribute or input, say.
+``onnx.reference`` is not used, because the operands come from untrusted files: here results are views where NumPy
+has views, also of an ``Expand`` to any size, memory is counted before it is taken, and no attribute opens a file.
+Each operator supports all versions of its inputs and attributes, such as axes as an attribute or as an input.
 """
 
 import sys
@@ -16,30 +17,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.io.onnx.tensors import DTYPES
+from nplstm.io.onnx.tensor_protos import DTYPES
 
-__all__ = ["OPERATORS", "Call", "Operator", "UnsupportedError"]
+__all__ = ["OPERATORS", "Operator", "OperatorCall", "UnsupportedOperatorError"]
 
 
 _MOST_SIZES = 1024
 
 _FAR = 2**31 - 1
-"""From here on, exporters mean the end, however far it is."""
+"""From this index on, exporters mean the end of the axis."""
 
 
-class UnsupportedError(Exception):
-    """An operator, or a form of it, that is not evaluated."""
+class UnsupportedOperatorError(Exception):
+    """An operator, or a form of it, that is not evaluated; the message names it."""
 
 
 def listed(array: Array) -> list[Any]:
-    """Return the numbers of an array that says axes or sizes: there are few, and a view may have any number."""
+    """Return the numbers of an array of axes or sizes, whose count is limited: a view may have any."""
     if array.size > _MOST_SIZES:
         raise ValueError(f"{array.size:,} sizes or axes")
     return array.reshape(-1).tolist()
 
 
-class Call(NamedTuple):
-    """What an operator is told beside its inputs."""
+class OperatorCall(NamedTuple):
+    """Attributes and context of one call of an operator."""
 
     attributes: dict[str, Any]
     outputs: int
@@ -48,106 +49,93 @@ class Call(NamedTuple):
     opset: int
     """The version of ONNX's operators."""
     probing: bool = False
-    """Whether what is moved stands for numbers of a run, whose sizes are chosen."""
+    """Whether the input stands for numbers of a run, with sample sizes."""
 
-    def ints(self, name: str, given: Array | None) -> list[int] | None:
-        """Return integers that are an input in some versions and an attribute in others."""
-        value = self.attributes.get(name) if given is None else listed(given)
+    def ints(self, name: str, array: Array | None) -> list[int] | None:
+        """Return integers that are an input in some versions of the operator and an attribute in others."""
+        value = self.attributes.get(name) if array is None else listed(array)
         return None if value is None else [int(number) for number in value]
 
 
 class Operator(NamedTuple):
-    """What evaluates an operator, and what is known of its results where the numbers of its inputs are not."""
+    """The function that evaluates an operator, and what is known of its results for unknown inputs."""
 
     compute: Callable[..., "Array | Sequence[Array]"]
     numbers: int = 1
-    """How many of its inputs, from the first on, say nothing of the results' sizes and places."""
+    """How many of its inputs, from the first on, do not decide the results' shape or order."""
     moves: bool = False
-    """Whether the results are made of these inputs' numbers, each as it is."""
+    """Whether the results consist of the numbers of these inputs, unchanged."""
 
 
-def _identity(call: Call, data: Array) -> Array:
+def _identity(call: OperatorCall, data: Array) -> Array:
     return data
 
 
-def _dropout(call: Call, data: Array, ratio: Array | None = None, training: Array | None = None) -> Array:
+def _dropout(call: OperatorCall, data: Array, ratio: Array | None = None, training: Array | None = None) -> Array:
     tests = call.attributes.get("is_test", int(call.opset >= 7))  # the attribute ends with version 6
     if (training is not None and training.item()) or not tests:
-        raise UnsupportedError("Dropout in training mode")
+        raise UnsupportedOperatorError("Dropout in training mode")
     return data
 
 
-def _cast(call: Call, data: Array) -> Array:
+def _cast(call: OperatorCall, data: Array) -> Array:
     number = call.attributes["to"]
     if DTYPES.get(number, "bfloat16") == "bfloat16":
-        raise UnsupportedError(f"Cast to ONNX's type {number}")
+        raise UnsupportedOperatorError(f"Cast to ONNX's type {number}")
     return _as_type(call, data, DTYPES[number])
 
 
-def _cast_like(call: Call, data: Array, like: Array) -> Array:
-    return _as_type(call, data, like.dtype.name)
-
-
-def _as_type(call: Call, data: Array, dtype: str) -> Array:
+def _as_type(call: OperatorCall, data: Array, dtype: str) -> Array:
     if data.dtype == dtype:
         return data
     if data.dtype.kind == "c":
-        raise UnsupportedError("Cast of complex numbers")
+        raise UnsupportedOperatorError("Cast of complex numbers")
     call.take(data.size * np.dtype(dtype).itemsize)
     return data.astype(dtype)
 
 
-def _shape(call: Call, data: Array) -> Array:
+def _shape(call: OperatorCall, data: Array) -> Array:
     part = slice(call.attributes.get("start", 0), call.attributes.get("end"))
     return np.array(data.shape[part], dtype=np.int64)
 
 
-def _size(call: Call, data: Array) -> Array:
-    return np.array(data.size, dtype=np.int64)
-
-
-def _constant_of_shape(call: Call, shape: Array) -> Array:
+def _constant_of_shape(call: OperatorCall, shape: Array) -> Array:
     value: Array = call.attributes.get("value", np.zeros(1, dtype=np.float32))
     return np.broadcast_to(value.reshape(()), listed(shape))
 
 
-def _expand(call: Call, data: Array, shape: Array) -> Array:
+def _expand(call: OperatorCall, data: Array, shape: Array) -> Array:
     return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(listed(shape))))
 
 
-def _reshape(call: Call, data: Array, shape: Array | None = None) -> Array:
+def _reshape(call: OperatorCall, data: Array, shape: Array | None = None) -> Array:
     sizes = call.ints("shape", shape) or []
     if not call.attributes.get("allowzero", 0):
         sizes = [size or data.shape[axis] for axis, size in enumerate(sizes)]
     return _reshaped(call, data, sizes)
 
 
-def _flatten(call: Call, data: Array) -> Array:
-    axis = call.attributes.get("axis", 1)
-    return _reshaped(call, data, [prod(data.shape[:axis]), prod(data.shape[axis:])])
-
-
-def _reshaped(call: Call, data: Array, sizes: Sequence[int]) -> Array:
+def _reshaped(call: OperatorCall, data: Array, sizes: Sequence[int]) -> Array:
     if not data.flags.c_contiguous and any(data.strides):  # else it is a view
         call.take(data.nbytes)
     return data.reshape(sizes)
 
 
-def _squeeze(call: Call, data: Array, axes: Array | None = None) -> Array:
+def _squeeze(call: OperatorCall, data: Array, axes: Array | None = None) -> Array:
     chosen = call.ints("axes", axes)
     return np.squeeze(data, None if chosen is None else tuple(chosen))
 
 
-def _unsqueeze(call: Call, data: Array, axes: Array | None = None) -> Array:
+def _unsqueeze(call: OperatorCall, data: Array, axes: Array | None = None) -> Array:
     return np.expand_dims(data, tuple(call.ints("axes", axes) or ()))
 
 
-def _transpose(call: Call, data: Array) -> Array:
+def _transpose(call: OperatorCall, data: Array) -> Array:
     return np.transpose(data, call.attributes.get("perm") or None)
 
 
 def _slice(
-    call: Call,
+    call: OperatorCall,
     data: Array,
     starts: Array | None = None,
     ends: Array | None = None,
@@ -161,12 +149,12 @@ def _slice(
     for axis, *part in zip(chosen, first, last, strides, strict=True):
         size = data.shape[axis]
         if call.probing and any(size < abs(place) < _FAR for place in part[:2]):
-            raise UnsupportedError("a Slice that may or may not reach beyond what there is")
+            raise UnsupportedOperatorError("a Slice that may or may not reach beyond what there is")
         parts[axis] = slice(*part)
     return data[tuple(parts)]
 
 
-def _split(call: Call, data: Array, split: Array | None = None) -> list[Array]:
+def _split(call: OperatorCall, data: Array, split: Array | None = None) -> list[Array]:
     axis, sizes = call.attributes.get("axis", 0), call.ints("split", split)
     if sizes is None:
         each = -(-data.shape[axis] // call.outputs)  # the last one gets what is left
@@ -177,12 +165,12 @@ def _split(call: Call, data: Array, split: Array | None = None) -> list[Array]:
     return np.split(data, np.cumsum(sizes[:-1]).tolist(), axis)
 
 
-def _concat(call: Call, *arrays: Array) -> Array:
+def _concat(call: OperatorCall, *arrays: Array) -> Array:
     call.take(sum(array.nbytes for array in arrays))
     return np.concatenate(arrays, axis=call.attributes["axis"])
 
 
-def _gather(call: Call, data: Array, indices: Array) -> Array:
+def _gather(call: OperatorCall, data: Array, indices: Array) -> Array:
     axis = call.attributes.get("axis", 0)
     rest = prod(size for place, size in enumerate(data.shape) if place != axis % data.ndim)
     call.take(indices.size * (rest * data.itemsize + 8))
@@ -190,7 +178,7 @@ def _gather(call: Call, data: Array, indices: Array) -> Array:
     return np.asarray(data[(slice(None),) * (axis % data.ndim) + (indices,)])
 
 
-def _tile(call: Call, data: Array, repeats: Array) -> Array:
+def _tile(call: OperatorCall, data: Array, repeats: Array) -> Array:
     times = [int(number) for number in listed(repeats)]
     if min(times, default=0) < 0 or len(times) != data.ndim:
         raise ValueError(f"repeats of {times}, for {data.ndim} axes"[:200])
@@ -199,11 +187,11 @@ def _tile(call: Call, data: Array, repeats: Array) -> Array:
 
 
 def _elementwise(function: Callable[..., Any], count: int) -> Operator:
-    def compute(call: Call, *arrays: Array) -> Array:
-        if len(arrays) != count:  # NumPy would write its result to one that is too many
+    def compute(call: OperatorCall, *arrays: Array) -> Array:
+        if len(arrays) != count:  # NumPy would take an additional one as ``out``
             raise ValueError(f"expected {count} inputs, got {len(arrays)}")
-        if "broadcast" in call.attributes:  # before version 7 the second array was aligned by an attribute
-            raise UnsupportedError("its broadcast attribute")
+        if "broadcast" in call.attributes:  # before version 7 an attribute aligned the second array
+            raise UnsupportedOperatorError("its broadcast attribute")
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         call.take(prod(shape) * max(8, *(array.itemsize for array in arrays)))
         return np.asarray(function(*arrays))
@@ -211,54 +199,20 @@ def _elementwise(function: Callable[..., Any], count: int) -> Operator:
     return Operator(compute, count)
 
 
-def _divide(numerator: Array, denominator: Array) -> Array:
-    if numerator.dtype.kind == "f":
-        return numerator / denominator
-    if np.any(numerator % denominator):  # what is left over of the sizes that are tried says nothing of others
-        raise UnsupportedError("a Div of integers that leaves a remainder")
-    return numerator // denominator
-
-
-def _dequantize(call: Call, data: Array, scale: Array, zero: Array | None = None) -> Array:
-    if call.attributes.get("block_size", 0):
-        raise UnsupportedError("DequantizeLinear by blocks")
-    call.take(data.size * 12 + scale.size * 8)  # with what comes in between
-    dtype = DTYPES.get(call.attributes.get("output_dtype", 0), scale.dtype.name)
-    widened = data.astype(np.float32)
-    if zero is not None:
-        widened -= _along_axis(call, data, zero).astype(np.float32)
-    return (widened * _along_axis(call, data, scale)).astype(dtype)
-
-
-def _along_axis(call: Call, data: Array, factors: Array) -> Array:
-    """Return one factor for all numbers, or one for each place along an axis, shaped to go with the data."""
-    if factors.size == 1:
-        return factors.reshape(())
-    axis = call.attributes.get("axis", 1)
-    if factors.shape != (data.shape[axis],):
-        raise ValueError(f"factors of shape {factors.shape} for data of shape {data.shape}")
-    return factors.reshape([-1 if place == axis % data.ndim else 1 for place in range(data.ndim)])
-
-
 OPERATORS: dict[str, Operator] = {
     "Add": _elementwise(np.add, 2),
     "Cast": Operator(_cast),
-    "CastLike": Operator(_cast_like),
     "Concat": Operator(_concat, sys.maxsize, moves=True),
     "ConstantOfShape": Operator(_constant_of_shape, 0),
-    "DequantizeLinear": Operator(_dequantize, 3),
-    "Div": _elementwise(_divide, 2),
     "Dropout": Operator(_dropout, moves=True),
     "Equal": _elementwise(np.equal, 2),
     "Expand": Operator(_expand),
-    "Flatten": Operator(_flatten, moves=True),
     "Gather": Operator(_gather, moves=True),
     "Identity": Operator(_identity, moves=True),
     "Mul": _elementwise(np.multiply, 2),
     "Neg": _elementwise(np.negative, 1),
     "Reshape": Operator(_reshape, moves=True),
     "Shape": Operator(_shape),
-    "Size": Operator(_size),
     "Slice": Operator(_slice, moves=True),
     "Split": Operator(_split, moves=True),
     "Squeeze": Operator(_squeeze, moves=True),

@@ -1,7 +1,7 @@
-"""The names in an ONNX model: its graph, the graphs inside of If, Loop and Scan, and calls of its functions.
+"""Scopes: the names in an ONNX model's graph, in the subgraphs of If, Loop and Scan, and in calls of functions.
 
-A graph inside of another sees the names around it. A function sees nothing but what a call gives it, so each call
-is a scope of its own. What a name stands for is found here; what it is worth, in ``evaluation``.
+A subgraph sees the names around it. A function sees only the inputs and attributes of its call, so each call is a
+scope of its own. What a name stands for is found here; its value, in ``constant_folding``.
 """
 
 import os
@@ -10,73 +10,69 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from nplstm.errors import FileFormatError
 from nplstm.io.model_file import printable
+from nplstm.io.onnx.proto_fields import (
+    called_name,
+    defined_name,
+    function_name,
+    graphs_of,
+    opset_of,
+    path_within,
+    size_of,
+    tensor_name,
+)
 
 __all__ = [
-    "Constant",
-    "DeclaredInput",
-    "Place",
-    "Produced",
-    "Program",
+    "Definition",
+    "GraphInput",
+    "Initializer",
+    "ModelContext",
+    "NodeOutput",
     "Scope",
-    "Source",
-    "attribute_value",
-    "called_name",
-    "defined_name",
-    "graphs_of",
-    "is_standard",
-    "node_name",
-    "path_within",
-    "tensor_name",
+    "ScopedName",
 ]
 
 MOST_EXPANDED = 2**22
-"""How many bytes of nodes there may be once functions stand in the place of their calls, stored tensors aside."""
+"""Limit on the bytes of nodes after functions are expanded at their calls, without tensors."""
 
 _MOST_CALLS = 50
-"""How deep functions may call functions."""
-
-_MOST_PATH = 500
-"""How many characters of a path are kept: it stands before many names."""
-
-_GRAPH, _GRAPHS = 5, 10
-"""The kinds of attributes that hold graphs."""
+"""Limit on the depth of calls of functions by functions."""
 
 
-class Place(NamedTuple):
-    """A name, and where it stands. An empty name is an optional input that is left out."""
+class ScopedName(NamedTuple):
+    """A name in a scope. An empty name is an optional input that is left out."""
 
     scope: "Scope"
     name: str
 
 
-class Produced(NamedTuple):
-    """What a node makes: which of its outputs."""
+class NodeOutput(NamedTuple):
+    """One of the outputs of a node."""
 
     scope: "Scope"
     node: Any
     output: int
 
 
-class DeclaredInput(NamedTuple):
-    """What comes from outside at run time."""
+class GraphInput(NamedTuple):
+    """An input of the model's graph or of a subgraph."""
 
     name: str
     of_model: bool
-    """Whether it is the model's; else it is that of the body of a Loop or Scan."""
+    """Whether it is the model's; else it is an input of the body of a Loop or Scan."""
 
 
-class Constant(NamedTuple):
+class Initializer(NamedTuple):
     """A tensor that the file holds: a ``TensorProto`` or a ``SparseTensorProto``."""
 
     name: str
     proto: Any
 
 
-Source: TypeAlias = Place | Produced | DeclaredInput | Constant
-"""What a name stands for; a place, where it is another name for what stands there."""
+Definition: TypeAlias = ScopedName | NodeOutput | GraphInput | Initializer
+"""What a name stands for; a ``ScopedName`` where it is another name for a value."""
 
 
-class Program:
+class ModelContext:
     """What all scopes of a model share.
 
     Parameters
@@ -88,13 +84,13 @@ class Program:
 
     def __init__(self, path: str | os.PathLike[str], model: Any) -> None:
         self.path = os.fspath(path)
-        self.opset = _opset(model)
+        self.opset = opset_of(model)
         self.functions: dict[tuple[str, str, str], Any] = {}
         self._sizes: dict[tuple[str, str, str], int] = {}
         for function in model.functions:
             key = defined_name(function)
             if key in self.functions:
-                raise self.error(f"there are two functions {_function_name(key)!r}")
+                raise self.error(f"there are two functions {function_name(key)!r}")
             self.functions[key] = function
         self._expanded = 0
 
@@ -103,11 +99,11 @@ class Program:
         return FileFormatError(f"{self.path}: {printable(problem)}")
 
     def expand(self, node: Any) -> None:
-        """Count the function that a node calls, with all graphs in it, before it is gone through once more."""
+        """Count the function that a node calls, with its subgraphs, before it is expanded once more."""
         key = called_name(node)
         if key not in self._sizes:
-            self._sizes[key] = _size(self.functions[key])
-        self._expanded += self._sizes[key] + _size(node)
+            self._sizes[key] = size_of(self.functions[key])
+        self._expanded += self._sizes[key] + size_of(node)
         if self._expanded > MOST_EXPANDED:
             raise self.error(f"its functions come to more than {MOST_EXPANDED:,} bytes")
 
@@ -117,62 +113,62 @@ class Program:
 
 
 class Scope:
-    """The names of a graph or of a function's call.
+    """The names of a graph or of one call of a function.
 
     Parameters
     ----------
-    program : Program
+    context : ModelContext
     nodes : sequence of NodeProto
     path : str
-        What stands before the names of what is in it; empty, or ends in a slash.
+        Prefix for the names of its nodes; empty, or ends in a slash.
     outer : Scope, optional
-        The one around a graph, whose names it sees.
+        The scope around a subgraph, whose names it sees.
 
     Attributes
     ----------
     body : Scope
-        The graph that it runs in, as often as that does: itself, or that of the calls that lead to it.
+        The graph that it runs in, and as often as: itself, or for a function the graph of the outermost call.
     opset : int
         Version of ONNX's operators.
     """
 
-    def __init__(self, program: Program, nodes: Any, path: str = "", outer: Self | None = None) -> None:
-        self.program, self.path, self.outer = program, path, outer
+    def __init__(self, context: ModelContext, nodes: Any, path: str = "", outer: Self | None = None) -> None:
+        self.context, self.path, self.outer = context, path, outer
         self.nodes = list(nodes)
         self.attributes: dict[str, Any] = {} if outer is None else outer.attributes
         self.calls = 0 if outer is None else outer.calls
-        self.opset: int = program.opset if outer is None else outer.opset
+        self.opset: int = context.opset if outer is None else outer.opset
         self.body = self
-        self._names: dict[str, Source] = {}
-        self.shapes: dict[str, Any] = {}  # what the file declares of values: TypeProto.Tensor
+        self._names: dict[str, Definition] = {}
+        self.shapes: dict[str, Any] = {}  # declared types and shapes: TypeProto.Tensor
         self._inner: dict[tuple[int, str], Scope] = {}
         for node in self.nodes:
             for output, name in enumerate(node.output):
                 if name:
-                    self._define(name, Produced(self, node, output))
+                    self._define(name, NodeOutput(self, node, output))
 
     @classmethod
-    def of_graph(cls, program: Program, graph: Any, path: str = "", outer: Self | None = None) -> Self:
+    def of_graph(cls, context: ModelContext, graph: Any, path: str = "", outer: Self | None = None) -> Self:
         """Return the scope of a ``GraphProto``."""
-        scope = cls(program, graph.node, path, outer)
+        scope = cls(context, graph.node, path, outer)
         for tensor in (*graph.initializer, *graph.sparse_initializer):
-            scope._define(tensor_name(tensor), Constant(tensor_name(tensor), tensor))
+            scope._define(tensor_name(tensor), Initializer(tensor_name(tensor), tensor))
         for value in graph.input:
-            # an initializer is its default
-            scope._names.setdefault(value.name, DeclaredInput(value.name, of_model=outer is None))
+            # the initializer of the same name, if any, is its default
+            scope._names.setdefault(value.name, GraphInput(value.name, of_model=outer is None))
         for value in (*graph.value_info, *graph.output, *graph.input):
             scope.shapes[value.name] = value.type.tensor_type
         return scope
 
-    def _define(self, name: str, source: Source) -> None:
+    def _define(self, name: str, definition: Definition) -> None:
         if name in self._names or not name:
             where = self.path.rstrip("/") or "the graph"
-            raise self.program.error(
+            raise self.context.error(
                 f"{where} has two values {name!r}" if name else f"{where} has an initializer without a name"
             )
-        self._names[name] = source
+        self._names[name] = definition
 
-    def find(self, name: str) -> Source:
+    def find(self, name: str) -> Definition:
         """Return what a name stands for.
 
         Raises
@@ -184,26 +180,26 @@ class Scope:
         return scope._step_into(scope._names[name])
 
     def holder(self, name: str) -> "Scope":
-        """Return the scope that a name belongs to: this one, or one around it."""
+        """Return the scope that defines a name: this one, or one around it."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._names:
                 return scope
             scope = scope.outer
-        raise self.program.error(f"there is no value {name!r} in {self.path or 'the graph'}")
+        raise self.context.error(f"there is no value {name!r} in {self.path or 'the graph'}")
 
-    def _step_into(self, source: Source) -> Source:
-        """Return, for what a call makes, its place in the function."""
-        if not isinstance(source, Produced) or self.program.function_of(source.node) is None:
-            return source
-        called = self.called(source.node)
-        outputs = self.program.function_of(source.node).output
-        if source.output >= len(outputs):
-            raise self.program.error(f"{source.node.name!r} has more outputs than its function")
-        return Place(called, outputs[source.output])
+    def _step_into(self, definition: Definition) -> Definition:
+        """Return, for an output of a call, the name inside the function."""
+        if not isinstance(definition, NodeOutput) or self.context.function_of(definition.node) is None:
+            return definition
+        called = self.called(definition.node)
+        outputs = self.context.function_of(definition.node).output
+        if definition.output >= len(outputs):
+            raise self.context.error(f"{definition.node.name!r} has more outputs than its function")
+        return ScopedName(called, outputs[definition.output])
 
     def shape_of(self, name: str) -> Any:
-        """Return what the file declares of a value, if it does: a ``TypeProto.Tensor``."""
+        """Return the type and shape that the file declares for a value, a ``TypeProto.Tensor``, or None."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.shapes or name in scope._names:
@@ -212,7 +208,7 @@ class Scope:
         return None
 
     def attributes_of(self, node: Any) -> dict[str, Any]:
-        """Return a node's attributes by name; those that refer to the function's, as the call has them."""
+        """Return a node's attributes by name; references to the function's attributes are resolved."""
         found: dict[str, Any] = {}
         for attribute in node.attribute:
             if not attribute.ref_attr_name:
@@ -223,108 +219,38 @@ class Scope:
 
     def called(self, node: Any) -> "Scope":
         """Return the scope of a call of a function."""
-        key = (id(node), "")  # of nodes that live as long as the scope does
+        key = (id(node), "")  # ids are unique, because the nodes live as long as the scope
         if key not in self._inner:
-            self._inner[key] = self._call(node, self.program.function_of(node))
+            self._inner[key] = self._call(node, self.context.function_of(node))
         return self._inner[key]
 
     def _call(self, node: Any, function: Any) -> "Scope":
         if self.calls >= _MOST_CALLS:
-            raise self.program.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
-        self.program.expand(node)
-        scope = Scope(self.program, function.node, path_within(self.path, node))
-        scope.calls, scope.body, scope.opset = self.calls + 1, self.body, _opset(function)
+            raise self.context.error(f"functions call each other more than {_MOST_CALLS} deep: {node.op_type!r}")
+        self.context.expand(node)
+        scope = Scope(self.context, function.node, path_within(self.path, node))
+        scope.calls, scope.body, scope.opset = self.calls + 1, self.body, opset_of(function)
         scope.attributes = {default.name: default for default in getattr(function, "attribute_proto", ())}
         scope.attributes |= self.attributes_of(node)
-        given = [*node.input, *[""] * len(function.input)]
-        for name, place in zip(function.input, given, strict=False):
-            scope._define(name, Place(self, place))
+        arguments = [*node.input, *[""] * len(function.input)]
+        for name, argument in zip(function.input, arguments, strict=False):
+            scope._define(name, ScopedName(self, argument))
         for value in getattr(function, "value_info", ()):
             scope.shapes[value.name] = value.type.tensor_type
         return scope
 
     def inside(self, node: Any, name: str, graph: Any) -> "Scope":
-        """Return the scope of a graph that is an attribute of a node."""
+        """Return the scope of a subgraph, which is an attribute of a node."""
         key = (id(node), name)
         if key not in self._inner:
-            self._inner[key] = Scope.of_graph(self.program, graph, path_within(self.path, node, name), self)
+            self._inner[key] = Scope.of_graph(self.context, graph, path_within(self.path, node, name), self)
         return self._inner[key]
 
     def inner(self, node: Any) -> Iterator["Scope"]:
-        """Yield the scopes inside of a node: of the function that it calls, or of its graphs."""
-        if self.program.function_of(node) is not None:
+        """Yield the scopes inside a node: that of the function that it calls, or those of its subgraphs."""
+        if self.context.function_of(node) is not None:
             yield self.called(node)
         else:
             for attribute in node.attribute:
                 for name, graph in graphs_of(attribute):
                     yield self.inside(node, name, graph)
-
-
-def graphs_of(attribute: Any) -> list[tuple[str, Any]]:
-    """Return the graphs that an attribute holds, each with a name of its own."""
-    if attribute.type == _GRAPH:
-        return [(attribute.name, attribute.g)]
-    if attribute.type == _GRAPHS:
-        return [(f"{attribute.name}_{k}", graph) for k, graph in enumerate(attribute.graphs)]
-    return []
-
-
-def attribute_value(attribute: Any) -> Any:
-    """Return a number, a text, or a list of these; of any other kind, the message that holds it."""
-    kinds = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings", 11: "sparse_tensor"}
-    value = getattr(attribute, kinds[attribute.type]) if attribute.type in kinds else attribute
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if attribute.type == 8:
-        return [text.decode(errors="replace") for text in value]
-    return list(value) if attribute.type in {6, 7} else value
-
-
-def is_standard(node: Any) -> bool:
-    """Tell whether a node's operator is of ONNX's own domain."""
-    return node.domain in {"", "ai.onnx"}
-
-
-def node_name(node: Any) -> str:
-    """Return a node's name; of one that has none, a name made of its first output."""
-    return node.name or f"{node.op_type.lower()}:{next((name for name in node.output if name), '')}"
-
-
-def path_within(path: str, node: Any, graph: str = "") -> str:
-    """Return the path of what stands in a node; of a long one, the end."""
-    longer = f"{path}{node_name(node)}/{graph}{'/' * bool(graph)}"
-    return longer if len(longer) <= _MOST_PATH else "..." + longer[-_MOST_PATH:]
-
-
-def tensor_name(tensor: Any) -> str:
-    """Return the name of a ``TensorProto`` or ``SparseTensorProto``, which has it at its values."""
-    return tensor.name if hasattr(tensor, "name") else tensor.values.name
-
-
-def called_name(node: Any) -> tuple[str, str, str]:
-    """Return the name that the function has which a node calls, if there is one."""
-    return node.domain, node.op_type, _overload(node)
-
-
-def _opset(message: Any) -> int:
-    """Return the version of ONNX's own operators in a model or function."""
-    return max((entry.version for entry in message.opset_import if is_standard(entry)), default=1)
-
-
-def _size(message: Any) -> int:
-    """Return the bytes of a node or function, but not those of tensors, which calls share."""
-    nodes = getattr(message, "node", [message])
-    return message.ByteSize() - sum(len(attribute.t.raw_data) for node in nodes for attribute in node.attribute)
-
-
-def defined_name(function: Any) -> tuple[str, str, str]:
-    """Return the name that nodes call a function by."""
-    return function.domain, function.name, _overload(function)
-
-
-def _overload(message: Any) -> str:
-    return getattr(message, "overload", "")  # which onnx has since 1.16
-
-
-def _function_name(key: tuple[str, str, str]) -> str:
-    return ".".join(part for part in key if part)
