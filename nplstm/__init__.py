@@ -8,6 +8,7 @@
 """
 
 from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
+from nplstm._moved import find_moved_modules
 from nplstm._version import __version__ as __version__
 from nplstm.batch.packing import (
     PackedSequence,
@@ -107,3 +108,5 @@ __all__ = [
     "use_engines",
     "use_precision",
 ]
+
+find_moved_modules()

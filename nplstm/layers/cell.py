@@ -72,6 +72,8 @@ class LSTMCell(RecurrentLayer):
     ((3, 20), (3, 20))
     """
 
+    _arguments = "input_size", "hidden_size", "bias", "cell", "recurrent_size"
+
     def __init__(
         self,
         input_size: int,
@@ -92,6 +94,9 @@ class LSTMCell(RecurrentLayer):
     recurrent_size = OptionAttribute(lambda o: o.recurrent_sizes[0], "R, the width of what ``weight_hh`` reads.")
     bias = OptionAttribute(lambda o: o.bias, "Whether there are biases.")
     cell = OptionAttribute(lambda o: o.cell, "Which member of the family.")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._restore(cell_options(**{name: state[name] for name in self._arguments}), state)
 
     def __repr__(self) -> str:
         shown = "" if self.bias else ", bias=False"

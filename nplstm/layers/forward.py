@@ -65,6 +65,9 @@ class Pass(NamedTuple):
 class RecurrentLayer(Module):
     """Parameters, options and the forward pass: the base of ``LSTM`` and ``LSTMCell``."""
 
+    _arguments: tuple[str, ...]
+    """The arguments of the layer that are options, by which it is pickled."""
+
     def __init__(self, options: Options, *, backend: str, dtype: DTypeLike, rng: Any) -> None:
         super().__init__(backend=backend, dtype=dtype)
         self._options = options
@@ -81,6 +84,17 @@ class RecurrentLayer(Module):
 
     def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
         return gate_misfit(self._options.cell, name, expected, got) or super()._misfit(name, expected, got)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # options by their names, not the objects that hold them: so a pickle outlives the version that made it
+        state = {name: value for name, value in vars(self).items() if name != "_options"}
+        return state | {name: getattr(self, name) for name in self._arguments}
+
+    def _restore(self, options: Options, state: dict[str, Any]) -> None:
+        """Take over what ``__getstate__`` returned, here or in an older version."""
+        self._options = options
+        known = {name for kind in type(self).__mro__ for name in vars(kind)} | {"_structure"}
+        vars(self).update({name: value for name, value in state.items() if name not in known})
 
     def weights(self) -> list[list[LayerWeights]]:
         """Return the weights by layer, then by direction; made once for the parameters that there are."""

@@ -118,6 +118,8 @@ class LSTM(RecurrentLayer):
     ((5, 3, 10), (80, 10))
     """
 
+    _arguments = "input_size", "hidden_size", *DEFAULTS
+
     def __init__(
         self,
         input_size: int,
@@ -170,6 +172,10 @@ class LSTM(RecurrentLayer):
                 f"dropout={options.dropout} acts between layers, and num_layers=1 has no such place",
                 stacklevel=2,
             )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arguments = {name: state[name] for name in self._arguments}
+        self._restore(lstm_options(**arguments, recurrent_size=state["recurrent_given"]), state)
 
     def __repr__(self) -> str:
         shown = [f", {name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]
