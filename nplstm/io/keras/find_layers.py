@@ -52,7 +52,7 @@ class WeightSource(NamedTuple):
     version: str  # of the Keras that wrote the file
 
 
-class LayerWeights(NamedTuple):
+class FoundWeights(NamedTuple):
     """A layer with its weights."""
 
     layer: LayerInModel
@@ -74,7 +74,7 @@ def layers_in_class_groups(source: WeightSource, hdf5: Hdf5, model: ObjectConfig
         places = [f"{layer.place}/{cell.place}" for cell in cells_of(layer.entry)]
         known.update(places)
         cells = [weights[place] for place in places if place in weights]
-        found.append(_configured(source, LayerWeights(layer, cells, None), layer.place))
+        found.append(_configured(source, FoundWeights(layer, cells, None), layer.place))
     rest = group_cells(cell for place, cell in weights.items() if place not in known)
     if model is None or not lists_layers(model):
         return found + [_assumed(source, layer_name(hdf5, place), directions) for place, directions in rest]
@@ -135,7 +135,7 @@ def _assumed(source: WeightSource, name: str, directions: list[list[CellDatasets
     layer = LayerInModel(name, name, name, trains=(), shared=False, entry=entry)
     problem = None if all(in_number_order(cells) for cells in directions) else _UNORDERED
     every = [cell for cells in directions for cell in cells]
-    found = _configured(source, LayerWeights(layer, every, problem), name)
+    found = _configured(source, FoundWeights(layer, every, problem), name)
     return replace(found, notes=(), cautions=(_ASSUMED,))
 
 
@@ -163,7 +163,7 @@ def _default_layer(source: WeightSource, weights: list[CellDatasets]) -> ObjectC
     return {"class_name": "RNN", "config": {"cell": {"class_name": "StackedRNNCells", "config": {"cells": cells}}}}
 
 
-def _configured(source: WeightSource, share: LayerWeights, where: str) -> FoundLayer:
+def _configured(source: WeightSource, share: FoundWeights, where: str) -> FoundLayer:
     """Return a layer of the configuration, with its weights."""
     layer, weights, problem = share
     cells = cells_of(layer.entry)
@@ -226,7 +226,7 @@ def _read(file: ModelFile, name: str, cells: list[CellConfig], weights: list[Cel
 
 def _assign_weights(
     layers: list[LayerInModel], weights: list[CellDatasets], version: str
-) -> Iterator[LayerWeights]:
+) -> Iterator[FoundWeights]:
     """Yield the weights of each LSTM layer in a top-level layer of a ``.h5`` file, which lists them in one row.
 
     Keras lists the weights that train first, then the frozen ones. The configuration says which those are, except
@@ -241,7 +241,7 @@ def _assign_weights(
         found = list(islice(in_order, len(cells_of(layer.entry))))
         # Keras 2 does not write down that one direction is frozen; Bidirectional names both
         found.sort(key=lambda one: one.backward)
-        yield LayerWeights(layer, found, _misnamed(layer, found, names))
+        yield FoundWeights(layer, found, _misnamed(layer, found, names))
 
 
 def _trains(layer: LayerInModel, cell: CellConfig, version: str) -> bool:
