@@ -1,6 +1,8 @@
 """The documents are true: their Python blocks run and print what they say, and their links lead somewhere."""
 
 import doctest
+import importlib
+import operator
 import re
 from pathlib import Path
 
@@ -43,6 +45,42 @@ def test_the_links_lead_somewhere(path):
 
 def test_the_map_names_every_module():
     described = (ROOT / "docs" / "architecture.md").read_text()
-    modules = [path.stem for path in (ROOT / "nplstm").iterdir() if path.suffix == ".py" or path.is_dir()]
-    missing = [name for name in modules if name not in described and name not in {"__init__", "__pycache__"}]
-    assert not missing
+    package = ROOT / "nplstm"
+    top = [path for path in package.iterdir() if path.suffix == ".py" or path.is_dir()]
+    modules = [
+        *top,
+        *(path for name in ("core", "batch", "layers", "engines") for path in (package / name).iterdir()),
+    ]
+    missing = [path.name for path in modules if path.name not in described]
+    assert set(missing) <= {"__init__.py", "__pycache__", "py.typed"}
+
+
+def names_in_the_ways(text):
+    """Each line of the two ways that names a file, and what it has: (file, name)."""
+    return re.findall(r"^.* (\S+/\S+\.py) +([\w.]+)$", text, flags=re.MULTILINE)
+
+
+def test_the_map_names_what_there_is():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## The map") : text.index("Outside the package")]
+    for row in table.splitlines():
+        cells = row.split("|")
+        folders = re.findall(r"`([\w/]+)/`", cells[1]) if len(cells) > 2 else []
+        for name in re.findall(r"`([\w/.]+)`", row):
+            if name.endswith((".py", "/")):
+                places = [ROOT / "nplstm" / name, *(ROOT / "nplstm" / folder / name for folder in folders)]
+                assert any(place.exists() for place in places), name
+    ways = names_in_the_ways(text)
+    assert len(ways) > 15
+    for file, name in ways:
+        module = importlib.import_module(
+            "nplstm." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        )
+        assert operator.attrgetter(name)(module), name
+
+
+def test_a_name_that_is_gone_is_seen():
+    (found,) = names_in_the_ways("  one step      core/step.py            Step.turn\n")
+    assert found == ("core/step.py", "Step.turn")
+    with pytest.raises(AttributeError):
+        operator.attrgetter(found[1])(importlib.import_module("nplstm.core.step"))
