@@ -7,7 +7,9 @@
 (5, 3, 20)
 """
 
-from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nplstm._moved import find_moved_modules
 from nplstm._version import __version__ as __version__
 from nplstm.batch.packing import (
@@ -36,7 +38,6 @@ from nplstm.errors import (
     StateDictError,
 )
 from nplstm.gradcheck import gradcheck
-from nplstm.io import load, read_tensors, save
 from nplstm.layers import LSTM, LSTMCell, Stream
 from nplstm.training import (
     SGD,
@@ -57,6 +58,13 @@ from nplstm.transforms import (
     Projection,
     TransformGradients,
 )
+
+if TYPE_CHECKING:
+    from nplstm import io as io
+    from nplstm import (
+        onnx as onnx,  # beside its namesake: reached as an attribute, and no star import takes it along
+    )
+    from nplstm.io import load, read_tensors, save
 
 __all__ = [
     "LSTM",
@@ -108,5 +116,18 @@ __all__ = [
     "use_engines",
     "use_precision",
 ]
+
+_LAZY = {"io": "nplstm", "onnx": "nplstm", "load": "nplstm.io", "read_tensors": "nplstm.io", "save": "nplstm.io"}
+"""What is imported when it is first used, and from where: many programs use no files."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'nplstm' has no attribute {name!r}")
+    home = _LAZY[name]
+    found = import_module(f"{home}.{name}") if home == "nplstm" else getattr(import_module(home), name)
+    globals()[name] = found
+    return found
+
 
 find_moved_modules()

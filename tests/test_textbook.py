@@ -42,7 +42,7 @@ def test_the_six_equations(seed, be):
 @pytest.mark.parametrize("shift", [-40.0, -20.0, -8.0, 8.0, 40.0])
 def test_almost_closed_gates_keep_their_digits(shift, dtype, be):
     """What docs/decisions/0003 promises of the sigmoid: relative accuracy; `test_saturation.py` has the rest."""
-    from nplstm.core.ops.gates import gates_forward
+    from nplstm.core.cell import gates_forward
 
     a = np.linspace(shift - 1, shift + 1, 40, dtype=dtype).reshape(1, 40)
     gates = be.to_numpy(gates_forward(be.asarray(a.copy()))).astype(float)

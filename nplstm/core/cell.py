@@ -20,8 +20,34 @@ from typing import NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.core.ops.gates import gates_backward, gates_forward, split_gates, tanh_backward
+from nplstm.core.ops.activations import sigmoid_backward, sigmoid_forward, tanh_backward
 from nplstm.core.params import Sums
+
+
+def split_gates(gates: Array) -> tuple[Array, Array, Array, Array]:
+    """Return views of the blocks i, f, g, o, each (..., H), of ``gates`` (..., 4H)."""
+    H = gates.shape[-1] // 4
+    return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H : 3 * H], gates[..., 3 * H :]
+
+
+def gates_forward(a: Array) -> Array:
+    """Overwrite pre-activations ``a`` (..., 4H) with the activations, and return them."""
+    a_g = split_gates(a)[2]
+    g = namespace(a).tanh(a_g)
+    sigmoid_forward(a, out=a)  # of a_g as well: calls on the whole array are faster than on its blocks
+    a_g[...] = g
+    return a
+
+
+def gates_backward(grad_gates: tuple[Array, Array, Array, Array], gates: Array, out: Array) -> None:
+    """Write ``d loss / d a`` (..., 4H) into ``out``, given the gradients of i, f, g, o and their values."""
+    i, f, g, o = split_gates(gates)
+    grad_i, grad_f, grad_g, grad_o = grad_gates
+    grad_a_i, grad_a_f, grad_a_g, grad_a_o = split_gates(out)
+    grad_a_i[...] = sigmoid_backward(grad_i, i)
+    grad_a_f[...] = sigmoid_backward(grad_f, f)
+    grad_a_g[...] = tanh_backward(grad_g, g)
+    grad_a_o[...] = sigmoid_backward(grad_o, o)
 
 
 class CellTape(NamedTuple):

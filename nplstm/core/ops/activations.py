@@ -29,10 +29,34 @@ from typing import Any, NamedTuple
 from nplstm._shapes import check_number
 from nplstm._typing import Array
 from nplstm.backends import namespace
-from nplstm.core.ops.gates import sigmoid_backward, sigmoid_forward, tanh_backward
 from nplstm.errors import ArgumentError
 
-__all__ = ["Activation", "as_activation"]
+__all__ = ["Activation", "as_activation", "sigmoid_backward", "sigmoid_forward", "tanh_backward"]
+
+
+def sigmoid_forward(a: Array, out: Array) -> Array:
+    """Write ``sigmoid(a)`` into ``out``, which may be ``a``.
+
+    It is taken as ``e / (1 + e)`` with ``e = exp(a)``, and is right to a few units in the last place, however far
+    a gate is closed: see docs/decisions/0003-sigmoid-by-exponential.md. So that nothing overflows, ``a`` is
+    bounded where the sigmoid is 1 to the last place: adding 1 to exp(10) in float16, or to exp(40) in float32 and
+    float64, changes nothing.
+    """
+    xp = namespace(a)
+    largest = 10.0 if a.dtype.itemsize == 2 else 40.0
+    a.clip(-1e4, largest, out=out)  # exp(-1e4) is 0. NumPy takes twice as long for xp.minimum(a, largest)
+    xp.exp(out, out=out)
+    return xp.divide(out, out + 1, out=out)
+
+
+def sigmoid_backward(grad_y: Array, y: Array) -> Array:
+    """``d loss / d a`` for ``y = sigmoid(a)``, from ``y`` alone."""
+    return grad_y * y * (1 - y)
+
+
+def tanh_backward(grad_y: Array, y: Array) -> Array:
+    """``d loss / d a`` for ``y = tanh(a)``, from ``y`` alone."""
+    return grad_y * (1 - y * y)
 
 
 @dataclass(frozen=True)
