@@ -53,7 +53,7 @@ def modules():
 def test_every_module_has_a_docstring_and_stays_short():
     for module in modules():
         assert module.__doc__, module.__name__
-        assert lines_of_code(inspect.getsource(module)) <= 250, module.__name__
+        assert lines_of_code(inspect.getsource(module)) <= 260, module.__name__
 
 
 def lines_of_code(source):

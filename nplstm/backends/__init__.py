@@ -5,7 +5,7 @@ CuPy is loaded already, so importing nplstm costs NumPy alone.
 """
 
 from importlib import import_module
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from nplstm._typing import Array, DType, DTypeLike
 from nplstm.backends._base import Backend
@@ -18,6 +18,7 @@ __all__ = [
     "check_arrays",
     "check_dtype",
     "get_backend",
+    "holds",
     "is_dtype",
     "namespace",
     "register",
@@ -110,12 +111,18 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
     ``owner`` names what the arrays must agree with, for the message.
     """
     for argument, array in arrays.items():
-        if not backend.holds(array, dtype):
+        if not holds(backend, array, dtype):
             _refuse_array(owner, backend, dtype, argument, array)
 
 
-def _refuse_array(owner: str, backend: Backend, dtype: DType, argument: str, array: Any) -> NoReturn:
-    """Raise, and say what is wrong with an array."""
+def holds(backend: Backend, array: Any, dtype: DType) -> bool:
+    """Tell whether an array lives on ``backend``, on its current device, with elements ``dtype``."""
+    same = _BY_TYPE.get(cast("type[Any]", type(array))) is backend and array.dtype == dtype
+    return same and backend.device_of(array) == backend.current_device()
+
+
+def _refuse_array(owner: str, backend: Backend, dtype: DType, argument: str, array: Any) -> None:
+    """Raise, and say what is wrong with an array; which may be nothing, where its type is new."""
     found, current = backend_of(array, argument), backend.current_device()
     if found is not backend:
         raise BackendError(
@@ -129,6 +136,8 @@ def _refuse_array(owner: str, backend: Backend, dtype: DType, argument: str, arr
             f"{argument}: is {array.dtype}, but {owner} is {dtype}; nothing is cast silently: use "
             f"{argument}.astype({dtype.name!r}){other}"
         )
+    if backend.device_of(array) == current:
+        return
     raise BackendError(
         f"{argument}: is on {backend.device_of(array)}, but the current device is {current}; make the "
         f"device of {owner} and its arrays the current one (with cupy.cuda.Device(...):)"

@@ -5,7 +5,7 @@ only what the namespaces do not share: what an array is, where it lives, and how
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
 from nplstm._typing import Array, DType, DTypeLike
 
@@ -19,9 +19,6 @@ class Backend(ABC):
     xp: Any
     """The namespace with NumPy's functions."""
 
-    one_device = False
-    """Whether all its arrays live in one place."""
-
     float_dtypes: tuple[str, ...]
     """The element types that an LSTM may have here."""
 
@@ -34,13 +31,6 @@ class Backend(ABC):
     @abstractmethod
     def is_array(self, value: object) -> bool:
         """Tell whether ``value`` is an array that this backend computes with."""
-
-    def holds(self, array: object, dtype: DType) -> bool:
-        """Tell whether ``array`` is one of this backend, with elements ``dtype``, where new arrays are made."""
-        if not self.is_array(array):
-            return False
-        found = cast("Array", array)
-        return found.dtype == dtype and self.device_of(found) == self.current_device()
 
     @abstractmethod
     def device_of(self, array: Array) -> str:

@@ -31,16 +31,11 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     xp: Any = np
-    one_device = True
     float_dtypes = ("float32", "float64")
 
     def is_array(self, value: object) -> bool:
         """Admit plain arrays and memory maps; matrix and MaskedArray redefine arithmetic."""
         return type(value) in (np.ndarray, np.memmap)
-
-    def holds(self, array: object, dtype: DType) -> bool:
-        """There is one device, and plain arrays are most."""
-        return (type(array) is np.ndarray and array.dtype == dtype) or super().holds(array, dtype)
 
     def device_of(self, array: Array) -> str:
         """There is one device."""

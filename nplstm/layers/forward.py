@@ -1,10 +1,10 @@
 """The forward pass of ``LSTM`` and ``LSTMCell``: from the user's arrays to packed rows and the stack of layers."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from nplstm._shapes import Axis, check_triple
 from nplstm._typing import Array, DTypeLike
-from nplstm.backends import check_arrays
+from nplstm.backends import check_arrays, holds
 from nplstm.backends._cuda import CudaBackend
 from nplstm.batch.choose_layout import CallOptions, choose_layout
 from nplstm.batch.layout import Layout
@@ -18,10 +18,10 @@ from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State, StepInputs
 from nplstm.engines import Engine, Request, StackCall, allowed_engines, allowed_precision, find_engine
 from nplstm.engines.checkpoint import Checkpointed
-from nplstm.errors import ArgumentError, ShapeError
 from nplstm.layers.context import ContextReader
 from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
+from nplstm.layers.recurrent_input import check_recurrent_input, gives_recurrent_input
 from nplstm.layers.stack import DropoutMasks, StackTape, stack_forward
 from nplstm.layers.states import Layers, each_layer, new_states, read_state, state_arrays, user_state
 
@@ -166,9 +166,9 @@ class RecurrentLayer(Module):
         I, batch_first = options.input_size, options.batch_first
         layout = choose_layout(input, call, input_size=I, batch_first=batch_first, backend=backend)
         rows, steps = layout.pack("input", input, [("I", I)], keep=record), layout.steps
-        recurrent = _gives_recurrent_input(states[0], options)
+        recurrent = gives_recurrent_input(states[0], options)
         if recurrent:
-            _check_recurrent_input(options, layout, every)
+            check_recurrent_input(options, layout, every)
         initial, r_0 = self._initial(states, layout, recurrent=recurrent, copy=record)
         final = new_states(backend.xp.empty, options, steps.batch, dtype)
         dropout = self._dropout_masks(rng, len(rows))
@@ -189,8 +189,8 @@ class RecurrentLayer(Module):
 
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
         """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""
-        nothing_else = states is _NO_STATES and reader is None and self._backend.one_device
-        if nothing_else and self._backend.holds(input, self._dtype):
+        nothing_else = states is _NO_STATES and reader is None and not isinstance(self._backend, CudaBackend)
+        if nothing_else and holds(self._backend, input, self._dtype):
             return
         options = self._options
         arrays = {"input": input.data if isinstance(input, PackedSequence) else input}
@@ -287,41 +287,3 @@ class RecurrentLayer(Module):
 
 def _copied(array: Array) -> Array:
     return array.copy(order="C")
-
-
-def _gives_recurrent_input(h_0: Any, options: Options) -> bool:
-    """Tell by its width whether what stands in the place of h_0 is the recurrent input r_0."""
-    P, R = options.h_width(0), options.recurrent_sizes[0]
-    if h_0 is None or R == P or options.single_step:
-        return options.steps_outside
-    first: Array = cast("tuple[Array, ...]", h_0)[0] if isinstance(h_0, tuple | list) else h_0
-    width = first.shape[-1] if first.ndim else None
-    if options.steps_outside and width != R:
-        raise ShapeError(
-            f"h_0: expected the recurrent input, R={R} wide, since recurrent_size={R}, hidden_size={P} and no "
-            f"hidden_transform makes one of the other; got {first.shape}"
-        )
-    return width == R
-
-
-def _check_recurrent_input(options: Options, layout: Layout, every: int | None) -> None:
-    """Raise where the recurrent input, given in the place of h_0, is not enough."""
-    steps = layout.steps
-    R, P, T = options.recurrent_sizes[0], options.h_width(0), len(steps)
-    if options.steps_outside and T > 1:
-        raise ArgumentError(
-            f"input: T={T} steps need a hidden_transform that makes a recurrent input of recurrent_size={R} "
-            f"out of h, hidden_size={P}; without one, call one step at a time and give r_t in the place of h_0"
-        )
-    empty = steps.batch > 0 and (T == 0 or steps.size(0) < steps.batch)
-    for what, happens in (
-        (f"zoneout_h={options.cell.zoneout_h} keeps h_0", options.cell.zoneout_h > 0),
-        ("masked_output='repeat' shows h_0 where a mask begins with False", layout.fills),
-        ("a sequence of length 0 returns h_0", empty),
-    ):
-        if happens:
-            raise ArgumentError(f"h_0: {what}, and in its place the recurrent input, R={R} wide, was given")
-    if every is not None:
-        raise ArgumentError(
-            "checkpoint_every: the recurrent input was given in the place of h_0, and is not a state"
-        )
