@@ -70,7 +70,7 @@ class PreparedWeights:
 
 def equal_runs(steps: PackedSteps, first: int, last: int) -> Iterator[tuple[int, int, int]]:
     """Cut steps into runs with the same number of sequences: (first step, last step, sequences)."""
-    if not steps.ragged:
+    if not steps.ragged and steps.batch:
         yield first, last, steps.batch
         return
     changes = np.flatnonzero(np.diff(steps.batch_sizes[first:last])) + 1
