@@ -194,6 +194,7 @@ class PaddedLayout(Layout):
         self._swap = batch_first and batched
         sizes: list[Axis] = [("T", self._T), ("B", self._B)] if batched else [("T", self._T)]
         self._leading = sizes[::-1] if self._swap else sizes
+        self._shape = tuple(size for _, size in self._leading)
         self._places = places
         self._lengths = lengths
 
@@ -224,12 +225,16 @@ class PaddedLayout(Layout):
 
     def pack(self, argument: str, values: Any, axes: list[Axis], *, keep: bool = False) -> Array:
         """Drop the padding."""
-        self.check(argument, values, axes)
-        own = values.shape[2:] if self.batched else values.shape[1:]
-        values = self._time_major(values)
+        shape = values.shape
+        if shape != (*self._shape, *(size for _, size in axes)):
+            self.check(argument, values, axes)
+        if self._swap or self._places is not None:
+            values = self._time_major(values)
         if self._places is not None:
             return values[self._places]
-        return (values.copy(order="C") if keep else values).reshape(self.steps.total, *own)
+        if keep:
+            values = values.copy(order="C")
+        return values.reshape(self.steps.total, *shape[len(self._shape) :])
 
     def _time_major(self, values: Any) -> Array:
         """Return an array per step as (T, B, ...), or (T, ...) without a batch axis where packing is a reshape."""

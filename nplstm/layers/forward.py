@@ -33,6 +33,10 @@ _ENGINES_KEPT = 16
 """Answers that are kept for a layer: calls of many sizes are not to fill the memory."""
 
 
+def _no_engines() -> dict[tuple[Any, ...], Engine]:
+    return {}
+
+
 class Pass(NamedTuple):
     """One pass through a stack of layers, before its results are in the user's form."""
 
@@ -135,13 +139,14 @@ class RecurrentLayer(Module):
         key: tuple[Any, ...] = (allowed_engines(), recurrent_given, training)
         if isinstance(self._backend, CudaBackend):  # there, sizes decide as well
             key = (*key, batch, allowed_precision(), self._backend.current_device())
-        found: dict[tuple[Any, ...], Engine] = self._parameters.derived("engines", lambda: {})
-        if key not in found:
+        found = self._parameters.derived("engines", _no_engines)
+        engine = found.get(key)
+        if engine is None:
             if len(found) >= _ENGINES_KEPT:
                 found.clear()
             request = self.request(recurrent_given=recurrent_given, training=training, batch=batch)
-            found[key] = find_engine(request)
-        return found[key]
+            engine = found[key] = find_engine(request)
+        return engine
 
     def _forward(
         self,

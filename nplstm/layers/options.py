@@ -89,6 +89,11 @@ class Options:
         return self.layers * self.directions
 
     @cached_property
+    def state_sizes(self) -> tuple[int, int, int, int]:
+        """L, and of the first layer P, H and S."""
+        return self.layers, self.h_width(0), self.hidden_sizes[0], self.state_size
+
+    @cached_property
     def uniform(self) -> bool:
         """Whether all layers have one size: then their states are one array."""
         return not self.by_layer or len({*self.hidden_sizes}) == 1

@@ -114,11 +114,11 @@ def _read_tuple(
 
 def new_states(make: Callable[..., Array], options: Options, sequences: int, dtype: DType) -> State:
     """Make states of all layers and directions for so many sequences, by ``xp.zeros`` or ``xp.empty``."""
-    L, D = options.layers, options.directions
+    D = options.directions
     if options.uniform:
-        h = make((L, D, sequences, options.h_width(0)), dtype)
-        c = make((L, D, sequences, options.hidden_sizes[0]), dtype)
-        return State(h, c, make((L, D, sequences, options.state_size), dtype) if options.state_size else None)
+        L, P, H, S = options.state_sizes
+        h, c = make((L, D, sequences, P), dtype), make((L, D, sequences, H), dtype)
+        return State(h, c, make((L, D, sequences, S), dtype) if S else None)
     h, c, *s = ([make((D, sequences, width), dtype) for _, width in axes] for axes in options.state_axes)
     return State(h, c, s[0] if s else None)  # pyright: ignore[reportArgumentType]
 

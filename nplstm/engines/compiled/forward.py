@@ -121,7 +121,8 @@ def aligned_rows(array: Array) -> Array:
 
 def _whole(array: Array) -> Array:
     """Return an array without gaps: itself, or a copy."""
-    return array if array.flags.c_contiguous and array.flags.aligned else np.array(array, order="C")
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
 
 
 def _last(out: Array, h_0: Array, steps: PackedSteps, *, reverse: bool) -> Array:
