@@ -435,3 +435,33 @@ def test_the_comparison_sees_a_slip(slip, monkeypatch):
     monkeypatch.setattr(f"{module}.{name}", wrong)
     with pytest.raises(AssertionError, match="differs by"):
         agree(engine, Variant("standard", "bidirectional", NUMPY), RTOL["float64"], training=False)
+
+
+@pytest.mark.parametrize("names", [("compiled",), ("numpy",), ("plain",)])
+def test_a_cell_runs_on_the_engines(names):
+    """One step of an LSTMCell is the LSTM's, on each engine and both ways."""
+    if names == ("compiled",):
+        needs_kernels()
+    cell, lstm = nplstm.LSTMCell(5, 7, dtype="float64", rng=0), nplstm.LSTM(5, 7, dtype="float64")
+    lstm.load_state_dict({name + "_l0": array for name, array in cell.parameters.items()})
+    x, h, c = (np.random.default_rng(k).standard_normal((3, n)) for k, n in enumerate((5, 7, 7)))
+    with nplstm.use_engines(*names):
+        tape = cell.record(x, (h, c))
+        assert tape._tape._pass.tape.engine.name == names[0]
+        grads = tape.backward(h, c)
+    with nplstm.use_engines("plain"):
+        expected = lstm.record(x[None], (h[None], c[None]))
+        whole = expected.backward(None, (h[None], c[None]))
+    pairs = [(tape.h, expected.h_n[0]), (tape.c, expected.c_n[0]), (grads.input, whole.input[0])]
+    pairs += [(grads.h_0, whole.h_0[0]), (grads.c_0, whole.c_0[0])]
+    pairs += [(grad, whole.parameters[name + "_l0"]) for name, grad in grads.parameters.items()]
+    for found, wanted in pairs:
+        assert np.abs(found - wanted).max() <= 1e-13
+
+
+def test_one_step_without_kernels_is_taken_by_the_time_loop():
+    """The NumPy engine is made for sequences, and runs a cell where nothing else is allowed."""
+    cell, x = nplstm.LSTMCell(2, 3, rng=0), np.ones((1, 2), np.float32)
+    for names, expected in ((("numpy", "plain"), "plain"), (("numpy",), "numpy")):
+        with nplstm.use_engines(*names):
+            assert cell.record(x)._tape._pass.tape.engine.name == expected

@@ -28,7 +28,8 @@ class Request(NamedTuple):
     proj_size: int = 0
     recurrent_given: bool = False  # whether r_0 stands in the place of h_0
     training: bool = False  # whether masks are drawn
-    stream: bool = False  # one step a call
+    single_step: bool = False  # of an LSTMCell
+    stream: bool = False  # one step a call, in buffers that are made once
     streams_residual: bool = False  # and layers add their input to their output
     dtype: str = "float32"
     hidden: tuple[int, ...] = ()  # H of each layer

@@ -125,6 +125,7 @@ class RecurrentLayer(Module):
             options.proj_size,
             recurrent_given,
             training,
+            single_step=options.single_step,
             dtype=str(self._dtype),
             hidden=options.hidden_sizes,
             directions=options.directions,

@@ -39,6 +39,8 @@ class NumpyEngine(Engine):
             return f"runs on NumPy arrays, and the layer is on {request.backend!r}"
         if request.variant:
             return unsupported_options([*request.variant.values()], "the standard LSTM")
+        if request.single_step and "plain" in request.others:
+            return "is made for sequences: one step is faster in the time loop"
         self._backward, self._diagonal, self._forward, self._stepper, self._weights = load(
             __name__, "backward", "diagonal", "forward", "stepper", "weights"
         )
