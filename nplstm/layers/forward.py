@@ -23,11 +23,12 @@ from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
 from nplstm.layers.recurrent_input import check_recurrent_input, gives_recurrent_input
 from nplstm.layers.stack import DropoutMasks, StackTape, stack_forward
-from nplstm.layers.states import Layers, each_layer, new_states, read_state, state_arrays, user_state
+from nplstm.layers.states import Layers, each_layer, is_vector, new_states, read_state, state_arrays, user_state
 
 __all__ = ["Pass", "RecurrentLayer"]
 
 _NO_STATES = None, None, None
+_NO_VECTORS = False, False, False
 
 _ENGINES_KEPT = 16
 """Answers that are kept for a layer: calls of many sizes are not to fill the memory."""
@@ -43,7 +44,7 @@ class Pass(NamedTuple):
     options: Options
     layout: Layout
     context: ContextReader | None
-    hx: tuple[Any, Any, Any]  # the states as the user gave them
+    vectors: tuple[bool, ...]  # whether h_0, c_0 and s_0 were one vector for all
     recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
     initial: State
     final: State
@@ -191,7 +192,8 @@ class RecurrentLayer(Module):
         joined, tape = stack_forward(
             rows, stack, steps, engine, wiring=options.wiring, dropout=dropout, record=record
         )
-        return Pass(options, layout, reader, states, recurrent, initial, final, joined, tape)
+        vectors = _NO_VECTORS if states is _NO_STATES else tuple(is_vector(state) for state in states)
+        return Pass(options, layout, reader, vectors, recurrent, initial, final, joined, tape)
 
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
         """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""

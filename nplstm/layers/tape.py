@@ -15,7 +15,6 @@ from nplstm.layers.output import output_backward, output_gradients
 from nplstm.layers.stack import StackGradients, StackTape, stack_backward
 from nplstm.layers.states import (
     each_layer,
-    is_vector,
     new_states,
     read_state,
     stack_layers,
@@ -179,14 +178,14 @@ class LSTMTape:
             if more is not None:
                 h[-1][d] += more
         found: list[Any] = []
-        for given, state in zip(recorded.hx, (h, grad.c, grad.s), strict=True):
+        for vector, state in zip(recorded.vectors, (h, grad.c, grad.s), strict=True):
             if state is None:
                 found.append(None)
                 continue
             initial = state
             if layout.reorders:
                 initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
-            found.append(sum_states(initial) if is_vector(given) else user_state(initial, options, layout))
+            found.append(sum_states(initial) if vector else user_state(initial, options, layout))
         return found[0], found[1], found[2]
 
 
