@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nplstm
-from nplstm.core.ops import gates
+from nplstm.core.cell import gates_backward
 
 OPTIONS = st.fixed_dictionaries(
     {
@@ -131,7 +131,7 @@ def test_lstm_cell(B, bias, batched, vector, seed, be):
 def leave_out_forget_path(grad_gates, values, out):
     """A backward pass with a slip: the forget gate's gradient is a thousandth too large."""
     i, f, g, o = grad_gates
-    gates.gates_backward((i, f * 1.001, g, o), values, out)
+    gates_backward((i, f * 1.001, g, o), values, out)
 
 
 @pytest.mark.usefixtures("plain_engine")

@@ -10,7 +10,7 @@ from cases import CASES, RTOL, H, I, P
 from helpers import assert_close, compare, part, run_case
 
 import nplstm
-from nplstm.core.ops import gates
+from nplstm.core.cell import gates_forward
 
 CELLS = [(d, bias, batched) for d in ("float64", "float32") for bias in (True, False) for batched in (True, False)]
 
@@ -81,7 +81,7 @@ def test_a_hundred_updates_with_adam_give_torchs_losses(golden, be):
 @pytest.mark.parametrize("case", [c for c in CASES if c.dtype == "float64"][:6], ids=str)
 def test_the_comparison_sees_a_wrong_gate(case, golden, monkeypatch):
     def gates_with_a_slip(a):
-        activated = gates.gates_forward(a)
+        activated = gates_forward(a)
         activated[..., :1] *= 1 + 1e-9
         return activated
 
