@@ -7,7 +7,7 @@
 (5, 3, 20)
 """
 
-from nplstm import onnx as onnx  # beside its namesake: reached as an attribute, and no star import takes it along
+from nplstm import onnx as onnx  # not in __all__: a star import must not hide the package onnx
 from nplstm._version import __version__ as __version__
 from nplstm.batch.packing import (
     PackedSequence,

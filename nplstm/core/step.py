@@ -8,7 +8,7 @@
     h   = W_hr h                      with a projection
     h,c = zoneout(h, c)
 
-All but the third line falls away where its option is off. ``CellSpec`` has the equations in full.
+Each line but the third is left out where its option is off. ``CellSpec`` has the equations in full.
 """
 
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 class StepTape(NamedTuple):
-    """What the backward step needs; None for what the options have no need of."""
+    """Values that the backward step needs; None for those that the options do not need."""
 
     cell: Any  # CellTape or ComposedTape
     norm: LayerNormTape | None  # of the recurrent product
@@ -46,7 +46,7 @@ class StepTape(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Where the steps of one backward pass leave what is put together at its end."""
+    """Buffers that the steps of one backward pass write to; they are summed up at its end."""
 
     grad_a: Array  # (N, K)  of the pre-activations
     grad_product: Array  # (N, K)  of W_hh r; grad_a itself without layer norm
@@ -58,14 +58,14 @@ class Backward(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What one pass gives the steps of a layer and direction beside its weights."""
+    """Inputs of the steps of a layer and direction in one pass, beside the weights."""
 
     masks: Masks = NO_MASKS
     transform: BoundTransform | None = None
-    r_0: Array | None = None  # (B, R)  the recurrent input of first steps, in the place of what h_0 would give
+    r_0: Array | None = None  # (B, R)  recurrent input of the first step, in the place of h_0
 
     def of_rows(self, rows: slice) -> "StepInputs":
-        """Return what some rows of packed data have of it; ``r_0`` as it is."""
+        """Return the inputs of some rows of packed data; ``r_0`` as it is."""
         if not self.masks.by_row and self.transform is None:
             return self
         transform = None if self.transform is None else self.transform.of_rows(rows)
@@ -78,7 +78,7 @@ class StepInputs(NamedTuple):
 
 
 class Step:
-    """The step with its weights, and what one pass gives it. Its use does not change it.
+    """One step of a layer and direction, with its weights and the inputs of one pass. It is not modified by use.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The four gates of an LSTM: from pre-activations to activations, and back.
+"""The four gates of an LSTM: activations from pre-activations, and the gradient back.
 
-Four blocks of H columns stand side by side in the order i, f, g, o::
+Four blocks of H columns, side by side in the order i, f, g, o::
 
     i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o)        g = tanh(a_g)
 """
@@ -27,10 +27,10 @@ def gates_forward(a: Array) -> Array:
 def sigmoid_forward(a: Array, out: Array) -> Array:
     """Write ``sigmoid(a)`` into ``out``, which may be ``a``.
 
-    It is taken as ``e / (1 + e)`` with ``e = exp(a)``, and is right to a few units in the last place, however far
-    a gate is closed: see docs/decisions/0003-sigmoid-by-exponential.md. So that nothing overflows, ``a`` is
-    bounded where the sigmoid is 1 to the last place: adding 1 to exp(10) in float16, or to exp(40) in float32 and
-    float64, changes nothing.
+    It is computed as ``e / (1 + e)`` with ``e = exp(a)``, which is right to a few units in the last place also for
+    a gate that is almost closed: see docs/decisions/0003-sigmoid-by-exponential.md. To avoid overflow, ``a`` is
+    bounded at 10 in float16 and at 40 in float32 and float64. The sigmoid is 1 there: adding 1 to exp(a) changes
+    nothing.
     """
     xp = namespace(a)
     largest = 10.0 if a.dtype.itemsize == 2 else 40.0
