@@ -8,7 +8,7 @@ __all__ = ["terminal_bar"]
 
 
 def terminal_bar(waiting: str) -> Any | None:
-    """Return tqdm's class; None if stderr is no terminal; None without tqdm, after writing ``waiting`` to stderr."""
+    """Return tqdm's class; None if stderr is no terminal; without tqdm None, and write ``waiting`` to it."""
     if not sys.stderr.isatty():
         return None
     try:
