@@ -8,7 +8,7 @@ i, f, g, o. The caller computes them from the input, the recurrent state and the
     i_t = sigmoid(a_i)          input gate: how much of g_t is written
     f_t = sigmoid(a_f)          forget gate: how much of c_{t-1} is kept
     g_t = tanh(a_g)             candidate
-    o_t = sigmoid(a_o)          output gate: how much of the cell is shown
+    o_t = sigmoid(a_o)          output gate: how much of tanh(c_t) becomes h_t
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
 
