@@ -50,7 +50,7 @@ class Segments:
         t, b = np.nonzero(valid)
         lengths = np.bincount(segment[t, b], minlength=len(owners))
         order = sort_by_length(lengths)
-        rank = np.argsort(order)  # where a segment stands among the sorted ones
+        rank = np.argsort(order)  # place of a segment in that order
         self.steps = PackedSteps.from_sorted_lengths(lengths[order])
         self.owners = owners[order]
         self.first, self.last = rank[start[:-1]], rank[start[1:] - 1]

@@ -174,7 +174,7 @@ def _running(sorted_lengths: HostIndices) -> np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backend: Backend) -> tuple[Array, Array]:
-    """For each packed row its step and its sequence: where it stands in a padded (T, B, ...) array.
+    """Return each packed row's step and sequence, its place in a padded (T, B, ...) array.
 
     ``order[j]`` is the place in the padded batch of the j-th longest sequence; None where they are sorted.
     """

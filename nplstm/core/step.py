@@ -3,7 +3,7 @@
 ::
 
     r   = transform(h_{t-1})          where there is a hidden transform
-    a   = a_x + norm(W_hh (m * r))    a_x: the input's share, taken for a block of steps at once
+    a   = a_x + norm(W_hh (m * r))    a_x = norm(W_ih x) + b, computed for a block of steps at once
     h,c = cell(a, c_{t-1})            the standard cell, or the composed one
     h   = W_hr h                      with a projection
     h,c = zoneout(h, c)
@@ -97,7 +97,7 @@ class Step:
         self._bias = params.bias
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
-        """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""
+        """Return ``norm(W_ih x) + b``, (N, K) from ``x`` (N, I), and the tape of the norm."""
         if self.params.gain_ih is None:
             return linear_forward(x, self.params.weight_ih, self._bias), None
         product = linear_forward(x, self.params.weight_ih)
@@ -114,15 +114,15 @@ class Step:
         Parameters
         ----------
         a : Array, shape (n, K)
-            The input's share; overwritten.
+            From ``from_input``; overwritten.
         state : State
             Before the step.
         rows : slice
-            Where the step's n rows stand in packed data.
+            The step's n rows in packed data.
         began : int
-            The sequences from here on take their first step.
+            Sequences with this index or a larger one take their first step.
         keep : Array, shape (n, R), optional
-            Receives what W_hh read.
+            Receives the recurrent input after dropout, which W_hh reads.
         """
         params, masks = self.params, self.masks
         r, s, transform_tape = self._read_hidden(state, rows, began)
@@ -181,7 +181,7 @@ class Step:
             return self.r_0[:n], None, None
         if self.r_0 is None or began >= n:
             first, r_0 = n, None
-        else:  # r_0 stands in for the transform where a sequence begins
+        else:  # at a sequence's first step r_0 replaces the transform's result
             first, r_0 = began, self.r_0[began:n]
         if first == 0 and r_0 is not None:
             return r_0, state.s, None
