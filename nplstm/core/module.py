@@ -43,12 +43,26 @@ class Module:
 
     @property
     def backend(self) -> str:
-        """Name of the backend of the parameters: "numpy" or "cupy"."""
+        """Name of the backend of the parameters: "numpy" or "cupy".
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3).backend
+        'numpy'
+        """
         return self._backend.name
 
     @property
     def dtype(self) -> DType:
-        """Element type of parameters, inputs and outputs."""
+        """Element type of parameters, inputs and outputs.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3).dtype
+        dtype('float32')
+        """
         return self._dtype
 
     def _draw_parameters(self, starts: dict[str, ParameterSpec], rng: Any) -> None:
