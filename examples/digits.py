@@ -18,7 +18,7 @@ from nplstm.backends import get_backend
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
 parser.add_argument("--epochs", type=int, default=30, help="passes over the training pictures (default: 30)")
-parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
+parser.add_argument("--seed", type=int, default=0, help="seed of the split, the initial weights and the batches")
 arguments = parser.parse_args()
 
 HIDDEN, BATCH = 64, 64
@@ -50,7 +50,7 @@ def train(x, y):
     loss, grad_scores = nplstm.cross_entropy(scores.output, y)
     grad_head = scores.backward(grad_scores)
     grad_h_n = grad_head.input.reshape(-1, 2, HIDDEN).swapaxes(0, 1)
-    grad_lstm = recurrent.backward(None, (grad_h_n, None))  # the loss reads the final h alone
+    grad_lstm = recurrent.backward(None, (grad_h_n, None))  # the loss reads the final h only
     optimizer.step(nplstm.JoinedParameters(lstm=grad_lstm.parameters, head=grad_head.parameters))
     return loss
 

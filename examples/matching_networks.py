@@ -3,21 +3,21 @@
     python examples/matching_networks.py
 
 An episode has a support set, a few labelled pictures of each of a few classes, and queries, which are labelled by
-their similarity to it. Pictures are embedded by a small network, f' = g'. Does it help if LSTMs then embed each of
-them given the whole support set (the paper's section 2.1.2 and appendix)?
+their similarity to it. A small network, f' = g', embeds each picture. Two LSTMs, f and g, then change each
+embedding by reading the whole support set (the paper's section 2.1.2 and appendix). Do they help?
 
     g(x_i) = g'(x_i) + both directions of an LSTM that reads the support set
     f(x)   = h_K of an LSTM that reads f'(x) K times, with attention to the support set in between:
              hhat_k, c_k = LSTM(f'(x), [h_{k-1}; r_{k-1}], c_{k-1})        h_k = hhat_k + f'(x)
              r_{k-1} = sum over i of softmax_i(h_{k-1} . g(x_i)) g(x_i)
 
-Here hhat_0 and c_0 are zero, and g reads the set class by class; the paper leaves both open. The embedding alone,
-the same with f, and with f and g are trained on the same episodes from the same start. Each seed draws six of
-scikit-learn's digits to train on, where a class may also be turned or mirrored, and tests on the other four.
+Here hhat_0 and c_0 are zero, and g reads the set class by class; the paper does not say. Three models are trained
+on the same episodes from the same initial weights: the embedding alone, with f, and with f and g. Each seed draws
+six of scikit-learn's digits for training, with rotated and mirrored classes, and tests on the other four.
 
-Here it does not help. With --seeds 24 the accuracy on new digits is 0.683 for the embedding alone, 0.667 with f
+They do not help here. With --seeds 24 the accuracy on new digits is 0.683 for the embedding alone, 0.667 with f
 and 0.665 with f and g (-0.016 and -0.018, standard error 0.004), while both fit the trained digits better: 0.90,
-0.92, 0.92. That is overfitting to six digits. None of them reaches the accuracy of the pixels' own cosines, 0.761.
+0.92, 0.92. So they overfit to six digits. None of the models reaches 0.761, the accuracy of cosines of the pixels.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from nplstm.backends import get_backend
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="cupy runs on a GPU")
 parser.add_argument("--seeds", type=int, default=8, help="number of seeds, at least 2")
-parser.add_argument("--episodes", type=int, default=6400, help="for each model to train on, 16 at a time")
+parser.add_argument("--episodes", type=int, default=6400, help="training episodes of each model, 16 per update")
 parser.add_argument("--way", type=int, default=4, help="classes of an episode, 2 to 4")
 parser.add_argument("--shot", type=int, default=1, help="pictures of each class in the support set")
 parser.add_argument("--processing-steps", type=int, default=5, help="K")
@@ -40,7 +40,7 @@ arguments = parser.parse_args()
 
 WAY, SHOT, STEPS = arguments.way, arguments.shot, arguments.processing_steps
 TRAINED, QUERIES, BATCH = 6, 5, 16  # digits to train on; queries of each class in an episode; episodes at a time
-PIXELS, HIDDEN, EMBEDDING, SHARPNESS = 64, 128, 64, 10.0  # SHARPNESS: of the softmax over cosines
+PIXELS, HIDDEN, EMBEDDING, SHARPNESS = 64, 128, 64, 10.0  # SHARPNESS: factor of the cosines in the softmax
 if not 2 <= WAY <= 10 - TRAINED or arguments.episodes < BATCH or arguments.seeds < 2 or min(SHOT, STEPS) < 1:
     parser.error("--way is 2 to 4, --seeds at least 2, --episodes 16, --shot and --processing-steps 1")
 backend = get_backend(arguments.backend)
@@ -58,7 +58,7 @@ same_class = backend.asarray(query_class[:, None] == np.repeat(np.arange(WAY), S
 
 
 def draw_episodes(digits, rng, turns=1, dtype="float32"):
-    """Return ``BATCH`` episodes, (episodes, S + Q, pixels); ``turns=8`` turns and mirrors whole classes."""
+    """Return ``BATCH`` episodes, (episodes, S + Q, pixels); ``turns=8`` rotates and mirrors whole classes."""
     digit = rng.permuted(np.tile(digits, (BATCH, 1)), axis=1)[:, :WAY, None]
     copies = rng.random((BATCH, WAY, least)).argsort()[:, :, : SHOT + QUERIES]
     x = pictures[digit, rng.integers(turns, size=digit.shape), copies].astype(dtype)
@@ -66,7 +66,7 @@ def draw_episodes(digits, rng, turns=1, dtype="float32"):
     return backend.asarray(np.concatenate([support, queries], axis=1))
 
 
-# Most functions below return a result and its backward function: gradient of the result to gradients of arguments.
+# Most functions below return a result and a backward function, from its gradient to the arguments' gradients.
 
 
 def cosines(a, b):
@@ -76,7 +76,7 @@ def cosines(a, b):
 
     def backward(grad):
         grad_a, grad_b = grad @ unit_b, grad.swapaxes(1, 2) @ unit_a
-        grad_a -= unit_a * (unit_a * grad_a).sum(axis=-1, keepdims=True)  # a vector's length has no effect
+        grad_a -= unit_a * (unit_a * grad_a).sum(axis=-1, keepdims=True)  # a cosine is independent of the length
         grad_b -= unit_b * (unit_b * grad_b).sum(axis=-1, keepdims=True)
         return grad_a / norm_a, grad_b / norm_b
 
@@ -116,7 +116,7 @@ def embed_queries(lstm, queries, support):
 
     def backward(grad):
         grad = grad.reshape(x.shape)
-        grads = tape.backward(None, (grad[None], None))  # f is made of the last h alone
+        grads = tape.backward(None, (grad[None], None))  # f is computed from the last h only
         grad_x = grad + grads.input.sum(axis=0) + grads.context["residual"]
         grad_support = grads.context["support"].reshape(BATCH, Q, S, EMBEDDING).sum(axis=1)
         return grad_x.reshape(queries.shape), grad_support, grads.parameters

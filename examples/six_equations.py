@@ -23,7 +23,7 @@ xp = backend.xp
 lstm = nplstm.LSTM(I, H, dtype="float64", backend=arguments.backend, rng=0)
 x = backend.asarray(np.random.default_rng(1).standard_normal((T, B, I)))
 
-# torch's layout: the rows of each parameter are those of the gates i, f, g, o, in this order
+# as in torch, the rows of each parameter are those of the gates i, f, g, o, in this order
 W_ih, W_hh, b_ih, b_hh = (
     lstm.parameters[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 )
@@ -45,7 +45,7 @@ for x_t in tqdm(x, desc="by hand", unit="step"):
     i = sigmoid(preactivation("i", x_t, h))  # how much of the candidate is written
     f = sigmoid(preactivation("f", x_t, h))  # how much of the cell is kept
     g = xp.tanh(preactivation("g", x_t, h))  # the candidate
-    o = sigmoid(preactivation("o", x_t, h))  # how much of the cell is shown
+    o = sigmoid(preactivation("o", x_t, h))  # how much of the cell is put out
     c = f * c + i * g
     h = o * xp.tanh(c)
     by_hand.append(h)

@@ -39,7 +39,7 @@ images, classes = (digits.images[order] / 16).astype(np.float32), digits.target[
 
 
 def scores_of(x):
-    """Compute the scores as the model in PyTorch does: the head on the concatenated final states of both ways."""
+    """Compute the scores as the model in PyTorch does: the head on both directions' final states."""
     _, (h_n, _) = lstm(backend.asarray(x))
     return backend.to_numpy(head(h_n.swapaxes(0, 1).reshape(len(x), 48)))
 

@@ -62,7 +62,7 @@ from nplstm.transforms import (
 if TYPE_CHECKING:
     from nplstm import io as io
     from nplstm import (
-        onnx as onnx,  # beside its namesake: reached as an attribute, and no star import takes it along
+        onnx as onnx,  # not in __all__: a star import must not hide the package onnx
     )
     from nplstm.io import load, read_tensors, save
 

@@ -1,4 +1,4 @@
-"""Progress bar at a terminal, for commands that work without tqdm too."""
+"""Progress bar at a terminal, for commands that also work without tqdm."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ __all__ = ["terminal_bar"]
 
 
 def terminal_bar(waiting: str) -> Any | None:
-    """Return tqdm's class, or None if stderr is no terminal; without tqdm None, and write ``waiting`` there."""
+    """Return tqdm's class; None if stderr is no terminal; without tqdm None, and write ``waiting`` to it."""
     if not sys.stderr.isatty():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Checks of sizes and options, with messages that name the argument, the axes and what came."""
+"""Checks of shapes, sizes and options; the errors name the argument, the value expected and the value given."""
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Any, TypeAlias, cast
 from nplstm.errors import ArgumentError, ShapeError
 
 Axis: TypeAlias = tuple[str, int | None]
-"""An axis' name and its size; None admits any size."""
+"""The name and size of an axis; None allows any size."""
 
 
 def describe_axes(axes: Sequence[Axis]) -> str:
-    """Write axes as they stand in messages: ``(T, B, I=10)``."""
+    """Return axes as text for messages: ``(T, B, I=10)``."""
     parts = [name if size is None or name == str(size) else f"{name}={size}" for name, size in axes]
     return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
 
@@ -41,18 +41,18 @@ def check_size(argument: str, value: Any, *, minimum: int = 1) -> int:
 
 
 _NO_NUMBERS = {"bool", "bool_", "str", "bytes", "bytearray"}
-"""Types that float() takes and that are no numbers here; NumPy's bool goes by either of two names."""
+"""Types that float() accepts and ``check_number`` does not; NumPy's bool has two names."""
 
 
 def check_flag(argument: str, value: Any) -> bool:
-    """Return ``value`` as a bool if it is one: a number in a flag's place is most often a shifted argument."""
+    """Return a boolean as a bool; raise for numbers, which are most often an argument at the wrong position."""
     if type(value).__name__ not in {"bool", "bool_"}:
         raise ArgumentError(f"{argument}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str | None]) -> None:
-    """Raise unless ``value`` is one of these words, or None where that is one of them."""
+    """Raise unless ``value`` is one of ``choices``: strings, or None."""
     known = list(choices)
     if not (value is None or isinstance(value, str)) or value not in known:
         raise ArgumentError(f"{argument}: expected one of {', '.join(map(repr, known))}, got {value!r}")
@@ -91,7 +91,7 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
 
 
 def check_triple(argument: str, names: tuple[str, str, str], value: Any, third: bool) -> tuple[Any, Any, Any]:
-    """Return the members of a pair, or where ``third`` allows it of a triple; None for what is missing."""
+    """Return the members of a pair, or with ``third`` of a triple; None for a missing member."""
     if third and isinstance(value, tuple | list) and len(members := cast("tuple[Any, ...]", value)) == 3:
         return members[0], members[1], members[2]
     return *check_pair(argument, names[:2], value), None
@@ -103,7 +103,7 @@ def _describe(value: Any) -> str:
 
 
 def check_mapping(argument: str, value: Any) -> None:
-    """Raise unless ``value`` maps names to arrays; layers and gradients have such a mapping as an attribute."""
+    """Raise unless ``value`` is a mapping; for layers and gradients the error suggests ``.parameters``."""
     if not isinstance(value, Mapping):
         hint = "; pass its .parameters" if hasattr(value, "parameters") else ""
         kind = type(value).__qualname__

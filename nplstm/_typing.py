@@ -1,7 +1,7 @@
-"""The names that annotations use.
+"""Type aliases for annotations.
 
-``Array`` stands for a NumPy or a CuPy array. CuPy ships no type stubs and mirrors NumPy's interface, so a
-type checker reads both as ``numpy.ndarray``; which one it is at run time is the backend's business.
+``Array`` stands for a NumPy or a CuPy array. CuPy has NumPy's interface and no type stubs, so a type checker reads
+both as ``numpy.ndarray``.
 """
 
 from collections.abc import Mapping

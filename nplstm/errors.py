@@ -1,27 +1,27 @@
-"""Every error that nplstm raises on purpose, in one tree.
+"""Exceptions that nplstm raises, all derived from ``NplstmError``.
 
 ::
 
     NplstmError
-    ├── ShapeError               (ValueError)      an array has the wrong rank or size
+    ├── ShapeError               (ValueError)      an array has the wrong number of axes or size
     ├── DTypeError               (TypeError)       an array or option has the wrong element type
     ├── BackendError             (TypeError)       not an array, or arrays of two backends or devices
     ├── BackendUnavailableError  (ImportError)     a backend is not installed, or finds no device
-    ├── DeviceError              (RuntimeError)    a kernel on a GPU could not do its work
-    ├── ArgumentError            (ValueError)      an option or argument has a value that means nothing
+    ├── DeviceError              (RuntimeError)    a kernel on a GPU failed
+    ├── ArgumentError            (ValueError)      an option or argument has an invalid value
     ├── StateDictError           (RuntimeError)    a mapping does not fit the parameters
     ├── MissingDependencyError   (ImportError)     an optional package is not installed
-    ├── FileFormatError          (ValueError)      a file is not what it should be
-    ├── DivergenceError          (ArithmeticError) a loss is no number any more
+    ├── FileFormatError          (ValueError)      a file is damaged, or not of the expected format
+    ├── DivergenceError          (ArithmeticError) a loss or a gradient is infinite or NaN
     └── GradcheckError           (AssertionError)  a gradient is wrong
 
 Each one is also the built-in error that a caller would expect, so that both ``except NplstmError`` and
-``except ValueError`` work. A message names the argument, what was expected and what came.
+``except ValueError`` work. A message names the argument, the value expected and the value given.
 """
 
 
 class NplstmError(Exception):
-    """The root of the tree: catches all that nplstm raises on purpose."""
+    """Base class of all exceptions that nplstm raises."""
 
 
 class ShapeError(NplstmError, ValueError):
@@ -33,23 +33,23 @@ class DTypeError(NplstmError, TypeError):
 
 
 class BackendError(NplstmError, TypeError):
-    """Something is not an array of a known library, or arrays live in different places."""
+    """A value is not an array of NumPy or CuPy, or arrays are on different backends or devices."""
 
 
 class BackendUnavailableError(NplstmError, ImportError):
-    """A backend was asked for that is not installed, or that finds no device."""
+    """A backend is not installed, or finds no device."""
 
 
 class DeviceError(NplstmError, RuntimeError):
-    """A kernel on a GPU has no room to run, or gave up waiting: what it computed must not be used."""
+    """A kernel on a GPU has no room to run, or its blocks waited too long; its results are invalid."""
 
 
 class ArgumentError(NplstmError, ValueError):
-    """An option or argument has a value that has no meaning."""
+    """An option or argument has an invalid value, or two of them cannot be combined."""
 
 
 class StateDictError(NplstmError, RuntimeError):
-    """A mapping of names to arrays does not fit the parameters it is meant for."""
+    """A mapping of names to arrays does not fit the parameters."""
 
 
 class MissingDependencyError(NplstmError, ImportError):
@@ -57,11 +57,11 @@ class MissingDependencyError(NplstmError, ImportError):
 
 
 class FileFormatError(NplstmError, ValueError):
-    """A file is damaged, or is of another kind than was asked for."""
+    """A file is damaged, or not of the expected format."""
 
 
 class DivergenceError(NplstmError, ArithmeticError):
-    """Training has gone astray: the loss or a gradient is infinite or NaN."""
+    """Training has diverged: the loss or a gradient is infinite or NaN."""
 
 
 class GradcheckError(NplstmError, AssertionError):

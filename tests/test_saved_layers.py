@@ -69,7 +69,7 @@ def test_what_is_printed_and_saved_makes_the_same_layer(options, tmp_path):
 def test_a_transform_of_the_users_own_is_named(tmp_path):
     lstm = Variant("standard", "state", nplstm.backends.get_backend("numpy")).lstm
     with pytest.raises(
-        nplstm.ArgumentError, match=r"hidden_transform: Decay is none of Projection, .* cannot hold it"
+        nplstm.ArgumentError, match=r"hidden_transform: expected one of Projection, .* got Decay, which cannot"
     ):
         nplstm.save(lstm, tmp_path / "layer")
     assert not list(tmp_path.iterdir())

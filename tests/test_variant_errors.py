@@ -403,7 +403,7 @@ def test_a_transform_that_hides_its_state():
         def forward(self, h, state, parameters, context):
             return h, h, None
 
-    with pytest.raises(nplstm.ArgumentError, match=r"Wrong.forward returned a state, and Wrong.state_size says"):
+    with pytest.raises(nplstm.ArgumentError, match=r"Wrong.forward returned a state, but Wrong.state_size is 0"):
         nplstm.LSTM(I, H, hidden_transform=Wrong(), rng=0)(X)
 
 

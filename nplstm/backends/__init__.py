@@ -1,7 +1,7 @@
-"""Array libraries, found by the type of an array and loaded when first used.
+"""Backends, one for each array library: lookup by name or by an array's type, and checks of arrays.
 
-``backend_of(array)`` is the one lookup. It never imports a library: an array of CuPy can only exist where
-CuPy is loaded already, so importing nplstm costs NumPy alone.
+``backend_of(array)`` imports no library: where there is a CuPy array, CuPy has been imported already. So
+``import nplstm`` imports NumPy alone.
 """
 
 from importlib import import_module
@@ -31,7 +31,7 @@ _BY_TYPE: dict[type[Any], Backend] = {}
 
 
 def register(backend: Backend) -> None:
-    """Add a backend under its name, so that its arrays are known and ``.to(name)`` finds it."""
+    """Add a backend: its arrays are recognised, and ``.to(name)`` finds it."""
     _LOADED[backend.name] = backend
 
 
@@ -44,6 +44,12 @@ def get_backend(name: str) -> Backend:
         If there is no backend of that name.
     BackendUnavailableError
         If its library is not installed, or finds no device: the message says which of the two.
+
+    Examples
+    --------
+    >>> from nplstm.backends import get_backend
+    >>> get_backend("numpy").asarray([1.0, 2.0])
+    array([1., 2.])
     """
     if not isinstance(name, str) or name not in {*_LOADED, *_LAZY}:
         known = ", ".join(repr(known) for known in sorted({*_LOADED, *_LAZY}))
@@ -56,7 +62,7 @@ def get_backend(name: str) -> Backend:
 
 
 def backend_of(array: Any, argument: str = "array") -> Backend:
-    """Return the backend that ``array`` belongs to, by its type."""
+    """Return the backend that ``array`` belongs to, by its type; raise BackendError for other types."""
     kind = cast("type[Any]", type(array))
     if kind not in _BY_TYPE:
         _BY_TYPE[kind] = _find_backend(array, argument)
@@ -72,7 +78,7 @@ def _find_backend(array: Any, argument: str) -> Backend:
     kind = cast("type[Any]", type(array))
     raise BackendError(
         f"{argument}: expected an array of NumPy or CuPy, got {kind.__module__}.{kind.__qualname__}; "
-        f"numpy.asarray(...) makes an array of most things"
+        f"numpy.asarray(...) converts most values to an array"
     )
 
 
@@ -82,18 +88,18 @@ def namespace(array: Array) -> Any:
 
 
 def transfer(array: Array, target: Backend) -> Array:
-    """Return the array on another backend, by way of the host; the array itself where it is there already."""
+    """Return the array on another backend, copied through the host; the array itself if it is there already."""
     source = backend_of(array)
     return array if source is target else target.asarray(source.to_numpy(array))
 
 
 def is_dtype(value: object) -> bool:
-    """Tell whether ``value`` names an element type, as a NumPy type, a dtype object or its name."""
+    """Tell whether ``value`` is an element type: a NumPy type, a dtype object or a name."""
     return isinstance(value, type | NUMPY.xp.dtype) or value in ("float16", "float32", "float64")
 
 
 def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> DType:
-    """Return ``dtype`` as the library's dtype object if the backend computes with it."""
+    """Return ``dtype`` as a dtype object; raise DTypeError if the backend does not compute with it."""
     try:
         kind: DType = NUMPY.xp.dtype(dtype)
     except TypeError:
@@ -108,7 +114,7 @@ def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> 
 def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> None:
     """Raise unless all arrays live on ``backend``, on its current device, with elements ``dtype``.
 
-    ``owner`` names what the arrays must agree with, for the message.
+    ``owner`` is the name in the message of what the arrays must agree with: "the LSTM".
     """
     for argument, array in arrays.items():
         if not holds(backend, array, dtype):

@@ -1,7 +1,7 @@
-"""What nplstm needs of an array library, in a dozen members.
+"""``Backend``, the base class: the operations in which array libraries differ.
 
-The mathematics is written once against ``backend.xp``, the library's NumPy-like namespace. A backend adds
-only what the namespaces do not share: what an array is, where it lives, and how it gets there and back.
+The mathematics is written once against ``backend.xp``, the library's NumPy-like namespace. A backend adds what the
+namespaces do not share: the type of an array, its device, and copies between host and device.
 """
 
 from abc import ABC, abstractmethod
@@ -14,13 +14,13 @@ class Backend(ABC):
     """One array library."""
 
     name: str
-    """What users write: ``"numpy"`` or ``"cupy"``."""
+    """The name in ``backend=``: ``"numpy"`` or ``"cupy"``."""
 
     xp: Any
     """The namespace with NumPy's functions."""
 
     float_dtypes: tuple[str, ...]
-    """The element types that an LSTM may have here."""
+    """The element types with which an LSTM can compute on this backend."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # there is one object for each backend: a layer that is copied or unpickled finds it again by name
@@ -34,27 +34,27 @@ class Backend(ABC):
 
     @abstractmethod
     def device_of(self, array: Array) -> str:
-        """Name the place where ``array`` lives: ``"cpu"``, ``"cuda:0"``."""
+        """Return the name of the array's device: ``"cpu"``, ``"cuda:0"``."""
 
     @abstractmethod
     def current_device(self) -> str:
-        """Name the place where new arrays are made."""
+        """Return the name of the device on which new arrays are made."""
 
     @abstractmethod
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Bring a NumPy array, or nested sequences, here; no copy where none is needed."""
+        """Convert a NumPy array or nested sequences to an array of this backend; without a copy where possible."""
 
     @abstractmethod
     def to_numpy(self, array: Array) -> Array:
-        """Bring an array of this backend to the host; no copy where none is needed."""
+        """Convert an array of this backend to a NumPy array; without a copy where possible."""
 
     @abstractmethod
     def freeze(self, array: Array) -> Array:
-        """Return a view that refuses writes; where the library has none, the array itself."""
+        """Return a read-only view; the array itself where the library has no read-only arrays."""
 
     @abstractmethod
     def guard(self, array: Array) -> Array:
-        """Return the array in a form through which its holder cannot change it: read-only, or a copy."""
+        """Return a read-only view; a copy where the library has no read-only arrays."""
 
     @abstractmethod
     def random(self, rng: Any, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -62,4 +62,4 @@ class Backend(ABC):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until all work handed to the device is done (for timing)."""
+        """Wait until the device has finished all its work (for timing)."""

@@ -1,6 +1,6 @@
-"""NumPy: the arrays live in the host's memory.
+"""The NumPy backend: arrays in the host's memory.
 
-``numpy.random`` stands in quotes in annotations: NumPy loads it when it is first used, and so do we.
+``np.random`` is in quotes in annotations, because NumPy imports it only when it is first used.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from nplstm.errors import ArgumentError
 
 
 def require_numpy_generator(rng: object) -> "np.random.Generator":
-    """Return ``rng``, or raise naming what was expected."""
+    """Return ``rng``; raise ArgumentError unless it is a ``numpy.random.Generator``."""
     if not isinstance(rng, np.random.Generator):
         raise ArgumentError(
             f"rng: expected a numpy.random.Generator such as numpy.random.default_rng(0), got {rng!r}"
@@ -22,35 +22,35 @@ def require_numpy_generator(rng: object) -> "np.random.Generator":
 
 
 def draw(rng: "np.random.Generator", shape: tuple[int, ...], dtype: DType) -> Array:
-    """Draw from U[0, 1) on the host; float16 takes float32's numbers, since NumPy draws none of its own."""
+    """Draw from U[0, 1) on the host; in float32 for float16, for which NumPy has no generator."""
     return rng.random(shape, dtype=np.float64 if dtype == np.float64 else np.float32)
 
 
 class NumpyBackend(Backend):
-    """Arrays of NumPy."""
+    """The backend of NumPy arrays."""
 
     name = "numpy"
     xp: Any = np
     float_dtypes = ("float32", "float64")
 
     def is_array(self, value: object) -> bool:
-        """Admit plain arrays and memory maps; matrix and MaskedArray redefine arithmetic."""
+        """Accept plain arrays and memory maps; not matrix and MaskedArray, whose arithmetic differs."""
         return type(value) in (np.ndarray, np.memmap)
 
     def device_of(self, array: Array) -> str:
-        """There is one device."""
+        """Return "cpu", the one device."""
         return "cpu"
 
     def current_device(self) -> str:
-        """There is one device."""
+        """Return "cpu", the one device."""
         return "cpu"
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Take NumPy arrays as they are."""
+        """Return NumPy arrays as they are."""
         return np.asarray(values, dtype=dtype)
 
     def to_numpy(self, array: Array) -> Array:
-        """Nothing to do."""
+        """Return the array itself."""
         return array
 
     def freeze(self, array: Array) -> Array:
@@ -68,7 +68,7 @@ class NumpyBackend(Backend):
         return draw(require_numpy_generator(rng), shape, dtype)
 
     def synchronize(self) -> None:
-        """NumPy's calls return when they are done."""
+        """Return: NumPy's calls return when they are done."""
 
 
 BACKEND = NumpyBackend()

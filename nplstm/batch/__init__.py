@@ -1,1 +1,1 @@
-"""How sequences lie in a batch, and the packed layout that the time loop reads."""
+"""Batches: the layouts that users give, packing, and segments of sequences with gaps or resets."""

@@ -1,6 +1,6 @@
-"""Sequences of different lengths in one batch: packed and padded, as ``torch.nn.utils.rnn``.
+"""Packing and padding of sequences of different lengths, as in ``torch.nn.utils.rnn``.
 
-What packed data looks like is told in ``steps``.
+``nplstm/core/packed.py`` describes packed data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,18 +40,18 @@ class _PackedFields(NamedTuple):
 class PackedSequence(_PackedFields):
     """Sequences of different lengths without padding, as ``torch.nn.utils.rnn.PackedSequence``.
 
-    Made by ``pack_padded_sequence`` and ``pack_sequence``; unpacks like the tuple that it is.
+    A named tuple, made by ``pack_padded_sequence`` and ``pack_sequence``.
 
     Attributes
     ----------
     data : Array, shape (N, ...)
         The rows of step 0, of step 1, and so on; within a step, longest sequence first.
     batch_sizes : int64 NumPy array, shape (T,)
-        How many sequences reach each step. This and the indices are on the host, also when ``data`` is on a
-        GPU, and read-only.
+        How many sequences reach each step. Like the indices it is read-only, and on the host also when ``data`` is
+        on a GPU.
     sorted_indices : int64 NumPy array, shape (B,), or None
-        ``sorted_indices[j]`` is the user's index of the j-th longest sequence; None where the user's order
-        was sorted already.
+        ``sorted_indices[j]`` is the user's index of the j-th longest sequence; None if the user's order was
+        sorted.
     unsorted_indices : int64 NumPy array, shape (B,), or None
         The inverse permutation.
 
@@ -78,7 +78,7 @@ class PackedSequence(_PackedFields):
         sorted_indices: Sequence[int] | HostIndices | None = None,
         unsorted_indices: Sequence[int] | HostIndices | None = None,
     ) -> Self:
-        """Check the layout, and complete the two permutations from one another."""
+        """Check the fields; compute one permutation from the other where only one is given."""
         if backend_of(data, "data") and data.ndim == 0:
             raise ShapeError("data: expected shape (N, ...), got ()")
         sizes = host_integers("batch_sizes", batch_sizes)
@@ -102,12 +102,20 @@ class PackedSequence(_PackedFields):
 
     @classmethod
     def _make(cls, iterable: Iterable[Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # what _replace goes through: the checks hold there, too
+        # _replace calls it: the checks hold there, too
         return cls(*iterable)
 
     @property
     def steps(self) -> PackedSteps:
-        """The layout, as the time loop reads it."""
+        """The packed batch index, as the time loop reads it.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> steps = nplstm.pack_sequence([np.array([1.0, 2.0, 3.0]), np.array([4.0])]).steps
+        >>> len(steps), steps.batch, steps.total  # T, B and N
+        (3, 2, 4)
+        """
         return PackedSteps(int(self.batch_sizes[0]), self.batch_sizes)
 
 
@@ -117,23 +125,23 @@ def pack_padded_sequence(
     batch_first: bool = False,
     enforce_sorted: bool = True,
 ) -> PackedSequence:
-    """Drop the padding of a batch.
+    """Pack a padded batch: drop the padding.
 
     Parameters
     ----------
     input : Array, shape (T, B, ...), or (B, T, ...) with ``batch_first``
-        Padded sequences, with any axes behind the first two and any element type.
+        Padded sequences, of any element type, with any further axes.
     lengths : sequence of B integers, on the host
         Each in [1, T].
     batch_first : bool
         The order of the first two axes.
     enforce_sorted : bool
-        True: the sequences come sorted, longest first. False: in any order; results come back in the same.
+        True: the sequences must be sorted, longest first. False: any order, which unpacking restores.
 
     Raises
     ------
     ArgumentError
-        If a length is not in [1, T], or the lengths are not sorted where they have to be.
+        If a length is not in [1, T], or with ``enforce_sorted`` the lengths are not in decreasing order.
     ShapeError, DTypeError
         If there are not B lengths, or they are not integers.
 
@@ -173,7 +181,7 @@ def pad_packed_sequence(
     padding_value: float = 0.0,
     total_length: int | None = None,
 ) -> tuple[Array, HostIndices]:
-    """Give a packed batch its padding back: the inverse of ``pack_padded_sequence``.
+    """Pad a packed batch: the inverse of ``pack_padded_sequence``.
 
     Parameters
     ----------
@@ -182,7 +190,7 @@ def pad_packed_sequence(
     batch_first : bool
         Return (B, T, ...) instead of (T, B, ...).
     padding_value : float
-        What stands past a sequence's end.
+        Value past each sequence's end.
     total_length : int, optional
         T of the result; by default the longest length.
 
@@ -190,12 +198,14 @@ def pad_packed_sequence(
     -------
     padded : Array, shape (T, B, ...) or (B, T, ...)
     lengths : int64 NumPy array, shape (B,)
-        Both in the user's order.
+        Both in the order before packing.
 
     Raises
     ------
     ArgumentError
-        If ``total_length`` is less than the longest length.
+        If ``total_length`` is less than the longest length, or the data cannot hold ``padding_value``.
+    BackendError
+        If ``sequence`` is not a PackedSequence.
 
     Examples
     --------
@@ -239,7 +249,7 @@ def _check_sequences(sequences: Iterable[Array]) -> list[Array]:
 
 
 def _check_padding_value(value: float, dtype: DType) -> None:
-    """Raise unless an array of that type can hold the value: integers cannot be padded with 0.5 or NaN."""
+    """Raise unless an array of that type can hold the value: integer arrays cannot hold 0.5 or NaN."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -265,7 +275,7 @@ def pad_sequence(
     batch_first : bool
         Return (B, T, ...) instead of (T, B, ...).
     padding_value : float
-        What stands in the padding.
+        Value of the padding.
     padding_side : {"right", "left"}
         Where the padding goes. ``lengths=`` and packing expect "right".
 
@@ -273,6 +283,10 @@ def pad_sequence(
     ------
     ShapeError
         If there is no array, or their trailing axes differ.
+    DTypeError, BackendError
+        If their element types or backends differ.
+    ArgumentError
+        If ``padding_side`` is neither of the two, or the arrays cannot hold ``padding_value``.
 
     Examples
     --------
@@ -288,7 +302,7 @@ def pad_sequence(
 
 
 def _stack(sequences: list[Array], padding_value: float, *, left: bool) -> Array:
-    """Stack arrays that have been checked, as (B, T, ...)."""
+    """Stack checked arrays as (B, T, ...)."""
     first = sequences[0]
     _check_padding_value(padding_value, first.dtype)
     T = max(len(array) for array in sequences)
@@ -302,7 +316,7 @@ def _stack(sequences: list[Array], padding_value: float, *, left: bool) -> Array
 def pack_sequence(sequences: Iterable[Array], enforce_sorted: bool = True) -> PackedSequence:
     """Pack arrays of shapes (length, ...) into one batch.
 
-    Parameters and errors are those of ``pad_sequence`` and ``pack_padded_sequence``, which it joins.
+    Parameters and errors are those of ``pad_sequence`` and ``pack_padded_sequence``: it does one after the other.
 
     Examples
     --------

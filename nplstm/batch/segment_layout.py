@@ -1,4 +1,4 @@
-"""Layouts of batches with gaps and resets, whose sequences are cut into segments; see ``segments``."""
+"""Layouts of batches with gaps and resets, whose sequences are cut into segments; see ``segments.py``."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["FilledLayout", "SegmentLayout"]
 
 
 class SegmentLayout(PaddedLayout):
-    """A padded array with gaps or resets: each sequence is cut into segments without the gaps."""
+    """A padded array with gaps or resets, whose sequences are cut into segments."""
 
     def __init__(
         self, backend: Backend, T: int, B: int, segments: Segments, *, batch_first: bool, batched: bool
@@ -33,11 +33,11 @@ class SegmentLayout(PaddedLayout):
 
     @property
     def reorders(self) -> bool:
-        """Each segment has its own."""
+        """True: the loop's states are those of segments."""
         return True
 
     def gather(self, values: Array) -> Array:
-        """Give each segment what its sequence was given."""
+        """Return for each segment the values of its sequence."""
         return values[self._owners]
 
     def scatter_add(self, values: Array) -> Array:
@@ -48,7 +48,7 @@ class SegmentLayout(PaddedLayout):
         return sums
 
     def initial(self, state: Array, reverse: tuple[bool, ...]) -> Array:
-        """Give each segment its sequence's initial state, or zeros."""
+        """Return for each segment its initial state: its sequence's, or zeros."""
         own = state.take(self._owners, axis=-2)
         self._clear(own, reverse)
         return own
@@ -66,13 +66,13 @@ class SegmentLayout(PaddedLayout):
             state[..., d, self._fresh[from_the_end], :] = 0.0
 
     def final(self, state: Array, reverse: tuple[bool, ...]) -> Array:
-        """Take the state of the segment in which a direction ends."""
+        """Return for each sequence the final state of the segment in which a direction ends."""
         xp = self.backend.xp
         ends = [state[..., d, :, :].take(self._ends[r], axis=-2) for d, r in enumerate(reverse)]
         return xp.stack(ends, axis=-3)
 
     def final_gradient(self, grad: Array, reverse: tuple[bool, ...]) -> Array:
-        """Give it to that segment alone."""
+        """Return gradients of the segments' final states: zeros but for those segments."""
         own = self.backend.xp.zeros((*grad.shape[:-2], self.steps.batch, grad.shape[-1]), dtype=grad.dtype)
         for d, from_the_end in enumerate(reverse):
             own[..., d, self._ends[from_the_end], :] = grad[..., d, :, :]
@@ -80,7 +80,7 @@ class SegmentLayout(PaddedLayout):
 
 
 class FilledLayout(SegmentLayout):
-    """The same, where the output has values at masked steps, too: those before, in the order of processing."""
+    """The same, with output at masked steps: that of the step before, in the order of processing."""
 
     fills = True
 

@@ -1,7 +1,7 @@
-"""Sequences with gaps and new beginnings, cut into segments that have neither.
+"""Segments of sequences with gaps and resets: masked steps are removed, and each reset begins a new segment.
 
-A mask's gaps are taken out: the state is carried over them. A reset begins a new segment. So the time loop,
-which knows only sequences without gaps, computes both, and no step is computed for nothing.
+The state is carried over a gap. The time loop reads segments as it reads sequences, so it needs no code for gaps
+and resets, and computes no masked step.
 
 Index arithmetic is done on the host, with NumPy.
 """
@@ -19,16 +19,16 @@ __all__ = ["Segments", "find_segments"]
 
 
 class Segments:
-    """Where the segments of a batch are. Not to be changed.
+    """Where the segments of a batch are. Must not be modified.
 
     Attributes
     ----------
     steps : PackedSteps
-        Of the M segments, longest first.
+        The packed batch index of the M segments, longest first.
     owners : HostIndices, shape (M,)
         Each segment's sequence.
     fresh : pair of HostIndices
-        For each direction, forward and reverse, which segments start from zero and not from their sequence's
+        For each direction, forward and reverse, the segments that start from zero instead of their sequence's
         initial state.
     first, last : HostIndices, shape (B,)
         Each sequence's first and last segment.
@@ -41,7 +41,7 @@ class Segments:
     def __init__(
         self, valid: Any, number: HostIndices, fresh_start: Any, extents: HostIndices | None, *, zero: bool
     ) -> None:
-        """Cut (T, B) steps, ``valid`` says which there are, ``number`` to which segment they belong."""
+        """Cut (T, B) steps: ``valid`` is False at masked steps, ``number`` counts a sequence's segments."""
         B: int = valid.shape[1]
         counts: HostIndices = number.max(axis=0, initial=0) + 1  # segments of each sequence
         start = np.concatenate([[0], np.cumsum(counts)])  # the number of a sequence's first segment among all
@@ -50,19 +50,19 @@ class Segments:
         t, b = np.nonzero(valid)
         lengths = np.bincount(segment[t, b], minlength=len(owners))
         order = sort_by_length(lengths)
-        rank = np.argsort(order)  # where a segment stands among the sorted ones
+        rank = np.argsort(order)  # place of a segment in that order
         self.steps = PackedSteps.from_sorted_lengths(lengths[order])
         self.owners = owners[order]
         self.first, self.last = rank[start[:-1]], rank[start[1:] - 1]
-        # the initial state is for the segment that a direction comes to first; a reset before step 0 takes it away
-        # from the forward one, and the reverse one has passed it by then
+        # the initial state belongs to the segment that a direction processes first. A reset before step 0 removes
+        # it for the forward direction; the reverse direction reaches that reset after its last step
         ahead, back = np.full(len(owners), zero), np.full(len(owners), zero)
         ahead[self.first] = fresh_start & zero
         back[self.last] = False
         self.fresh = np.flatnonzero(ahead), np.flatnonzero(back)
         self.extents = extents
-        by_piece = np.lexsort((t, segment[t, b]))
-        t, b = t[by_piece], b[by_piece]
+        by_segment = np.lexsort((t, segment[t, b]))
+        t, b = t[by_segment], b[by_segment]
         within = np.arange(len(t)) - np.repeat(
             np.cumsum(lengths) - lengths, lengths
         )  # a row's step in its segment
@@ -72,9 +72,10 @@ class Segments:
         self._valid = valid
 
     def sources(self, *, reverse: bool) -> HostIndices:
-        """Return (T, B): the row that a step's output is read from, or N + the segment whose initial h it is.
+        """Return (T, B): the row whose output each step shows, or N + the segment whose initial h it shows.
 
-        At a step that is masked out, that is the row of its segment's step before, in the order of processing.
+        A masked step shows the output of the step before it, in the order of processing, in its segment; the
+        initial h if there is none.
         """
         T, B = self._valid.shape
         N = len(self.times)
@@ -95,7 +96,7 @@ class Segments:
 def find_segments(
     T: int, B: int, lengths: HostIndices | None, mask: Any, reset: Any, *, zero: bool, swap: bool, batched: bool
 ) -> Segments:
-    """Check ``mask`` and ``reset``, laid out like the input without its last axis, and cut the batch."""
+    """Check ``mask`` and ``reset``, shaped like the input without its last axis, and cut the batch."""
     t = np.arange(T)[:, None]
     valid = np.ones((T, B), dtype=bool) if lengths is None else t < lengths
     if mask is not None:
@@ -104,14 +105,14 @@ def find_segments(
     if reset is not None:
         starts = _flags("reset", reset, T, B, swap=swap, batched=batched).copy()
         if lengths is not None:
-            starts &= t < lengths  # what lies past an end is not read
+            starts &= t < lengths  # resets past a sequence's end are not read
     fresh_start = starts[0].copy()
     starts[0] = False  # the first step begins a segment anyway
     return Segments(valid, np.cumsum(starts, axis=0), fresh_start, lengths, zero=zero)
 
 
 def _flags(argument: str, values: Any, T: int, B: int, *, swap: bool, batched: bool) -> Any:
-    """Return booleans as (T, B); refuse what is not, or not on the host."""
+    """Return booleans as (T, B); raise for values that are not booleans, or not on the host."""
     flags = host_array(argument, values, "booleans")
     if flags.dtype.kind != "b":
         raise DTypeError(f"{argument}: expected booleans, got {flags.dtype}; use {argument}.astype(bool)")

@@ -1,14 +1,14 @@
 """One step of the standard LSTM, and its derivative: the file to read first.
 
-Notation: B sequences side by side, H cells. ``a`` holds the four gates' pre-activations, side by side in
-the order i, f, g, o; where they come from (input, recurrent state, biases) is the caller's business::
+Notation: B sequences, H cells. ``a`` holds the pre-activations of the four gates, side by side in the order
+i, f, g, o. The caller computes them from the input, the recurrent state and the biases::
 
     a_t = x_t W_ih^T + b_ih + h_{t-1} W_hh^T + b_hh              (B, 4H)
 
     i_t = sigmoid(a_i)          input gate: how much of g_t is written
     f_t = sigmoid(a_f)          forget gate: how much of c_{t-1} is kept
     g_t = tanh(a_g)             candidate
-    o_t = sigmoid(a_o)          output gate: how much of the cell is shown
+    o_t = sigmoid(a_o)          output gate: how much of tanh(c_t) becomes h_t
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
 
@@ -51,7 +51,7 @@ def gates_backward(grad_gates: tuple[Array, Array, Array, Array], gates: Array, 
 
 
 class CellTape(NamedTuple):
-    """What the backward step needs: 6 numbers per cell, and nothing that it could compute cheaply."""
+    """Values that the backward step needs: 6 numbers per cell."""
 
     gates: Array  # (B, 4H)  i, f, g, o
     c_prev: Array  # (B, H)   c_{t-1}
@@ -90,9 +90,9 @@ def lstm_cell_backward(grad_h: Array, grad_c: Array, tape: CellTape, out: Array)
     Parameters
     ----------
     grad_h : Array, shape (B, H)
-        d loss / d h_t, through all that reads h_t.
+        d loss / d h_t, over all uses of h_t.
     grad_c : Array, shape (B, H)
-        d loss / d c_t, through all but h_t: from step t + 1, or from the end of the sequence.
+        d loss / d c_t without the part through h_t: from step t + 1, or from the end of the sequence.
     tape : CellTape
         From the matching forward step; not modified.
     out : Array, shape (B, 4H)
@@ -111,12 +111,12 @@ def lstm_cell_backward(grad_h: Array, grad_c: Array, tape: CellTape, out: Array)
 
 
 def lstm_cell_output(tape: CellTape) -> Array:
-    """Recompute ``h_t = o_t * tanh(c_t)``: cheaper than keeping it where the caller did not."""
+    """Recompute ``h_t = o_t * tanh(c_t)`` from the tape."""
     return split_gates(tape.gates)[3] * tape.tanh_c
 
 
 class StandardCell:
-    """The functions above in the form in which the time loop calls a cell; see ``composed.py`` for the other."""
+    """The functions above as methods, as the time loop calls a cell; ``ComposedCell`` is the other such class."""
 
     def forward(self, a: Array, c_prev: Array) -> tuple[Array, Array, CellTape]:
         """As ``lstm_cell_forward``."""
@@ -131,4 +131,4 @@ class StandardCell:
         return lstm_cell_output(tape)
 
     def collect(self, grad_a: Array, tapes: list[CellTape], sums: Sums) -> None:
-        """Nothing was put off."""
+        """Do nothing: ``backward`` leaves no sums for the end of the pass."""

@@ -1,4 +1,4 @@
-"""``CellSpec``: which member of the LSTM family a layer computes."""
+"""``CellSpec``: the options of an LSTM cell, by which it becomes a variant of the standard one."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,10 +15,10 @@ STANDARD_ACTIVATIONS = (Activation("Sigmoid"), Activation("Tanh"), Activation("T
 
 @dataclass(frozen=True)
 class CellSpec:
-    """The options of an LSTM cell; with none of them it is the standard cell. Any of them combine.
+    """The options of an LSTM cell. Without any it is the standard cell; almost all of them can be combined.
 
-    One step in full, of which each line falls back to the standard one where its option is off (s, a, d: the
-    three activations; * is elementwise; masks m are ones unless drawn)::
+    One step with all options; a line whose option is off becomes that of the standard cell (s, a, d: the three
+    activations; * is elementwise; masks m are ones unless drawn)::
 
         a_t = N(W_ih (m_x * x_t)) + b_ih + N((m_w * W_hh) (m_r * r_{t-1})) + b_hh
         i_t = s(clip(a_i + p_i(c_{t-1})))         f_t = s(clip(a_f + p_f(c_{t-1})))      coupled: f_t = 1 - i_t
@@ -34,14 +34,14 @@ class CellSpec:
     Parameters
     ----------
     peephole : {None, "diagonal", "full"}
-        How gates see the cell state: parameter ``weight_ch`` (3H,), a weight per cell (Gers & Schmidhuber 2000),
+        How gates read the cell state: parameter ``weight_ch`` (3H,), a weight per cell (Gers & Schmidhuber 2000),
         or (3H, H), matrices; gates in the order i, f, o; (2H...), i and o, where the input gate is coupled.
     coupled_input_forget : bool
         f_t = 1 - i_t (Greff et al. 2017, "CIFG"). There is no forget gate then: weights and biases have 3H rows,
         in the order i, g, o.
     activations : three of Activation, str or (name, alpha, beta)
-        s for the gates, a for the candidate, d for the cell's output, in ONNX's order (f, g, h) and out of ONNX's
-        list; see ``Activation``.
+        s for the gates, a for the candidate, d for the cell's output (ONNX's f, g, h); see ``Activation`` for the
+        names.
     clip : float, optional
         Bounds the gates' pre-activations to [-clip, clip] (ONNX). The gradient is zero where it clips, and at the
         bound itself.
@@ -66,12 +66,12 @@ class CellSpec:
     zoneout_h, zoneout_c : float in [0, 1]
         Probability of an element of h, or c, keeping its value (Krueger et al. 2017); drawn at each step.
     init_ih, init_hh : {"uniform", "xavier_uniform", "xavier_normal", "orthogonal"}
-        How ``weight_ih`` and ``weight_hh`` start: U(-1/sqrt(H), 1/sqrt(H)) as in torch; Glorot & Bengio (2010); a
-        matrix with orthonormal columns (or rows, where it is wide).
+        Initial distribution of ``weight_ih`` and ``weight_hh``: U(-1/sqrt(H), 1/sqrt(H)) as in torch; Glorot &
+        Bengio (2010); a matrix with orthonormal columns (or rows, where it is wide).
     init_bias : {"uniform", "zeros"}
-        How the biases start.
+        Initial distribution of the biases.
     forget_bias : float, optional
-        What ``bias_ih + bias_hh`` starts from at the forget gate: 1 keeps the memory open (Gers et al. 2000,
+        Initial value of ``bias_ih + bias_hh`` at the forget gate: 1 keeps the memory open (Gers et al. 2000,
         Jozefowicz et al. 2015).
 
     Notes
@@ -83,7 +83,7 @@ class CellSpec:
     Raises
     ------
     ArgumentError
-        For a value, or a combination, without meaning.
+        For an invalid value, or for ``forget_bias`` with ``coupled_input_forget``, which has no forget gate.
 
     Examples
     --------
@@ -147,28 +147,63 @@ class CellSpec:
 
     @property
     def gates(self) -> int:
-        """How many gates have weights: 4, or 3 where input and forget gate are coupled."""
+        """How many gates have weights: 4, or 3 where input and forget gate are coupled.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(coupled_input_forget=True).gates
+        3
+        """
         return 3 if self.coupled_input_forget else 4
 
     @property
     def peepholes(self) -> int:
-        """How many gates see the cell state."""
+        """How many gates read the cell state through peepholes.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(peephole="diagonal").peepholes
+        3
+        """
         return 0 if self.peephole is None else self.gates - 1
 
     @property
     def composes_cell(self) -> bool:
-        """Whether the cell's own equations differ from the standard ones; else ``lstm.py`` computes it."""
+        """Whether the cell's own equations differ from the standard; dropout and zoneout are outside the cell.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(clip=1.0).composes_cell, nplstm.CellSpec(zoneout_h=0.1).composes_cell
+        (True, False)
+        """
         return bool(self.composing)
 
     @property
     def composing(self) -> list[str]:
-        """The options because of which that is so."""
+        """Names of the options that make the cell's own equations differ from the standard ones.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(clip=1.0, peephole="full", zoneout_h=0.1).composing
+        ['peephole', 'clip']
+        """
         names = ("peephole", "coupled_input_forget", "activations", "clip", "cell_clip", "layer_norm")
         return [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
 
     @property
     def draws(self) -> dict[str, float]:
-        """The options that draw masks in training, with their probabilities."""
+        """The options that draw masks in training, with their probabilities.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(zoneout_h=0.1, input_dropout=0.2).draws
+        {'input_dropout': 0.2, 'zoneout_h': 0.1}
+        """
         return {name: value for name in self._PROBABILITIES if (value := getattr(self, name)) > 0}
 
     def __repr__(self) -> str:
@@ -183,17 +218,30 @@ class CellSpec:
         return f"CellSpec({', '.join(given)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON holds them; ``from_dict`` reads them back."""
+        """Return all options in types that JSON has; ``from_dict`` reads them back.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec(clip=1.0).to_dict()["clip"]
+        1.0
+        """
         return asdict(self)
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> Self:
-        """Make a CellSpec from what ``to_dict`` returned; options that are left out have their defaults.
+        """Make a CellSpec from the result of ``to_dict``; options that are left out have their defaults.
 
         Raises
         ------
         ArgumentError
-            If an option is unknown, or its value has no meaning.
+            If an option is unknown, or its value is invalid.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.CellSpec.from_dict({"clip": 1.0})
+        CellSpec(clip=1.0)
         """
         if not isinstance(options, Mapping):
             raise ArgumentError(f"cell: expected a mapping of options, got {type(options).__qualname__}")
@@ -216,7 +264,7 @@ def _three_activations(value: Any) -> tuple[Activation, ...]:
 
 
 def _activation_of_dict(value: Any) -> Any:
-    """Make an Activation of what ``asdict`` made of one; leave the rest to be checked with the other options."""
+    """Make an Activation from its dict; return other values as they are, ``__post_init__`` checks them."""
     if not isinstance(value, dict):
         return value
     given = cast("dict[str, Any]", value)

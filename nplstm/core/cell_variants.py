@@ -1,7 +1,7 @@
-"""One step of any LSTM that a ``CellSpec`` describes, composed of operations: the file beside ``lstm.py``.
+"""One step of any LSTM that a ``CellSpec`` describes, composed of the operations in ``ops/``, and its derivative.
 
-With every option off it computes what ``lstm.py`` computes, to the bit. The equations stand in ``CellSpec``;
-dropout, zoneout and the layer norm of the products are around the cell, in ``recurrence``.
+With every option off it computes the same as the standard cell in ``cell.py``, to the bit. ``CellSpec`` has the
+equations. Dropout, zoneout and the layer norm of the products are outside of the cell, in ``step.py``.
 """
 
 from typing import NamedTuple
@@ -19,34 +19,34 @@ __all__ = ["ComposedCell", "ComposedTape"]
 
 
 class ComposedTape(NamedTuple):
-    """What the backward step needs; None for what the spec has no need of. K is 4H, or 3H with coupled gates."""
+    """Values that the backward step needs; None where the spec needs none. K is 4H (coupled gates: 3H)."""
 
     gates: Array  # (B, K)  i, f, g, o, or i, g, o
     a: Array | None  # (B, K)  their pre-activations
     inside: Array | None  # (B, K)  where these were not clipped
     c_prev: Array  # (B, H)  c_{t-1}
     c_inside: Array | None  # (B, H)  where the new state was not clipped
-    c: Array | None  # (B, H)  c'_t, which the output gate sees
+    c: Array | None  # (B, H)  c'_t, which the output gate reads
     norm: LayerNormTape | None  # of the cell state
     shown_a: Array | None  # (B, H)  what the output activation read
     shown: Array  # (B, H)  what it returned
 
 
 class ComposedCell:
-    """The step of a spec with its parameters.
+    """The cell of a spec, with its parameters.
 
     Parameters
     ----------
     spec : CellSpec
     params : LSTMParams
-        Of which the cell reads ``weight_ch``, ``gain_c`` and ``bias_c``.
+        The cell reads ``weight_ch``, ``gain_c`` and ``bias_c``.
     """
 
     def __init__(self, spec: CellSpec, params: LSTMParams) -> None:
         self._spec = spec
         self._params = params
         self._hidden_size = H = params.weight_ih.shape[0] // spec.gates
-        # the gates that see c_{t-1}, i and f or i alone, come first; then the candidate; the output gate is last
+        # first the gates that read c_{t-1} (i and f, or i alone), then the candidate, then the output gate
         k = spec.gates - 2
         self._early, self._candidate, self._late = (
             slice(k * H),

@@ -1,4 +1,4 @@
-"""What a hidden transform has to offer."""
+"""``HiddenTransform``: base class of transforms of h inside the time loop, and the check of a user's own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ __all__ = ["HiddenTransform", "TransformGradients", "check_transform"]
 
 
 class TransformGradients(NamedTuple):
-    """What ``HiddenTransform.backward`` returns; dicts may leave out what gets no gradient.
+    """The result of ``HiddenTransform.backward``; the dicts may leave out arrays that get no gradient.
 
     Examples
     --------
@@ -27,31 +27,32 @@ class TransformGradients(NamedTuple):
 
 
 class HiddenTransform(ABC):
-    """A transform h (B, P) to r (B, R) inside the time loop: the recurrent input is R wide, whatever h is.
+    """Base class of transforms inside the time loop, from h (B, P) to the recurrent input r (B, R).
 
     ::
 
         r_{t-1}, s_t = transform(h_{t-1}, s_{t-1}, context_t)       a_t = W_ih x_t + W_hh r_{t-1} + b
 
-    It acts on the state that a step reads, h_0 included, so what a sequence's last h would become is never
-    computed. ``weight_hh`` is (4H, R). Any object with these members will do; deriving from this class saves
-    writing those that have defaults. One without ``backward`` is good for inference, and ``record`` says so.
+    It is applied to the h that a step reads, so h_0 is transformed and the last h of a sequence is not.
+    ``weight_hh`` is (4H, R). Any object with these methods and attributes can be used; a subclass inherits the
+    defaults. Without ``backward`` a layer can only run inference: ``record`` raises.
 
     Attributes
     ----------
     state_size : int
-        S, the width of a state of the transform's own; 0 for none. It starts from zeros, or from ``hx``'s third
-        member, and comes back as the third member of the final state.
+        S, the width of the transform's own state; 0 for none. It starts from zeros, or from the third member of
+        ``hx``, and is returned as the third member of the final state.
     context_ndims : mapping of name to int
-        What else the transform reads, given in each call as ``context={name: array}``, and how many axes that
-        has for one sequence at one step. In a call an array may have just these (shared by all), or (B, ...)
-        (one for each sequence), or (T, B, ...) (one for each step, too; laid out like the input).
+        Other arrays that the transform reads, given in each call as ``context={name: array}``, with the number of
+        axes for one sequence at one step. In a call an array may have only these axes (the same for all
+        sequences), or (B, ...) (one for each sequence), or (T, B, ...) (one for each step and sequence, in the
+        layout of the input).
     optional_context : names
-        Those of them that a call may leave out.
+        Context that a call may leave out.
 
     Examples
     --------
-    h beside itself, so that a 3 wide h feeds a 6 wide recurrent input:
+    r = [h; h]: the recurrent input is 6 wide for an h that is 3 wide.
 
     >>> import numpy as np, nplstm
     >>> class Twice(nplstm.HiddenTransform):
@@ -71,38 +72,86 @@ class HiddenTransform(ABC):
     optional_context: ClassVar[tuple[str, ...]] = ()
 
     def recurrent_size(self, hidden_size: int) -> int | None:
-        """Return R for an h of that width; None where it is for ``recurrent_size=`` to say."""
+        """Return R for an h of width ``hidden_size``; None if the layer's ``recurrent_size=`` has to give it.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.AttentionReadout().recurrent_size(8)
+        16
+        """
         return None
 
     def parameter_shapes(self, hidden_size: int, recurrent_size: int) -> dict[str, tuple[int, ...]]:
-        """Return the names and shapes of the parameters, in the order in which they are drawn."""
+        """Return the names and shapes of the transform's parameters, in the order in which they are drawn.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.Projection(3).parameter_shapes(hidden_size=8, recurrent_size=3)
+        {'weight': (3, 8)}
+        """
         return {}
 
     @abstractmethod
     def forward(
         self, h: Array, state: Array | None, parameters: Arrays, context: Arrays
     ) -> tuple[Array, Array | None, Any]:
-        """Return r (n, R), the next state and a tape, of n of the sequences.
+        """Transform h of n sequences at one step. The arguments must not be modified.
 
         Parameters
         ----------
         h : Array, shape (n, P)
-            Not to be modified, like the other arguments.
         state : Array, shape (n, S), or None
         parameters : mapping of name to Array
         context : mapping of name to Array, each (n, ...)
-            Each of the n sequences' own, at this step.
+            One row for each of the n sequences, at this step.
+
+        Returns
+        -------
+        r : Array, shape (n, R)
+        state : Array, shape (n, S), or None
+            The next state.
+        tape
+            Anything; ``backward`` gets it.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> concatenation = nplstm.ContextConcatenation(1)
+        >>> concatenation.forward(np.ones((2, 3)), None, {}, {"context": np.zeros((2, 1))})[0].shape
+        (2, 4)
         """
 
     def backward(
         self, grad_r: Array, grad_state: Array | None, tape: Any, parameters: Arrays
     ) -> TransformGradients:
-        """Return the gradients of what ``forward`` read, given those of r and of the next state, and its tape."""
+        """Return the gradients of the arguments of ``forward``.
+
+        Parameters
+        ----------
+        grad_r : Array, shape (n, R)
+            d loss / d r.
+        grad_state : Array, shape (n, S), or None
+            d loss / d the next state.
+        tape
+            From ``forward``.
+        parameters : mapping of name to Array
+            As in ``forward``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> concatenation = nplstm.ContextConcatenation(1)
+        >>> grads = concatenation.backward(np.ones((2, 4)), None, None, {})
+        >>> grads.h.shape, grads.context["context"].shape
+        ((2, 3), (2, 1))
+        """
         raise NotImplementedError
 
 
 def check_transform(transform: Any) -> None:
-    """Raise unless the object follows the protocol; members that have defaults may be missing."""
+    """Raise unless the object has the members of ``HiddenTransform``; those with defaults may be missing."""
     name = type(transform).__name__
     if isinstance(transform, type):
         raise ArgumentError(f"hidden_transform: expected an object, got the class {transform.__qualname__}")
@@ -132,6 +181,6 @@ def check_transform(transform: Any) -> None:
 
 
 def has_backward(transform: Any) -> bool:
-    """Tell whether there is a backward of its own."""
+    """Tell whether the transform defines ``backward``."""
     found = getattr(transform, "backward", None)
     return found is not None and getattr(found, "__func__", None) is not HiddenTransform.backward

@@ -1,4 +1,4 @@
-"""How parameters start: named distributions, drawn in float64 on the host and rounded.
+"""Initial values of parameters: named distributions, drawn in float64 on the host and rounded.
 
 So one seed gives the same parameters in every element type and on every backend.
 """
@@ -17,15 +17,15 @@ __all__ = ["INITIALISERS", "ParameterSpec", "draw_parameters"]
 
 
 class ParameterSpec(NamedTuple):
-    """How one parameter starts."""
+    """Shape and initial distribution of one parameter."""
 
     kind: str  # the initialiser's name
     shape: tuple[int, ...]
     number: float  # the bound of "uniform", or the value of "constant"
-    forget: float | None = None  # what the forget gate's block, the second of four, starts from instead
+    forget: float | None = None  # value for the forget gate's block, the second of four, in the place of a draw
 
     def draw(self, rng: "np.random.Generator") -> Array:
-        """Draw it, in float64."""
+        """Draw the initial values, in float64."""
         array = np.ascontiguousarray(INITIALISERS[self.kind](rng, self.shape, self.number))
         if self.forget is not None:
             H = self.shape[0] // 4
@@ -58,7 +58,7 @@ INITIALISERS: dict[str, Callable[["np.random.Generator", tuple[int, ...], float]
 def draw_parameters(
     starts: Mapping[str, ParameterSpec], *, backend: Backend, dtype: DType, rng: Any
 ) -> dict[str, Array]:
-    """Draw each array, in order; or take it where ``rng`` is a mapping that has it, such as a file's."""
+    """Draw each array, in order; or take the arrays from ``rng`` where it maps names to arrays (from a file)."""
     if isinstance(rng, Mapping):
         return _take(starts, cast("Arrays", rng), backend=backend, dtype=dtype)
     generator = as_generator(rng)
@@ -68,7 +68,7 @@ def draw_parameters(
 def _take(
     starts: Mapping[str, ParameterSpec], arrays: Arrays, *, backend: Backend, dtype: DType
 ) -> dict[str, Array]:
-    """Take NumPy arrays for parameters, before any memory is asked for by what is said of their sizes."""
+    """Take parameters from NumPy arrays; shapes are compared before memory is allocated."""
     expected = {name: start.shape for name, start in starts.items()}
     found = {name: array.shape for name, array in arrays.items()}
     if found != expected:

@@ -1,4 +1,4 @@
-"""The parameters of one layer in one direction, with what engines have made of them."""
+"""Parameters of one layer in one direction, with a cache of the forms that engines prepare from them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class LayerWeights:
-    """Parameters and the options of their cell. They are not changed: a layer with new parameters has new ones.
+    """Parameters and the options of their cell. Immutable: a layer whose parameters change makes a new object.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ class LayerWeights:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """P and H."""
+        """(P, H): the widths of h and c."""
         weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
         H = weight_hh.shape[0] // self.spec.gates
         return (H if weight_hr is None else weight_hr.shape[0]), H
 
     def prepared(self, make: Callable[..., T], *beside: "LayerWeights") -> T:
-        """Return what an engine makes of these weights, and of others beside them; made once."""
+        """Return ``make(self, *beside)``, an engine's own form of these weights; made once and cached."""
         key = (make, *map(id, beside))
-        if key not in self._prepared:  # the others are kept, too: so nothing else can have their id
+        if key not in self._prepared:  # keeping ``beside`` alive keeps the ids in the key unique
             self._prepared[key] = (beside, make(self, *beside))
         return self._prepared[key][1]

@@ -1,4 +1,4 @@
-"""The masks of one pass through one layer in one direction, drawn from the user's generator."""
+"""Masks of dropout and zoneout for one pass through one layer in one direction, and how they are drawn."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ __all__ = ["NO_MASKS", "Masks", "draw_masks", "inference_masks", "needed_generat
 
 
 class Masks(NamedTuple):
-    """Dropout masks, None where nothing is dropped; and what zoneout keeps: masks, or in inference a number."""
+    """Masks of dropout and zoneout; None where there are none. In inference zoneout has its probability."""
 
     input: Array | None = None  # (B, I)
     recurrent: Array | None = None  # (B, R), or (N, R) where it is drawn at each step
@@ -25,17 +25,17 @@ class Masks(NamedTuple):
     keep_c: Array | float | None = None  # (N, H)
 
     def recurrent_rows(self, rows: slice) -> Array:
-        """Return the recurrent dropout of one step."""
+        """Return the mask of recurrent dropout for the rows of one step."""
         assert self.recurrent is not None
         return self.recurrent[rows] if self.recurrent_by_step else self.recurrent[: rows.stop - rows.start]
 
     @property
     def by_row(self) -> bool:
-        """Whether anything was drawn for each step."""
+        """Whether there is a mask that differs from step to step."""
         return self.recurrent_by_step or not all(isinstance(k, float | None) for k in (self.keep_h, self.keep_c))
 
     def of_rows(self, rows: slice) -> "Masks":
-        """Return what some steps have of it."""
+        """Return the masks of some steps."""
         recurrent = self.recurrent
         if recurrent is not None and self.recurrent_by_step:
             recurrent = recurrent[rows]
@@ -43,7 +43,7 @@ class Masks(NamedTuple):
         return self._replace(recurrent=recurrent, keep_h=kept[0], keep_c=kept[1])
 
     def rows(self, keep: Array | float, rows: slice) -> Array | float:
-        """Return what zoneout keeps at one step."""
+        """Return zoneout's mask for the rows of one step, or its probability."""
         return keep if isinstance(keep, float | int) else keep[rows]
 
 
@@ -51,7 +51,7 @@ NO_MASKS = Masks()
 
 
 def needed_generator(draws: Mapping[str, float], rng: Any) -> Any:
-    """Return the generator if options draw masks, with their probabilities; raise if they do and there is none."""
+    """Return ``rng`` if options draw masks (``draws``: their probabilities), else None; raise if it is missing."""
     if not draws:
         return None
     if rng is None:
@@ -63,7 +63,7 @@ def needed_generator(draws: Mapping[str, float], rng: Any) -> Any:
 
 
 def inference_masks(spec: CellSpec) -> Masks:
-    """Return what stands for the masks in inference."""
+    """Return the masks of inference: no dropout, and zoneout by its probability."""
     return Masks(keep_h=spec.zoneout_h or None, keep_c=spec.zoneout_c or None)
 
 
@@ -77,7 +77,7 @@ def draw_masks(
     backend: Backend,
     dtype: DType,
 ) -> Masks:
-    """Draw what the spec asks for, in the order of its options."""
+    """Draw the masks of a spec, in the order of its options."""
     R, P = params.weight_hh.shape[1], hidden_size if params.weight_hr is None else params.weight_hr.shape[0]
     B, N = steps.batch, steps.total
 

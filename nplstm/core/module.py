@@ -1,4 +1,4 @@
-"""What everything with parameters shares: where they are, and how they get in and out."""
+"""Base class of layers: parameters, state dict, moving between backends and element types."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple, Self, cast
@@ -13,14 +13,14 @@ __all__ = ["IncompatibleKeys", "Module", "load_arrays"]
 
 
 class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict`` did not find, and what it did not use."""
+    """Names that ``load_state_dict`` did not find in the state dict, and names in it that no parameter has."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """The base of the layers: named parameters of one element type on one backend."""
+    """Base class of layers: named parameters of one element type on one backend."""
 
     def __init__(self, *, backend: str, dtype: DTypeLike) -> None:
         self._backend = get_backend(backend)
@@ -29,17 +29,40 @@ class Module:
 
     @property
     def parameters(self) -> Parameters:
-        """The parameters by torch's names; replace one with ``layer.parameters[name] = array``."""
+        """The parameters by torch's names; replace one with ``layer.parameters[name] = array``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> lstm = nplstm.LSTM(2, 3, rng=0)
+        >>> list(lstm.parameters)
+        ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+        >>> lstm.parameters["bias_hh_l0"] = np.zeros(12, dtype=np.float32)
+        """
         return self._parameters
 
     @property
     def backend(self) -> str:
-        """Name of the backend that the parameters live on."""
+        """Name of the backend of the parameters: "numpy" or "cupy".
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3).backend
+        'numpy'
+        """
         return self._backend.name
 
     @property
     def dtype(self) -> DType:
-        """Element type of the parameters, and of all that goes in and out."""
+        """Element type of parameters, inputs and outputs.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3).dtype
+        dtype('float32')
+        """
         return self._dtype
 
     def _draw_parameters(self, starts: dict[str, ParameterSpec], rng: Any) -> None:
@@ -48,26 +71,40 @@ class Module:
         self._parameters.replace_all(arrays, copy=False)
 
     def _placement(self) -> str:
-        """Write backend and element type for the end of a repr, where they are not the usual ones."""
+        """Return backend and element type for the repr; empty for NumPy and float32."""
         backend = "" if self.backend == "numpy" else f", backend={self.backend!r}"
         dtype = "" if self.dtype.name == "float32" else f", dtype={self.dtype.name!r}"
         return backend + dtype
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the parameters hold in all."""
+        """Total number of elements of all parameters.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3, rng=0).num_parameters  # 4H * (I + H + 2)
+        84
+        """
         return sum(int(array.size) for array in self._parameters.values())
 
     def state_dict(self) -> dict[str, Array]:
         """Return the parameters by torch's names.
 
-        The dict is a snapshot: on NumPy of the layer's own arrays, which are replaced and never changed; on
-        CuPy, which has no read-only arrays, of copies.
+        The dict is a snapshot. On NumPy it holds the layer's own arrays, which are replaced and never changed; on
+        CuPy, which has no read-only arrays, it holds copies.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> state_dict = nplstm.LSTM(2, 3, rng=0).state_dict()
+        >>> state_dict["weight_ih_l0"].shape
+        (12, 2)
         """
         return {name: self._backend.guard(array) for name, array in self._parameters.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Replace the parameters; all of them, or on any error none.
+        """Replace the parameters. On an error no parameter is replaced.
 
         Parameters
         ----------
@@ -86,11 +123,18 @@ class Module:
         ------
         StateDictError
             Names every key that is missing, unknown, of another shape or of another element type.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> trained, lstm = nplstm.LSTM(2, 3, rng=0), nplstm.LSTM(2, 3, rng=1)
+        >>> lstm.load_state_dict(trained.state_dict())
+        IncompatibleKeys(missing_keys=[], unexpected_keys=[])
         """
         return load_arrays(self._parameters, state_dict, owner=repr(self), strict=strict, misfit=self._misfit)
 
     def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
-        """Say what is wrong with a parameter's shape; for layers that know more than that."""
+        """Return the text for a wrong shape; a layer may override it to say more."""
         return _misfit(name, expected, got)
 
     def to(self, backend: str | DTypeLike | None = None, dtype: DTypeLike | None = None) -> Self:
@@ -111,6 +155,13 @@ class Module:
             If CuPy is not installed, or finds no GPU.
         DTypeError
             If the backend has no such element type; the layer is left as it was.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm = nplstm.LSTM(2, 3, rng=0).to(dtype="float64")
+        >>> lstm.parameters["weight_ih_l0"].dtype
+        dtype('float64')
         """
         if dtype is None and is_dtype(backend):
             backend, dtype = None, backend
@@ -123,7 +174,7 @@ class Module:
 
 
 Misfit = Callable[[str, tuple[int, ...], tuple[int, ...]], str]
-"""Says what is wrong with a parameter's shape: of its name, the shape expected and the one that came."""
+"""Takes a parameter's name, its shape and the shape that came; returns the text for the error."""
 
 
 def _misfit(name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
@@ -138,7 +189,7 @@ def load_arrays(
     strict: bool,
     misfit: Misfit = _misfit,
 ) -> IncompatibleKeys:
-    """Replace parameters, all of them or on any error none; see ``Module.load_state_dict``."""
+    """Replace parameters; on an error none. See ``Module.load_state_dict``."""
     if not isinstance(state_dict, Mapping):
         raise StateDictError(
             f"state_dict: expected a mapping of name to array, got {type(state_dict).__qualname__}"
@@ -178,10 +229,10 @@ def _read(name: str, value: Any, current: Array, misfit: Misfit) -> Array:
 
 
 def _as_array(value: Any) -> Any:
-    """Leave arrays that a backend knows; make NumPy arrays of the rest (tensors, nested lists)."""
+    """Return NumPy and CuPy arrays as they are; convert other values (tensors, nested lists) to NumPy arrays."""
     try:
         backend_of(value)
     except BackendError:
-        # a tensor that takes part in autograd, such as a torch Parameter, has to leave it first
+        # a tensor that requires a gradient, such as a torch Parameter, has to be detached first
         return get_backend("numpy").asarray(value.detach() if hasattr(value, "detach") else value)
     return value

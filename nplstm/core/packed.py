@@ -1,9 +1,8 @@
-"""What the time loop sees of a batch: which sequences reach which step, and where their rows are.
+"""Packed batch index: which sequences reach which step, and where their rows are.
 
-Packed data holds the rows of step 0, then those of step 1, and so on; the sequences stand sorted by length,
-longest first, so that the ones still running at a step are the first ``batch_sizes[t]``. A batch of equal
-lengths is the special case in which packing is a reshape. The loop knows no other layout, so padding can leak
-nowhere.
+Packed data holds the rows of step 0, then those of step 1, and so on. The sequences are sorted by length, longest
+first, so the ones that reach step t are the first ``batch_sizes[t]``. For a batch of equal lengths packing is a
+reshape. The time loop reads packed data only, which has no padding; so padding cannot change a result.
 
 Index arithmetic is done on the host, with NumPy; the data may be on any backend.
 """
@@ -37,12 +36,12 @@ T = TypeVar("T")
 
 
 class PackedSteps:
-    """Where each step's rows are in packed data. Not to be changed.
+    """Where each step's rows are in packed data. Must not be modified.
 
     Attributes
     ----------
     batch : int
-        B, the number of sequences; those of length 0 count and have no rows.
+        B, the number of sequences, with those of length 0, which have no rows.
     batch_sizes : HostIndices, shape (T,)
         How many sequences reach each step; never increasing.
     offsets : HostIndices, shape (T + 1,)
@@ -76,7 +75,7 @@ class PackedSteps:
         return len(self.batch_sizes)
 
     def prepared(self, make: Callable[["PackedSteps"], T]) -> T:
-        """Return what an engine makes of the steps; made once."""
+        """Return ``make(self)``, an engine's own form of the index; made once and cached."""
         if make not in self._prepared:
             self._prepared[make] = make(self)
         return self._prepared[make]
@@ -119,7 +118,7 @@ class PackedSteps:
             yield order[start:]
 
     def reversed_rows(self) -> HostIndices:
-        """For each row, the row that takes its place when every sequence is turned around; (N,)."""
+        """For each row, the row that takes its place when every sequence is reversed in time; (N,)."""
         j = self.sequences
         t = np.repeat(np.arange(len(self)), self.batch_sizes)
         return np.asarray(self.bounds)[self.lengths[j] - 1 - t] + j
@@ -130,9 +129,9 @@ class PackedSteps:
         Returns
         -------
         places : shape (n,)
-            The row of the step before; any row for a sequence that begins here.
+            The row of the step before; an arbitrary row for a sequence that begins here.
         begins, sequences : shape (m,)
-            The rows of those that begin, counted from the first of ``rows``; and which they are.
+            The rows of sequences that begin here, counted from the first of ``rows``; and the sequences.
         """
         start, stop = int(rows.start), int(rows.stop)
         first, last = bisect_left(self.bounds, start), bisect_left(self.bounds, stop)
@@ -140,7 +139,9 @@ class PackedSteps:
         begin = cast("HostIndices", np.repeat(self.offsets[first:last], counts))
         j = np.arange(start, stop) - begin
         t = np.repeat(np.arange(first, last), counts) + (1 if reverse else -1)
-        sizes = np.append(self.batch_sizes, 0)  # a step before the first has nobody, as one after the last
+        sizes = np.append(
+            self.batch_sizes, 0
+        )  # the step before the first (index -1) and the one after the last have no rows
         inside = j < sizes[t]
         begins = np.flatnonzero(~inside)
         return np.where(inside, self.offsets[t] + j, 0), begins, j[begins]
@@ -157,12 +158,12 @@ class PackedSteps:
 
 
 KEPT_STEPS = 1024
-"""Steps up to which what is made once is kept: for longer ones it is little beside the rest, and much to keep."""
+"""Steps up to which an index is cached: a longer one takes much memory, and little of a call's time."""
 
 
 @lru_cache(maxsize=32)
 def _equal(kind: type[S], steps: int, batch: int) -> S:
-    """Make them once for calls of the same size, one after the other."""
+    """Make the index once for successive calls of the same size."""
     return kind(batch, np.full(steps, batch, dtype=np.int64))
 
 
@@ -173,7 +174,7 @@ def _running(sorted_lengths: HostIndices) -> np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backend: Backend) -> tuple[Array, Array]:
-    """For each packed row its step and its sequence: where it stands in a padded (T, B, ...) array.
+    """Return each packed row's step and sequence, its place in a padded (T, B, ...) array.
 
     ``order[j]`` is the place in the padded batch of the j-th longest sequence; None where they are sorted.
     """
@@ -182,13 +183,13 @@ def padded_places(sorted_lengths: HostIndices, order: HostIndices | None, backen
 
 
 def reversed_places(T: int, lengths: HostIndices) -> tuple[HostIndices, HostIndices]:
-    """Step and sequence of what comes to each place of a padded batch when every sequence is turned around."""
+    """Step and sequence that come to each place of a padded batch when every sequence is reversed in time."""
     t = np.arange(T)[:, None]
     return np.where(t < lengths, lengths - 1 - t, t), np.arange(len(lengths))
 
 
 def host_array(argument: str, values: Any, what: str, form: str = "an array") -> "np.ndarray[Any, Any]":
-    """Return a NumPy array of what the user gave; refuse what is on a GPU, or makes no array."""
+    """Return a NumPy array of the user's values; raise for arrays on a GPU and for values that are no array."""
     if hasattr(values, "__cuda_array_interface__"):
         raise BackendError(f"{argument}: expected {what} on the host, got an array on a GPU; use .get()")
     try:
@@ -198,7 +199,7 @@ def host_array(argument: str, values: Any, what: str, form: str = "an array") ->
 
 
 def host_integers(argument: str, values: Any) -> HostIndices:
-    """Return a one-dimensional int64 NumPy array; refuse what is not integers, or not on the host."""
+    """Return a one-dimensional int64 NumPy array; raise for values that are not integers or not on the host."""
     numbers = host_array(argument, values, "integers", "a sequence")
     if numbers.ndim != 1:
         raise ShapeError(f"{argument}: expected shape (B,), got {numbers.shape}")
@@ -206,7 +207,7 @@ def host_integers(argument: str, values: Any) -> HostIndices:
         raise DTypeError(f"{argument}: expected integers, got {numbers.dtype}: {values!r}")
     if numbers.dtype.kind == "u" and numbers.max(initial=0) > np.iinfo(np.int64).max:
         raise ArgumentError(f"{argument}: expected sizes of arrays, got {numbers.max()}")
-    numbers = numbers.astype(np.int64)  # a copy: the caller may write into what was given
+    numbers = numbers.astype(np.int64)  # a copy: the caller may modify its own array later
     numbers.flags.writeable = False
     return numbers
 

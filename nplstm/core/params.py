@@ -1,8 +1,8 @@
 """Parameters and gradients as named arrays.
 
-An array in a ``Parameters`` is never changed in place: it is replaced by item assignment. So a state dict is
-a snapshot that costs nothing, a tape keeps the weights of its own forward pass however the layer is trained
-on, and no packed copy of a weight can go stale.
+An array in a ``Parameters`` is never changed in place: item assignment replaces it. So a state dict is a
+snapshot without a copy, a tape keeps the weights of its own forward pass when the layer is trained further, and
+the copies of weights that engines prepare never go out of date.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping
@@ -24,25 +24,26 @@ T = TypeVar("T")
 class LSTMParams(NamedTuple):
     """The parameters of one layer in one direction, or their gradients.
 
-    Gates stand in the order i, f, g, o along the axis of size K = 4H; coupled gates i, g, o, K = 3H. P is the
-    width of h: H, or ``proj_size``; R that of the recurrent input: P, or ``recurrent_size``. See ``CellSpec``.
+    The axis of size K = 4H holds the gates in the order i, f, g, o; with coupled gates K = 3H, in the order
+    i, g, o. P is the width of h: H, or ``proj_size``. R is the width of the recurrent input: P, or
+    ``recurrent_size``. See ``CellSpec``.
     """
 
     weight_ih: Array  # (K, I)
     weight_hh: Array  # (K, R)
     bias_ih: Array | None = None  # (K,)
     bias_hh: Array | None = None  # (K,)
-    weight_hr: Array | None = None  # (P, H)  the projection, where there is one
-    weight_ch: Array | None = None  # (K - H,) or (K - H, H)  peepholes of i, f and o
-    gain_ih: Array | None = None  # (K,)  of the layer norm of the input's product
-    gain_hh: Array | None = None  # (K,)  of the recurrent product's
-    gain_c: Array | None = None  # (H,)  of the cell's
+    weight_hr: Array | None = None  # (P, H)  projection
+    weight_ch: Array | None = None  # (K - H,) or (K - H, H)  peepholes of i, f, o
+    gain_ih: Array | None = None  # (K,)  layer norm of W_ih x
+    gain_hh: Array | None = None  # (K,)  layer norm of W_hh r
+    gain_c: Array | None = None  # (H,)  layer norm of the cell state
     bias_c: Array | None = None  # (H,)
-    transform: Arrays | None = None  # the hidden transform's own, by its names
+    transform: Arrays | None = None  # parameters of the hidden transform, by its own names
 
     @classmethod
     def from_named(cls, arrays: Arrays, suffix: str = "") -> Self:
-        """Look the arrays up by their names in a state dict; None for those that are not there."""
+        """Take the arrays by their names in a state dict, each with ``suffix``; None where there is none."""
         found = {field: arrays.get(field + suffix) for field in cls._fields if field != "transform"}
         own = {
             name.removeprefix("transform_").removesuffix(suffix): array
@@ -53,16 +54,16 @@ class LSTMParams(NamedTuple):
 
     @classmethod
     def of_sum(cls, weight_ih: Array, weight_hh: Array, bias: Array | None) -> Self:
-        """Return gradients, given that of ``b_ih + b_hh``: each bias has it, in an array of its own."""
+        """Return gradients, where ``bias`` is that of ``b_ih + b_hh``: each bias gets it, in its own array."""
         return cls(weight_ih, weight_hh, bias, None if bias is None else bias.copy())
 
     @property
     def bias(self) -> Array | None:
-        """``b_ih + b_hh``, (K,); None where there are none."""
+        """``b_ih + b_hh``, (K,); None without biases."""
         return None if self.bias_ih is None or self.bias_hh is None else self.bias_ih + self.bias_hh
 
     def named(self, suffix: str = "") -> dict[str, Array]:
-        """Return the ones that there are, by their names in a state dict: ``weight_ih`` + ``suffix``, ..."""
+        """Return the arrays that are not None, by their names in a state dict: ``weight_ih`` + ``suffix``, ..."""
         *arrays, transform = self
         named = {field + suffix: a for field, a in zip(self._fields, arrays, strict=False) if a is not None}
         for name, array in (transform or {}).items():
@@ -71,20 +72,20 @@ class LSTMParams(NamedTuple):
 
 
 class Sums:
-    """Gradients that grow by a share of each step, by the parameters' names."""
+    """Gradients by parameter name, summed over the steps of a backward pass."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Array] = {}
 
     def add(self, name: str, share: Array) -> None:
-        """Add a share; it may become the sum itself, so it has to be an array of its own."""
+        """Add one step's gradient. The array may become the sum itself, so the caller must not use it again."""
         if name in self._sums:
             self._sums[name] += share
         else:
             self._sums[name] = share
 
     def gradients(self, params: LSTMParams) -> LSTMParams:
-        """Return the sums in the form of the parameters; zeros for those that got no share."""
+        """Return the sums as ``LSTMParams``; zeros for parameters to which nothing was added."""
         named = params.named()
         return LSTMParams.from_named(
             {
@@ -97,14 +98,21 @@ class Sums:
 class Parameters(MutableMapping[str, Array]):
     """Named arrays of fixed shapes, one element type and one backend, replaced by item assignment.
 
-    Reading gives arrays that refuse to be written to (NumPy; CuPy has no such arrays: there, do not). What is
-    assigned is checked against what was there, and copied.
+    On NumPy the arrays are read-only. CuPy has no read-only arrays: do not write to them there. An assigned array
+    must have the shape, element type and backend of the old one, and is copied.
 
     Parameters
     ----------
     arrays : mapping of name to Array
     copy : bool
-        False takes the arrays over: the caller must not write to them again.
+        False keeps the arrays without a copy: the caller must not write to them again.
+
+    Raises
+    ------
+    ArgumentError
+        On assignment to an unknown name, and on ``del``.
+    ShapeError, DTypeError, BackendError
+        If an assigned array has another shape, element type or backend than the old one.
 
     Examples
     --------
@@ -128,7 +136,7 @@ class Parameters(MutableMapping[str, Array]):
 
     def __setitem__(self, name: str, value: Array) -> None:
         if name not in self._arrays:
-            raise ArgumentError(f"parameter {name!r}: there is none of that name, only {list(self._arrays)}")
+            raise ArgumentError(f"parameter {name!r}: expected one of {list(self._arrays)}")
         old = self._arrays[name]
         check_arrays(f"the parameter {name!r}", backend_of(old), old.dtype, **{name: value})
         if value.shape != old.shape:
@@ -146,22 +154,51 @@ class Parameters(MutableMapping[str, Array]):
         return len(self._arrays)
 
     def replace_all(self, arrays: Arrays, *, copy: bool = True) -> None:
-        """Hold these arrays and no others: new names, shapes, element type and backend.
+        """Replace all arrays, also by ones with other names, shapes, element type or backend; nothing is checked.
 
-        For a layer's own use; whoever holds this mapping, an optimizer say, sees the new arrays.
+        For layers themselves (``to``). An optimizer that holds this mapping sees the new arrays.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> parameters = nplstm.Parameters({"weight": np.zeros(3)})
+        >>> parameters.replace_all({"bias": np.ones(2)})
+        >>> parameters
+        Parameters(
+          bias: float64 (2,)
+        )
         """
         self._arrays = {name: _frozen(array, copy=copy) for name, array in arrays.items()}
         self._derived = {}
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
-        """Return what was made of the parameters under this key; made once, until one of them is replaced."""
-        derived = self._derived  # which another thread may replace
+        """Return ``make()``, cached under ``key`` until a parameter is replaced.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> parameters = nplstm.Parameters({"weight": np.ones(3)})
+        >>> make = lambda: float(parameters["weight"].sum())
+        >>> parameters.derived("sum", make)
+        3.0
+        >>> parameters["weight"] = np.zeros(3)
+        >>> parameters.derived("sum", make)
+        0.0
+        """
+        derived = self._derived  # another thread may replace the attribute
         if key not in derived:
             derived[key] = make()
         return derived[key]
 
     def grouped(self, suffix: str) -> LSTMParams:
-        """Return those of one layer and direction."""
+        """Return the parameters of one layer and direction, whose names end in ``suffix``.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3, rng=0).parameters.grouped("_l0").weight_ih.shape
+        (12, 2)
+        """
         return self.derived("params" + suffix, lambda: LSTMParams.from_named(self._arrays, suffix))
 
     def __repr__(self) -> str:
@@ -183,26 +220,35 @@ def _frozen(array: Array, *, copy: bool) -> Array:
 
 
 class JoinedParameters(MutableMapping[str, Array]):
-    """Several mappings seen as one, under prefixed names: the parameters of a model made of parts.
+    """Several mappings joined under prefixed names: the parameters, or the gradients, of a model made of parts.
 
     Parameters
     ----------
     **parts : mapping of name to Array
-        Entry ``name`` of part ``lstm`` is seen as ``"lstm.name"``. Assignment reaches the part.
+        Entry ``name`` of part ``lstm`` has the joined name ``"lstm.name"``. Assignment to it assigns to the part.
+
+    Raises
+    ------
+    ArgumentError
+        If a part is not a mapping, or its name has a dot.
 
     Examples
     --------
-    >>> import nplstm
+    >>> import numpy as np, nplstm
     >>> lstm, head = nplstm.LSTM(2, 3, rng=0), nplstm.Linear(3, 1, rng=0)
-    >>> list(nplstm.JoinedParameters(lstm=lstm.parameters, head=head.parameters))[-2:]
+    >>> joined = nplstm.JoinedParameters(lstm=lstm.parameters, head=head.parameters)
+    >>> list(joined)[-2:]
     ['head.weight', 'head.bias']
+    >>> joined["head.bias"] = np.ones(1, dtype=np.float32)
+    >>> head.parameters["bias"]
+    array([1.], dtype=float32)
     """
 
     def __init__(self, **parts: MutableMapping[str, Array]) -> None:
         for part, arrays in parts.items():
             check_mapping(part, arrays)
             if "." in part:
-                raise ArgumentError(f"{part!r}: a part's name has no dot, which ends it in the joined names")
+                raise ArgumentError(f"{part!r}: expected a part's name without a dot: joined names are part.name")
         self._parts = parts
 
     def _find(self, name: str) -> tuple[MutableMapping[str, Array], str]:

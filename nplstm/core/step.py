@@ -3,12 +3,12 @@
 ::
 
     r   = transform(h_{t-1})          where there is a hidden transform
-    a   = a_x + norm(W_hh (m * r))    a_x: the input's share, taken for a block of steps at once
+    a   = a_x + norm(W_hh (m * r))    a_x = norm(W_ih x) + b, computed for a block of steps at once
     h,c = cell(a, c_{t-1})            the standard cell, or the composed one
     h   = W_hr h                      with a projection
     h,c = zoneout(h, c)
 
-All but the third line falls away where its option is off. ``CellSpec`` has the equations in full.
+Each line but the third is left out where its option is off. ``CellSpec`` has the equations in full.
 """
 
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class State(NamedTuple):
 
 
 class StepTape(NamedTuple):
-    """What the backward step needs; None for what the options have no need of."""
+    """Values that the backward step needs; None for those that the options do not need."""
 
     cell: Any  # CellTape or ComposedTape
     norm: LayerNormTape | None  # of the recurrent product
@@ -46,7 +46,7 @@ class StepTape(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Where the steps of one backward pass leave what is put together at its end."""
+    """Buffers that the steps of one backward pass write to; they are summed up at its end."""
 
     grad_a: Array  # (N, K)  of the pre-activations
     grad_product: Array  # (N, K)  of W_hh r; grad_a itself without layer norm
@@ -58,14 +58,14 @@ class Backward(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What one pass gives the steps of a layer and direction beside its weights."""
+    """Inputs of the steps of a layer and direction in one pass, beside the weights."""
 
     masks: Masks = NO_MASKS
     transform: BoundTransform | None = None
-    r_0: Array | None = None  # (B, R)  the recurrent input of first steps, in the place of what h_0 would give
+    r_0: Array | None = None  # (B, R)  recurrent input of the first step, in the place of h_0
 
     def of_rows(self, rows: slice) -> "StepInputs":
-        """Return what some rows of packed data have of it; ``r_0`` as it is."""
+        """Return the inputs of some rows of packed data; ``r_0`` as it is."""
         if not self.masks.by_row and self.transform is None:
             return self
         transform = None if self.transform is None else self.transform.of_rows(rows)
@@ -78,7 +78,7 @@ class StepInputs(NamedTuple):
 
 
 class Step:
-    """The step with its weights, and what one pass gives it. Its use does not change it.
+    """One step of a layer and direction, with its weights and the inputs of one pass. It is not modified by use.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Step:
         self._bias = params.bias
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
-        """Return the input's share of the pre-activations, with the biases: (N, K) from ``x`` (N, I)."""
+        """Return ``norm(W_ih x) + b``, (N, K) from ``x`` (N, I), and the tape of the norm."""
         if self.params.gain_ih is None:
             return linear_forward(x, self.params.weight_ih, self._bias), None
         product = linear_forward(x, self.params.weight_ih)
@@ -114,15 +114,15 @@ class Step:
         Parameters
         ----------
         a : Array, shape (n, K)
-            The input's share; overwritten.
+            From ``from_input``; overwritten.
         state : State
             Before the step.
         rows : slice
-            Where the step's n rows stand in packed data.
+            The step's n rows in packed data.
         began : int
-            The sequences from here on take their first step.
+            Sequences with this index or a larger one take their first step.
         keep : Array, shape (n, R), optional
-            Receives what W_hh read.
+            Receives the recurrent input after dropout, which W_hh reads.
         """
         params, masks = self.params, self.masks
         r, s, transform_tape = self._read_hidden(state, rows, began)
@@ -181,7 +181,7 @@ class Step:
             return self.r_0[:n], None, None
         if self.r_0 is None or began >= n:
             first, r_0 = n, None
-        else:  # r_0 stands in for the transform where a sequence begins
+        else:  # at a sequence's first step r_0 replaces the transform's result
             first, r_0 = began, self.r_0[began:n]
         if first == 0 and r_0 is not None:
             return r_0, state.s, None

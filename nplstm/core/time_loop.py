@@ -1,12 +1,12 @@
 """The time loop: one layer in one direction over whole sequences, forward and back through time.
 
-Reads packed data (see ``steps``): N rows in all, the first ``batch_sizes[t]`` of the B sequences at step t.
-The reverse direction runs the same loop from the last step to the first, where sequences join at their own
-ends. What does not depend on the recurrence is taken out of the loop: the input's share of the pre-activations
-for a block of steps at a time, and each weight's gradient as one product at the end.
+Reads packed data (see ``packed.py``): N rows in all, the first ``batch_sizes[t]`` of the B sequences at step t.
+The reverse direction runs the same loop from the last step to the first; there each sequence joins at its own
+last step. Products that do not depend on the recurrence are outside of the loop: W_ih x is computed for a block
+of steps at a time, and each weight's gradient is one product at the end.
 
 Axes: T steps, N rows, B sequences, I input, H cells, K = 4H gates (3H coupled), P the width of h (H, or
-``proj_size``), R recurrent input (P, unless a hidden transform makes it another).
+``proj_size``), R the width of the recurrent input (P, or another with a hidden transform).
 """
 
 from typing import NamedTuple
@@ -28,11 +28,11 @@ BLOCK_ROWS = 1024
 what inference needs beyond its input and output."""
 
 NORM_ROWS = 128
-"""The same where the product is normalised: a dozen passes over a block, which is to stay in the cache."""
+"""The same with layer normalisation, which reads a block a dozen times: it has to stay in the cache."""
 
 
 class SequenceTape(NamedTuple):
-    """What backpropagation through time needs of one forward pass."""
+    """Values that backpropagation through time needs from one forward pass."""
 
     step: Step  # with the parameters as they were in the forward pass
     steps: PackedSteps
@@ -72,7 +72,7 @@ def sequence_forward(
     step : Step
         The parameters and options.
     steps : PackedSteps
-        The layout of ``x``.
+        Which rows of ``x`` belong to which step.
     initial : State of Arrays, shapes (B, P) and (B, H), and (B, S) where a hidden transform has a state
         Longest sequence first; not modified.
     final : State

@@ -1,7 +1,8 @@
-"""What an engine is: one layer over whole sequences, its directions together, forward and back through time.
+"""Base classes of engines: an engine runs a layer, or a stack, over whole sequences, forward and backward.
 
-The reference engine is the time loop of ``core/time_loop.py`` and runs everything; the others are faster at what
-they support, and are tested against it. Dropout between layers and the user's layouts are not their business.
+The reference engine is the time loop of ``core/time_loop.py`` and runs everything. The others are faster at what
+they support, and are tested against it. Dropout between layers and the user's layouts are handled outside of
+engines.
 """
 
 from abc import ABC, abstractmethod
@@ -20,29 +21,29 @@ __all__ = ["Engine", "LayerCall", "Request", "StackCall", "Stepper"]
 
 
 class Request(NamedTuple):
-    """What is to be run, as far as it decides which engine can."""
+    """Properties of a call or stream on which it depends whether an engine supports it."""
 
     backend: str
     cell: CellSpec
     transform: Any = None
     proj_size: int = 0
-    recurrent_given: bool = False  # whether r_0 stands in the place of h_0
+    recurrent_given: bool = False  # whether the recurrent input r_0 is given in the place of h_0
     training: bool = False  # whether masks are drawn
-    single_step: bool = False  # of an LSTMCell
-    stream: bool = False  # one step a call, in buffers that are made once
-    streams_residual: bool = False  # and layers add their input to their output
+    single_step: bool = False  # whether it is an LSTMCell's
+    stream: bool = False  # whether it is a stream: one step a call, in buffers that are made once
+    streams_residual: bool = False  # whether layers of a stream add their input to their output
     dtype: str = "float32"
     hidden: tuple[int, ...] = ()  # H of each layer
     directions: int = 1
-    column: bool = False  # whether each layer reads the output of the one below as it is, in one direction
+    column: bool = False  # one direction, and each layer reads the unchanged output of the one below
     batch: int = 1
-    precision: str = "float32"  # what the products of float32 arrays may be rounded to
-    cuda: Cuda | None = None  # the device of the arrays, where kernels of our own reach them
-    others: tuple[str, ...] = ()  # the engines that would be asked next
+    precision: str = "float32"  # to which products of float32 arrays may be rounded
+    cuda: Cuda | None = None  # device of the arrays, if nplstm's own kernels can run on it
+    others: tuple[str, ...] = ()  # names of the engines that are tried next
 
     @property
     def variant(self) -> dict[str, str]:
-        """The options that make it another LSTM than the standard one, and each as a person would say it."""
+        """The options that the standard LSTM does not have: name to text for messages, such as ``proj_size=3``."""
         cell = self.cell
         acting = [name for name in cell.draws if self.training or name.startswith("zoneout")]
         found = {name: f"{name}={getattr(cell, name)!r}" for name in (*cell.composing, *acting)}
@@ -65,13 +66,13 @@ class LayerCall(NamedTuple):
     x: list[Array]  # (N, I) for each direction
     weights: list[LayerWeights]  # for each direction
     inputs: list[StepInputs]  # for each direction
-    initial: State  # (D, B, P), (D, B, H); not to be modified
-    final: State  # likewise: receives the state after each sequence's last step
+    initial: State  # (D, B, P), (D, B, H); must not be modified
+    final: State  # same shapes; receives the state after each sequence's last step
     out: list[Array]  # (N, P) for each direction: receives h_t; may be slices of a wider array
     reverse: tuple[bool, ...]  # for each direction, whether it runs from the end
 
     def direction(self, d: int) -> "LayerCall":
-        """Return one direction alone."""
+        """Return the call of one direction."""
         own = slice(d, d + 1)
         initial, final = state_of(self.initial, own), state_of(self.final, own)
         return LayerCall(
@@ -92,13 +93,13 @@ class StackCall(NamedTuple):
     reverse: tuple[bool, ...]
 
     def layer(self, number: int, x: list[Array], joined: Array) -> LayerCall:
-        """Return the call of one layer, with its output side by side in ``joined`` (N, D * P)."""
+        """Return the call of one layer; its directions write side by side into ``joined`` (N, D * P)."""
         initial, final = state_of(self.initial, number), state_of(self.final, number)
         out = split_directions(joined, len(self.reverse))
         return LayerCall(x, self.weights[number], self.inputs[number], initial, final, out, self.reverse)
 
     def column(self, x: Array, out: Array) -> list[LayerCall]:
-        """Return calls in one direction, of which each reads the output of the one below: its ``x``."""
+        """Return one call for each layer, in one direction: ``x`` of a layer is ``out`` of the one below."""
         calls: list[LayerCall] = []
         for number in range(len(self.weights)):
             last = number + 1 == len(self.weights)
@@ -108,12 +109,12 @@ class StackCall(NamedTuple):
         return calls
 
     def width(self, number: int) -> int:
-        """D * P of a layer."""
+        """Return D * P of a layer."""
         return len(self.reverse) * self.final.h[number].shape[2]
 
 
 def state_of(state: State, place: Any) -> State:
-    """Return what stands at a place of the first axis of each member: a layer's states, or a direction's."""
+    """Index each member of a state along its first axis: the states of a layer, or of a direction."""
     return State(state.h[place], state.c[place], None if state.s is None else state.s[place])
 
 
@@ -126,14 +127,14 @@ def split_directions(joined: Array, directions: int) -> list[Array]:
 
 
 class Stepper(ABC):
-    """A stack that runs one step at a time, in buffers that are made once.
+    """A stack that runs one step at a time, in preallocated buffers.
 
     Attributes
     ----------
     x : Array, shape (B, I)
-        Where the next step reads its input.
+        Input of the next step; the caller writes to it.
     y : Array, shape (B, P)
-        Where it leaves its output.
+        Output of the last step.
     """
 
     def __init__(self, x: Array, y: Array) -> None:
@@ -156,38 +157,38 @@ class Stepper(ABC):
 
 
 class Engine(ABC):
-    """One way to compute."""
+    """One implementation of the LSTM."""
 
     name: str
 
     verified: bool = True
-    """Whether it has run on the hardware that it is for: if not, it runs what it is asked for by name alone."""
+    """Whether it has been tested on its hardware. If not, it is used only where the user names it."""
 
     def supports_backend(self, backend: str) -> bool:
-        """Tell whether it is for arrays of that backend at all."""
+        """Tell whether it can compute with arrays of that backend."""
         return backend == "numpy"
 
     @abstractmethod
     def unsupported_reason(self, request: Request) -> str:
-        """Say why this engine does not run the request; empty if it does."""
+        """Return the reason why this engine does not support the request; empty if it does."""
 
     def notes(self, request: Request) -> list[str]:
-        """Say what there is to say about how it runs the request."""
+        """Return remarks on how it runs the request, for ``EngineChoice.notes``."""
         return []
 
     @abstractmethod
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> Any:
-        """Run a layer; return its tape if it is recorded."""
+        """Run a layer; with ``record`` return its tape."""
 
     def forward_stack(
         self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
     ) -> list[Any] | None:
-        """Run layers of which each reads the whole output of the one below as it is: from ``x`` (N, I) to ``out``.
+        """Run layers that each read the whole, unchanged output of the one below: from ``x`` (N, I) to ``out``.
 
         Returns
         -------
         list or None
-            The tapes, by layer, where it is recorded. None where the layers are faster one after the other.
+            The tapes, by layer, with ``record``. None where the layers are faster one after the other.
         """
         return None
 
@@ -210,7 +211,7 @@ class Engine(ABC):
     ) -> list[list[SequenceGradients]]:
         """Return the gradients of layers in one direction that each read the output of the one below, by layer.
 
-        Those of x are good for the lowest alone. ``grads`` as for ``backward``, by layer.
+        Gradients of x are valid for the lowest layer only. ``grads``: as for ``backward``, by layer.
         """
         results: list[list[SequenceGradients]] = []
         for grad, tape in zip(grads[::-1], tapes[::-1], strict=True):
@@ -220,9 +221,9 @@ class Engine(ABC):
 
     @abstractmethod
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
-        """Return what runs the layers one step at a time, from a state of zeros."""
+        """Return a stepper of the layers, with a state of zeros."""
 
 
 def unsupported_options(names: list[str], supported: str) -> str:
-    """Say which of a layer's options are not supported, as a person would."""
+    """Return the text that names a layer's unsupported options; empty if there are none."""
     return f"supports only {supported}; this layer has {', '.join(names)}" if names else ""

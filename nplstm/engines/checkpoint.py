@@ -1,8 +1,8 @@
-"""Recording in less memory: keep the states of every so many steps, and compute what lies between again.
+"""Checkpoints: a recording keeps the states of every n-th step; the backward pass computes the others again.
 
-An engine runs a span of steps as it runs a whole sequence, from the state before it; sequences that do not reach
-the span, or have ended before it, have length 0 there. So one recording of a span is in memory at a time, and the
-forward pass is run twice.
+An engine runs a span of steps like a whole sequence, from the state before it; sequences that do not reach the
+span, or have ended before it, have length 0 there. So the recording of only one span is in memory at a time, and
+the forward pass is run twice.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ __all__ = ["CheckpointTape", "Checkpointed"]
 
 
 class CheckpointTape(NamedTuple):
-    """What is kept of the directions of a layer that run side by side."""
+    """Recording of directions of a layer that run together."""
 
     x: list[Array]  # (N, I) for each direction
     weights: list[LayerWeights]
@@ -30,23 +30,23 @@ class CheckpointTape(NamedTuple):
     reverse: tuple[bool, ...]
     steps: PackedSteps
     starts: list[State]  # before each span: (D, B, P), (D, B, H)
-    precision: str  # that was allowed when it was recorded
+    precision: str  # allowed precision at the time of the recording
 
 
 class _Span(NamedTuple):
-    """Some steps: where their rows are for each direction, and what a loop over them alone sees."""
+    """Some steps: their rows for each direction, and their own packed batch index."""
 
     rows: list[slice]
     steps: PackedSteps
 
 
 class Checkpointed(Engine):
-    """An engine whose tapes keep the states of every ``every`` steps.
+    """An engine whose tapes keep only the states of every ``every``-th step.
 
     Parameters
     ----------
     engine : Engine
-        Which computes.
+        The engine that computes.
     every : int
     """
 
@@ -60,11 +60,11 @@ class Checkpointed(Engine):
         return self._engine.unsupported_reason(request)
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
-        """As the engine itself: steps keep nothing."""
+        """As the engine itself: a stream records nothing."""
         return self._engine.stepper(weights, batch, residual)
 
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[CheckpointTape]:
-        """Run span after span without recording, and keep the states between them."""
+        """Run span after span without a recording; keep the states between them."""
         if not record:
             self._engine.forward(layer, steps, record=False)
             return []
@@ -90,7 +90,7 @@ class Checkpointed(Engine):
     def backward(
         self, grad_out: list[Array] | None, grad: State, tape: list[CheckpointTape]
     ) -> list[SequenceGradients]:
-        """Record span after span, the last first, and run it back."""
+        """Record span after span, from the last to the first, and run the backward pass of each."""
         results: list[SequenceGradients] = []
         for part in tape:
             own = slice(len(results), len(results) + len(part.x))
@@ -124,7 +124,7 @@ class Checkpointed(Engine):
 
 
 def _side_by_side(layer: LayerCall, steps: PackedSteps) -> list[LayerCall]:
-    """Return what runs side by side: directions whose spans have the same numbers of sequences."""
+    """Return the calls of directions that can run together: their spans have the same batch sizes."""
     return [layer.direction(d) for d in range(len(layer.x))] if steps.ragged else [layer]
 
 
@@ -162,7 +162,7 @@ def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
 
 
 class _Sums:
-    """The gradients of one direction, which grow span by span."""
+    """The gradients of one direction, summed span by span."""
 
     def __init__(self, x: Array, weights: LayerWeights, inputs: StepInputs) -> None:
         self._weights = weights
@@ -172,7 +172,7 @@ class _Sums:
         self._context = zero_context_gradients(inputs.context)
 
     def add(self, share: SequenceGradients, rows: slice) -> None:
-        """Take over the gradients of a span."""
+        """Add the gradients of a span."""
         self._x[rows] = share.x
         self._params = share.params if self._params is None else _added(self._params, share.params)
         for name, grad in (share.context or {}).items():
@@ -182,6 +182,6 @@ class _Sums:
                 self._context[name] += grad
 
     def gradients(self) -> SequenceGradients:
-        """Return them."""
+        """Return the sums."""
         params = Sums().gradients(self._weights.params) if self._params is None else self._params
         return SequenceGradients(self._x, params, None, self._context)

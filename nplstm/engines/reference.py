@@ -1,4 +1,4 @@
-"""The reference engine, called ``plain``: the time loop, which runs everything. Others are tested against it."""
+"""Reference engine, named ``plain``: the time loop. It supports everything; the others are tested against it."""
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
@@ -26,7 +26,7 @@ class ReferenceEngine(Engine):
         return ""
 
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> list[SequenceTape | None]:
-        """Run the directions in turn."""
+        """Run one direction after the other."""
         return [
             sequence_forward(
                 layer.x[d],
@@ -44,14 +44,14 @@ class ReferenceEngine(Engine):
     def backward(
         self, grad_out: list[Array] | None, grad: State, tape: list[SequenceTape]
     ) -> list[SequenceGradients]:
-        """Run the directions back in turn."""
+        """Run the backward pass of one direction after the other."""
         return [
             sequence_backward(None if grad_out is None else grad_out[d], state_of(grad, d), sequence)
             for d, sequence in enumerate(tape)
         ]
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
-        """Return the step of the time loop, layer by layer."""
+        """Return a stepper that runs the step of the time loop, layer by layer."""
         return _ReferenceStepper(weights, batch, residual)
 
 

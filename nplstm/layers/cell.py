@@ -124,6 +124,13 @@ class LSTMCell(RecurrentLayer):
         ------
         ShapeError, DTypeError, BackendError
             Name the argument, what was expected and what came.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> h, c = nplstm.LSTMCell(2, 3, rng=0)(np.ones((5, 2), dtype=np.float32))
+        >>> h.shape, c.shape
+        ((5, 3), (5, 3))
         """
         return self._step(input, hx).states()  # pyright: ignore[reportReturnType]
 
@@ -155,6 +162,14 @@ class LSTMCell(RecurrentLayer):
         ------
         ArgumentError
             If something has to be drawn and there is no generator; and whatever a plain call raises.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> cell = nplstm.LSTMCell(2, 3, cell=nplstm.CellSpec(zoneout_h=0.1), rng=0)
+        >>> tape = cell.record(np.ones((5, 2), dtype=np.float32), rng=np.random.default_rng(0))
+        >>> tape.h.shape
+        (5, 3)
         """
         draws = self.cell.draws if check_flag("training", training) else {}
         return LSTMCellTape(LSTMTape(self._step(input, hx, rng=needed_generator(draws, rng), record=True)))
@@ -208,6 +223,14 @@ class LSTMCellTape:
         ------
         ShapeError, DTypeError, BackendError
             Name the argument, what was expected and what came.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> tape = nplstm.LSTMCell(2, 3, rng=0).record(np.ones((5, 2), dtype=np.float32))
+        >>> grads = tape.backward(np.ones_like(tape.h))
+        >>> grads.h_0.shape, grads.parameters["weight_ih"].shape
+        ((5, 3), (12, 2))
         """
         grads = self._tape.backward(None, (grad_h, grad_c))
         return LSTMCellGradients(grads.input[0], grads.h_0, grads.c_0, grads.parameters)

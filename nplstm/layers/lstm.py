@@ -247,6 +247,15 @@ class LSTM(RecurrentLayer):
             If a length is outside [0, T], or two arguments have no meaning together.
         DeviceError
             If a kernel on a GPU has no room to run, or one before it gave up.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> lstm, x = nplstm.LSTM(2, 3, rng=0), np.ones((4, 2, 2), dtype=np.float32)
+        >>> output, (h_n, c_n) = lstm(x, lengths=[4, 1])
+        >>> output.shape, h_n.shape
+        ((4, 2, 3), (1, 2, 3))
+        >>> following, state = lstm(x, (h_n, c_n))  # continue from the final states
         """
         done = self._forward(input, hx, call_options(lengths, mask, masked_output, reset, reset_to), context)
         return done.output(), done.states()
@@ -293,6 +302,16 @@ class LSTM(RecurrentLayer):
         ArgumentError
             If something has to be drawn and there is no generator, if the hidden transform has no backward, and
             whatever a plain call raises.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> lstm = nplstm.LSTM(2, 3, num_layers=2, dropout=0.5, rng=0)
+        >>> tape = lstm.record(np.ones((4, 1, 2), dtype=np.float32), rng=np.random.default_rng(0))
+        >>> tape.output.shape
+        (4, 1, 3)
+        >>> sorted(tape.backward(np.ones_like(tape.output)).parameters)[:2]
+        ['bias_hh_l0', 'bias_hh_l1']
         """
         options = self._options
         draws = dict(options.cell.draws) if check_flag("training", training) else {}
@@ -323,6 +342,13 @@ class LSTM(RecurrentLayer):
         ArgumentError
             For a layer that needs more than the steps before: ``bidirectional``, ``reverse``; and for a
             ``hidden_transform``, whose context would be another at each step.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> stream = nplstm.LSTM(2, 3, rng=0).stream()
+        >>> stream.step(np.ones(2, dtype=np.float32)).shape
+        (3,)
         """
         check_streams(self._options)
         return Stream(self, None if batch_size is None else check_size("batch_size", batch_size), hx)

@@ -77,6 +77,14 @@ class Stream:
         ------
         ShapeError, DTypeError, BackendError
             Names the argument, what was expected and what came; the state is as before.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> stream = nplstm.LSTM(2, 3, rng=0).stream(batch_size=4)
+        >>> outputs = [stream.step(x_t).copy() for x_t in np.ones((5, 4, 2), dtype=np.float32)]
+        >>> outputs[-1].shape
+        (4, 3)
         """
         if type(input) is not self._kind or input.shape != self._shape or input.dtype != self._dtype:
             self._check(input)
@@ -91,7 +99,17 @@ class Stream:
         check_shape("input", input.shape, list(zip(names, self._shape, strict=True)))
 
     def reset(self, hx: Any = None) -> None:
-        """Put the state back to zero, or to ``hx``, in the form in which ``state`` returns it."""
+        """Put the state back to zero, or to ``hx``, in the form in which ``state`` returns it.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> stream = nplstm.LSTM(2, 3, rng=0).stream()
+        >>> y = stream.step(np.ones(2, dtype=np.float32))
+        >>> stream.reset()
+        >>> stream.state[0]
+        array([[0., 0., 0.]], dtype=float32)
+        """
         self.state = (None, None) if hx is None else hx
 
     @property
@@ -99,6 +117,16 @@ class Stream:
         """(h, c) after the last step, as ``LSTM`` takes and returns them, copied; what is assigned goes on.
 
         Either of the two may be None for zeros when it is assigned.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> stream, x_t = nplstm.LSTM(2, 3, rng=0).stream(), np.ones(2, dtype=np.float32)
+        >>> h, c = stream.state
+        >>> y = stream.step(x_t).copy()
+        >>> stream.state = h, c  # back to the state before the step
+        >>> bool((stream.step(x_t) == y).all())
+        True
         """
         return self._joined(self._stepper.h), self._joined(self._stepper.c)
 

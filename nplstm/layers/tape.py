@@ -76,6 +76,13 @@ class LSTMTape:
 
         For a standard LSTM on the compiled and the NumPy engine at most 6 numbers for each cell and step beside
         input and output; with ``checkpoint_every`` the input and output of each layer, and a few states.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> lstm, x = nplstm.LSTM(2, 3, rng=0), np.ones((100, 1, 2), dtype=np.float32)
+        >>> lstm.record(x).nbytes > lstm.record(x, checkpoint_every=10).nbytes
+        True
         """
         kept = {
             id(owner): owner for owner in map(_owner, _arrays((self._pass.tape, self.output, self.h_n, self.c_n)))
@@ -112,6 +119,15 @@ class LSTMTape:
         ------
         ShapeError, DTypeError, BackendError
             As the forward pass, for the gradients given.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> lstm = nplstm.LSTM(2, 3, rng=0)
+        >>> tape = lstm.record(np.ones((4, 1, 2), dtype=np.float32))
+        >>> grads = tape.backward(np.ones_like(tape.output))  # of a loss that is the sum of the output
+        >>> grads.input.shape, grads.c_0.shape, grads.parameters["weight_hh_l0"].shape
+        ((4, 1, 2), (1, 1, 3), (12, 3))
         """
         recorded, options, layout = self._pass, self._pass.options, self._pass.layout
         states = check_triple("grad_state", options.gradient_names, grad_state, options.state_size > 0)

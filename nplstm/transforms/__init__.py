@@ -1,4 +1,4 @@
-"""Hidden transforms: what the recurrence makes of h_{t-1} before it reads it. See ``HiddenTransform``."""
+"""Ready-made hidden transforms, which make the recurrent input in the time loop, and their dicts for JSON."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -24,22 +24,22 @@ _WRITTEN: dict[str, tuple[type[HiddenTransform], str]] = {
     "ContextConcatenation": (ContextConcatenation, "size"),
     "AttentionReadout": (AttentionReadout, "scale"),
 }
-"""The transforms that a file can hold, with the one option that each has."""
+"""The transforms that can be saved to a file, each with its one option."""
 
 
 def transform_to_dict(transform: Any) -> dict[str, Any]:
-    """Return one of the ready-made transforms as JSON holds it; a user's own raises ArgumentError."""
+    """Return a ready-made transform as a dict for JSON; raise ArgumentError for a user's own."""
     for name, (kind, option) in _WRITTEN.items():
         if type(transform) is kind:
             return {"kind": name, option: getattr(transform, option)}
     raise ArgumentError(
-        f"hidden_transform: {type(transform).__name__} is none of {', '.join(_WRITTEN)}, and a file cannot hold "
-        f"it; save state_dict() and build the layer in your program"
+        f"hidden_transform: expected one of {', '.join(_WRITTEN)}, got {type(transform).__name__}, which "
+        f"cannot be saved to a file; save state_dict() and build the layer in your program"
     )
 
 
 def transform_from_dict(written: Any) -> HiddenTransform:
-    """Make a transform from what ``transform_to_dict`` returned."""
+    """Make a transform from the result of ``transform_to_dict``."""
     members = dict(cast("Mapping[str, Any]", written)) if isinstance(written, Mapping) else {}
     name = members.pop("kind", None)
     if not isinstance(name, str) or name not in _WRITTEN or list(members) != [_WRITTEN[name][1]]:

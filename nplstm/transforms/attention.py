@@ -1,4 +1,4 @@
-"""Attention over a support set: r = [h; what h looks up]."""
+"""``AttentionReadout``: attention over a support set inside the loop, r = [h; weighted sum of the set]."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,7 +18,7 @@ class _Tape(NamedTuple):
 
 
 class AttentionReadout(HiddenTransform):
-    """Put beside h what it looks up in a support set: the recurrence of Matching Networks' full-context embedding.
+    """Put beside h what attention reads out of a support set, as in Matching Networks' full-context embedding.
 
     ::
 
@@ -27,16 +27,23 @@ class AttentionReadout(HiddenTransform):
         r = [q; sum over s of w_s support_s]
 
     In a call, ``context={"support": (S, E) or (B, S, E), "residual": (E,) or (B, E)}``, with E = P. The
-    residual is f'(x) of Vinyals et al. (arXiv:1606.04080), equations 3 to 6, which their h_k contains; leave
-    it out for a plain read-out. The first query is h_0 + residual, with h_0 zero where ``hx`` is left out.
+    residual is f'(x) of Vinyals et al. (arXiv:1606.04080), equations 3 to 6, where h_k includes it; leave it out
+    for a plain read-out. The first query is h_0 + residual, with h_0 zero where ``hx`` is left out.
 
-    With the residual, what the layer returns is h without it: add it to the output, and remember in the backward
-    pass that f' was read three times: as input, as residual, and in that sum.
+    The layer returns h without the residual: add it to the output yourself. In the backward pass f' then has three
+    gradients, which are added: of the input, of the residual, and of that sum.
 
     Parameters
     ----------
     scale : float
-        Of the dot products; 1 in the paper, 1 / sqrt(E) in transformers.
+        Factor of the dot products; 1 in the paper, 1 / sqrt(E) in transformers.
+
+    Raises
+    ------
+    ArgumentError
+        If ``scale`` is not a finite number.
+    ShapeError
+        In a call, if the context's axes do not fit h, or the support set is empty.
 
     Examples
     --------
@@ -65,13 +72,28 @@ class AttentionReadout(HiddenTransform):
         return f"AttentionReadout({'' if self.scale == 1 else self.scale})"
 
     def recurrent_size(self, hidden_size: int) -> int:
-        """2 P."""
+        """Return 2 P.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.AttentionReadout().recurrent_size(3)
+        6
+        """
         return 2 * hidden_size
 
     def forward(
         self, h: Array, state: Array | None, parameters: Arrays, context: Arrays
     ) -> tuple[Array, Array | None, Any]:
-        """Put the query and its read-out side by side."""
+        """Return [query; read-out], (n, 2 P).
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> support = np.eye(3)[None]  # (1, S, E)
+        >>> nplstm.AttentionReadout().forward(np.zeros((1, 3)), None, {}, {"support": support})[0].round(2)
+        array([[0.  , 0.  , 0.  , 0.33, 0.33, 0.33]])
+        """
         xp, support = namespace(h), context["support"]
         n, P = h.shape
         check_shape("context['support']", support.shape, [("B", n), ("S", None), ("P", P)])
@@ -90,7 +112,17 @@ class AttentionReadout(HiddenTransform):
     def backward(
         self, grad_r: Array, grad_state: Array | None, tape: Any, parameters: Arrays
     ) -> TransformGradients:
-        """Gradients of h, the residual and the support set."""
+        """Return the gradients of h, of the residual and of the support set.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> attention, support = nplstm.AttentionReadout(), np.eye(3)[None]
+        >>> r, _, tape = attention.forward(np.zeros((1, 3)), None, {}, {"support": support})
+        >>> grads = attention.backward(np.ones_like(r), None, tape, {})
+        >>> grads.h.shape, grads.context["support"].shape
+        ((1, 3), (1, 3, 3))
+        """
         support, query, weights = tape
         P = query.shape[1]
         grad_readout = grad_r[:, P:]

@@ -1,4 +1,4 @@
-"""A context vector beside h: r = [h; context]."""
+"""``ContextConcatenation``: a context vector beside h inside the loop, r = [h; context]."""
 
 from typing import Any, ClassVar
 
@@ -13,13 +13,20 @@ __all__ = ["ContextConcatenation"]
 class ContextConcatenation(HiddenTransform):
     """Put a context vector beside h: r_{t-1} = [h_{t-1}; context_t].
 
-    In a call, ``context={"context": array}``, or the array alone: (C,) for all, (B, C) fixed for each
-    sequence, or (T, B, C) given per step.
+    In a call, ``context={"context": array}``, or the array alone: (C,) for all sequences, (B, C) for each
+    sequence, or (T, B, C) for each step and sequence.
 
     Parameters
     ----------
     size : int
         C, the context's width; R = P + C.
+
+    Raises
+    ------
+    ArgumentError
+        If ``size`` is not a positive integer.
+    ShapeError
+        In a call, if the context's axes do not fit.
 
     Examples
     --------
@@ -40,13 +47,28 @@ class ContextConcatenation(HiddenTransform):
         return f"ContextConcatenation({self.size})"
 
     def recurrent_size(self, hidden_size: int) -> int:
-        """P + C."""
+        """Return P + C.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.ContextConcatenation(4).recurrent_size(3)
+        7
+        """
         return hidden_size + self.size
 
     def forward(
         self, h: Array, state: Array | None, parameters: Arrays, context: Arrays
     ) -> tuple[Array, Array | None, Any]:
-        """Put h and the context side by side."""
+        """Return [h; context], (n, P + C).
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> transform = nplstm.ContextConcatenation(1)
+        >>> transform.forward(np.ones((1, 2)), None, {}, {"context": np.zeros((1, 1))})[0]
+        array([[1., 1., 0.]])
+        """
         vector = context["context"]
         check_shape("context['context']", vector.shape, [("B", len(h)), ("C", self.size)])
         return namespace(h).concatenate([h, vector], axis=1), state, None
@@ -54,6 +76,13 @@ class ContextConcatenation(HiddenTransform):
     def backward(
         self, grad_r: Array, grad_state: Array | None, tape: Any, parameters: Arrays
     ) -> TransformGradients:
-        """Split the gradient."""
+        """Return the gradients of h and of the context: the two parts of ``grad_r``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> nplstm.ContextConcatenation(1).backward(np.array([[1.0, 2.0, 3.0]]), None, None, {}).h
+        array([[1., 2.]])
+        """
         width = grad_r.shape[1] - self.size
         return TransformGradients(grad_r[:, :width], grad_state, {}, {"context": grad_r[:, width:]})

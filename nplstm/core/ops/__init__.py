@@ -1,4 +1,4 @@
-"""Operations without time, as pairs that stand side by side: ``<name>_forward`` and ``<name>_backward``.
+"""Operations of one step, each with its derivative: ``<name>_forward`` and ``<name>_backward``.
 
-Everything here is written against the array's own namespace, and works on NumPy and CuPy alike.
+All are written against the array's namespace, so they run on NumPy and CuPy.
 """

@@ -16,10 +16,10 @@ name                  y                                 defaults
 ``Softplus``          log(1 + e^a)
 ====================  ================================  ======================
 
-ONNX gives ``ScaledTanh`` no defaults: 1 and 1 are ours.
+ONNX gives ``ScaledTanh`` no defaults; 1 and 1 are nplstm's.
 
-Where a function has a corner, its derivative there is the one from the side that is flat, or less steep; for
-``LeakyRelu`` and ``Elu``, whose corner belongs to a >= 0, it is 1.
+At a point where a function has no derivative, that of the flatter side is taken; for ``LeakyRelu`` and ``Elu``, at
+a = 0, it is 1.
 """
 
 from collections.abc import Callable
@@ -37,10 +37,10 @@ __all__ = ["Activation", "as_activation", "sigmoid_backward", "sigmoid_forward",
 def sigmoid_forward(a: Array, out: Array) -> Array:
     """Write ``sigmoid(a)`` into ``out``, which may be ``a``.
 
-    It is taken as ``e / (1 + e)`` with ``e = exp(a)``, and is right to a few units in the last place, however far
-    a gate is closed: see docs/decisions/0003-sigmoid-by-exponential.md. So that nothing overflows, ``a`` is
-    bounded where the sigmoid is 1 to the last place: adding 1 to exp(10) in float16, or to exp(40) in float32 and
-    float64, changes nothing.
+    It is computed as ``e / (1 + e)`` with ``e = exp(a)``, which is right to a few units in the last place also for
+    a gate that is almost closed: see docs/decisions/0003-sigmoid-by-exponential.md. To avoid overflow, ``a`` is
+    bounded at 10 in float16 and at 40 in float32 and float64. The sigmoid is 1 there: adding 1 to exp(a) changes
+    nothing.
     """
     xp = namespace(a)
     largest = 10.0 if a.dtype.itemsize == 2 else 40.0
@@ -105,11 +105,26 @@ class Activation:
 
     @property
     def reads_input(self) -> bool:
-        """Whether ``backward`` needs the input; the sigmoid's and tanh's derivatives follow from the output."""
+        """Whether ``backward`` needs the input; for sigmoid and tanh the output is enough.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.Activation("Tanh").reads_input, nplstm.Activation("Relu").reads_input
+        (False, True)
+        """
         return self.name not in {"Sigmoid", "Tanh"}
 
     def forward(self, a: Array, out: Array) -> Array:
-        """Write y into ``out``, and return it; ``out`` may be ``a`` unless ``backward`` will read that."""
+        """Write y, shaped like ``a``, into ``out`` and return it; ``out`` may be ``a`` unless ``reads_input``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> a = np.array([-1.0, 2.0])
+        >>> nplstm.Activation("Relu").forward(a, out=np.empty_like(a))
+        array([0., 2.])
+        """
         if self.name == "Sigmoid":
             return sigmoid_forward(a, out)
         if self.name == "Tanh":
@@ -118,7 +133,15 @@ class Activation:
         return out
 
     def backward(self, grad_y: Array, a: Array | None, y: Array) -> Array:
-        """Return d loss / d a; ``a`` may be None unless ``reads_input``."""
+        """Return d loss / d a from d loss / d y; ``a`` may be None unless ``reads_input``.
+
+        Examples
+        --------
+        >>> import numpy as np, nplstm
+        >>> a, y = np.array([-1.0, 2.0]), np.array([0.0, 2.0])
+        >>> nplstm.Activation("Relu").backward(np.ones(2), a, y)
+        array([0., 1.])
+        """
         if self.name == "Sigmoid":
             return sigmoid_backward(grad_y, y)
         if self.name == "Tanh":
@@ -148,7 +171,7 @@ class _Function(NamedTuple):
 
 
 def _in_activation(xp: Any, a: Any, k: Activation) -> Any:
-    raise AssertionError("forward and backward of this one stand in Activation")
+    raise AssertionError("Activation.forward and backward compute this function themselves")
 
 
 def _relu(xp: Any, a: Any, k: Activation) -> Any:
@@ -202,7 +225,7 @@ def _hard_sigmoid_slope(xp: Any, a: Any, k: Activation) -> Any:
 
 
 def _elu(xp: Any, a: Any, k: Activation) -> Any:
-    # the exponential is taken of what is negative alone: it cannot overflow
+    # exp of negative values only: it cannot overflow
     return xp.where(a >= 0, a, k.alpha * xp.expm1(xp.minimum(a, 0.0)))
 
 

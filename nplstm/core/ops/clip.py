@@ -5,7 +5,7 @@ from nplstm.backends import namespace
 
 
 def clip_forward(x: Array, bound: float) -> Array:
-    """Clip ``x`` in place, and return where it was inside: (-bound, bound), as zeros and ones."""
+    """Clip ``x`` in place; return a boolean array, True where ``x`` was inside (-bound, bound)."""
     xp = namespace(x)
     inside = xp.abs(x) < bound
     xp.clip(x, -bound, bound, out=x)

@@ -10,7 +10,7 @@ from nplstm.backends import namespace
 
 
 class LayerNormTape(NamedTuple):
-    """What the backward pass needs."""
+    """Values that the backward pass needs."""
 
     normed: Array  # (B, K)  (x - mean) / std
     scale: Array  # (B, 1)  1 / std
@@ -19,7 +19,7 @@ class LayerNormTape(NamedTuple):
 def layer_norm_forward(x: Array, gain: Array, eps: float) -> tuple[Array, LayerNormTape]:
     """Normalise each row of ``x`` (B, K); ``gain`` (K,). std = sqrt(variance + eps), as in torch.
 
-    Means are taken as products with a vector of 1 / K, which are faster than sums along an axis.
+    Means are products with a vector of 1 / K: faster than sums along an axis.
     """
     xp, width = namespace(x), x.shape[1]
     share = xp.full((width, 1), 1 / width, dtype=x.dtype)

@@ -1,4 +1,4 @@
-"""The affine map ``y = x @ weight.T + bias`` over rows: input transforms, projections, output layers."""
+"""The affine map ``y = x @ weight.T + bias`` of rows: W_ih x, projections, output layers."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
-"""Peepholes: the cell state's share of k gates' pre-activations.
+"""Peepholes: what the cell state adds to the pre-activations of k gates.
 
-Diagonal (Gers & Schmidhuber 2000): a weight for each cell, (kH,), and a gate sees its own cell alone. Full
-(Graves 2013 writes W_c· as matrices): (kH, H), and a gate sees every cell.
+Diagonal (Gers & Schmidhuber 2000): weights (kH,), each gate reads its own cell only. Full (Graves 2013 writes W_c·
+as matrices): weights (kH, H), each gate reads all cells.
 """
 
 from nplstm._typing import Array

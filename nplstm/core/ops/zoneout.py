@@ -4,7 +4,7 @@
 
     y = keep * old + (1 - keep) * new
 
-In training ``keep`` is drawn anew at each step, zeros and ones; in inference it is its mean, the number z.
+In training ``keep`` has zeros and ones, drawn at each step; in inference it is their mean, the number z.
 """
 
 from nplstm._typing import Array

@@ -1,10 +1,10 @@
-"""The NumPy engine: the standard LSTM in a few calls a step, in buffers that are made once.
+"""NumPy engine: the standard LSTM in a few NumPy calls a step, in preallocated buffers.
 
-The reference asks what is on at each step and makes new arrays as it goes. Here nothing is asked: with the
-weights in the order of ``weights``, a step is nine calls forward and seven back, for both directions of a layer
-together.
+The reference engine checks at each step which options are on, and makes new arrays. This engine has no options
+to check. With the weights in the order of ``weights.py`` a step takes nine NumPy calls forward and seven
+backward, for both directions of a layer together.
 
-What computes is imported when it is first needed: ``import nplstm`` is to be quick.
+The modules that compute are imported when they are first needed, so that ``import nplstm`` is fast.
 """
 
 from typing import Any
@@ -21,12 +21,12 @@ __all__ = ["NumpyEngine"]
 
 
 class NumpyEngine(Engine):
-    """See ``Engine``."""
+    """The standard LSTM on NumPy arrays; see ``Engine``."""
 
     name = "numpy"
 
     def __init__(self) -> None:
-        # modules, which are imported when the engine is first asked whether it runs a layer
+        # modules, imported at the first check of a request for NumPy arrays
         self._backward: Any = None
         self._diagonal: Any = None
         self._forward: Any = None
@@ -34,7 +34,7 @@ class NumpyEngine(Engine):
         self._weights: Any = None
 
     def unsupported_reason(self, request: Request) -> str:
-        """Refuse what is no standard LSTM on NumPy arrays."""
+        """Refuse all but the standard LSTM on NumPy arrays."""
         if request.backend != "numpy":
             return f"runs on NumPy arrays, and the layer is on {request.backend!r}"
         if request.variant:
@@ -47,14 +47,14 @@ class NumpyEngine(Engine):
         return ""
 
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> Any:
-        """Run the directions together."""
+        """Run the directions of a layer together."""
         with self._weights.limited(layer.weights, steps):
             return self._forward.numpy_forward(layer, steps, record=record)
 
     def forward_stack(
         self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
     ) -> list[Any] | None:
-        """Run small layers along the diagonal, a few calls for all of them."""
+        """Run small layers in diagonal order: each NumPy call serves all layers."""
         if len(stack.weights) == 1 or len(stack.reverse) > 1:
             return None
         if not self._diagonal.worth_a_diagonal([h.shape[2] for h in stack.final.h], steps):
@@ -63,10 +63,10 @@ class NumpyEngine(Engine):
             return self._diagonal.diagonal_forward(stack, x, out, steps, record=record)
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
-        """Run the directions back together."""
+        """Run the backward pass of the directions together."""
         with self._weights.limited(tape.weights, tape.steps):
             return self._backward.numpy_backward(grad_out, grad, tape)
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
-        """Return a few NumPy calls a step and layer."""
+        """Return a stepper with a few NumPy calls for each step and layer."""
         return self._stepper.NumpyStepper(weights, batch)

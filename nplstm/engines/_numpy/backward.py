@@ -1,8 +1,8 @@
-"""The way back of the NumPy engine.
+"""Backward pass of the NumPy engine.
 
-What does not depend on the gradient is computed for a block of steps in a few calls: the factors by which the
-gradient of c_t reaches i, f, g and that of h_t reaches o and c_t. A step is then seven calls, and the products
-that sum over steps follow for the block at once. Axes as in ``forward``; gates in the order o, i, f, g.
+Factors that do not depend on the gradient are computed for a block of steps in a few calls: those by which the
+gradients of h_t and c_t are multiplied. A step then takes seven calls, and the products that sum over steps follow
+for the whole block. Axes as in ``forward.py``; gates in the order o, i, f, g.
 """
 
 from typing import NamedTuple
@@ -23,11 +23,11 @@ from nplstm.engines._numpy.weights import back_hh, back_ih, torch_order
 __all__ = ["numpy_backward"]
 
 _BLOCK_ROWS = 512
-"""Rows whose gradients are put together before the products that sum over them, at least."""
+"""Smallest number of rows whose gradients are collected before the products that sum over them."""
 
 
 class _Factors(NamedTuple):
-    """By what the gradients of h_t and c_t are multiplied, for some steps of n sequences."""
+    """Factors of the gradients of h_t and c_t, for some steps of n sequences."""
 
     of_h: Array  # (steps, S, n, H)  to o: tanh(c_t) o (1 - o)
     of_c: Array  # (steps, 3, S, n, H)  to i, f, g: g i (1 - i), c_{t-1} f (1 - f), i (1 - g^2)
@@ -36,7 +36,7 @@ class _Factors(NamedTuple):
 
 
 def numpy_backward(grad_out: list[Array] | None, grad: State, tape: NumpyTape) -> list[SequenceGradients]:
-    """Run the directions of a layer back; see ``Engine.backward``."""
+    """Run the backward pass of a layer's directions; see ``Engine.backward``."""
     steps, cells = tape.steps, tape.cells
     S, H = len(tape.x), tape.out[0].shape[1]
     first_weights, *others = tape.weights
@@ -64,7 +64,7 @@ def numpy_backward(grad_out: list[Array] | None, grad: State, tape: NumpyTape) -
 
 @exact_sigmoids
 def _factors(cells: Array, room: Array) -> _Factors:
-    """Compute what does not depend on the gradient; ``room`` is flat, for seven times the cells.
+    """Compute the factors that do not depend on the gradient; ``room`` is flat, seven numbers for each cell.
 
     With e = exp(-a), a sigmoid is 1 / (1 + e) and its derivative 1 / (e + 1 / e + 2): neither loses digits, and so
     no gradient, where the gate is almost closed or almost open.
@@ -80,7 +80,7 @@ def _factors(cells: Array, room: Array) -> _Factors:
     np.add(e_f, 1, out=forget)
     np.divide(1, forget, out=forget)
     tanh_c = of_h
-    tanh_c[:-1] = c_prev[1:]  # c_t but for the last step
+    tanh_c[:-1] = c_prev[1:]  # c_t of all steps but the last
     np.add(g[-1] / spare[-1], forget[-1] * c_prev[-1], out=tanh_c[-1])
     np.tanh(tanh_c, out=tanh_c)
     np.multiply(tanh_c, tanh_c, out=h_to_c)
@@ -91,7 +91,7 @@ def _factors(cells: Array, room: Array) -> _Factors:
 
 
 def _one_over_slope(e: Array, out: Array) -> Array:
-    """Return one over the sigmoid's derivative."""
+    """Return 1 / sigmoid' from ``e = exp(-a)``."""
     np.divide(1, e, out=out)
     out += e
     out += 2
@@ -106,14 +106,14 @@ def _steps_back(
     grad_c: Array,
     weight_hh: Array,
 ) -> None:
-    """Run some steps of n sequences each back; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
+    """Run the backward pass of some steps of n sequences; ``grad_h`` and ``grad_c`` (S, n, H) are overwritten."""
     count, S, n, H = factors.of_h.shape
     of_h, of_c, h_to_c, forget = (factor[::-1] for factor in factors)
     grad_outs = [None] * count
     if grad_out is not None:
         together = grad_out[0][None] if S == 1 else np.stack(grad_out)
         grad_outs = together.reshape(S, count, n, H).swapaxes(0, 1)[::-1]
-    gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows, which the product wants
+    gates = grad_a.reshape(S, count, n, 4 * H).swapaxes(0, 1)[::-1]  # rows of 4H, as the product reads them
     planes = gates.reshape(count, S, n, 4, H).transpose(0, 3, 1, 2, 4)
     h, share = grad_h.copy(), np.empty((S, n, H), grad_h.dtype)
     matmul, add, multiply = np.matmul, np.add, np.multiply
@@ -131,7 +131,7 @@ def _steps_back(
 
 
 class _Sums:
-    """The gradients of one direction's input and parameters, which grow by a block of rows at a time."""
+    """Gradients of one direction's input and parameters, summed block by block."""
 
     def __init__(self, tape: NumpyTape, d: int, reversal: Reversal) -> None:
         self._x, self._out, self._h_0 = tape.x[d], tape.out[d], tape.h_0[d]
@@ -145,7 +145,7 @@ class _Sums:
         self._empty = True
 
     def add(self, grad_a: Array, first: int, last: int) -> None:
-        """Add what some steps contribute."""
+        """Add the contribution of some steps."""
         x = self._reversal.read(self._x, first, last)
         before = _states_before(self._out, self._h_0, self._steps, self._reversal, first, last)
         for sums, read in ((self._grad_weight_ih, x), (self._grad_weight_hh, before)):

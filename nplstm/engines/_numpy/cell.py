@@ -1,8 +1,8 @@
-"""The cell of the NumPy engine: seven calls from pre-activations to h_t, in buffers that are made once.
+"""Cell of the NumPy engine: seven NumPy calls from pre-activations to h_t, in preallocated buffers.
 
-A sigmoid is 1 / (1 + exp(-a)), which keeps its digits where a gate is almost closed. What a gate multiplies is
-divided by 1 + exp(-a). A recording keeps exp(-a): unlike the gate, it has the digits of 1 - sigmoid(a), too.
-``exact_sigmoids`` has to be around the steps, and around what reads a recording.
+A sigmoid is 1 / (1 + exp(-a)), which is accurate for a gate that is almost closed. Instead of multiplying by a
+gate the code divides by 1 + exp(-a). A recording keeps exp(-a), from which 1 - sigmoid(a) is accurate as well.
+Code that runs steps or reads a recording has to be decorated with ``exact_sigmoids``.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ from nplstm.engines._numpy.memory import work_space
 __all__ = ["Cell", "Product", "exact_sigmoids"]
 
 exact_sigmoids = np.errstate(over="ignore", divide="ignore")
-"""Decorator of what computes with exp(-a).
+"""Decorator for functions that compute with exp(-a), which may overflow or be 0.
 
-It is inf for a gate below the smallest normal number, and 0 for one that far open, and what is divided by it is
-right all the same. To bound ``a`` would cost a call a step.
+exp(-a) is inf for a gate below the smallest normal number, and 0 for one that is fully open; the quotients are
+right in both cases. Bounding ``a`` instead would take one more call a step.
 """
 
 
 class Cell:
-    """S lanes of n sequences, with all that a step reads and writes cut out beforehand.
+    """The cells of S directions, or layers, of n sequences, with views of all buffers made beforehand.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ class Cell:
     Attributes
     ----------
     gates : Array, shape (4, S, n, H)
-        Receives the pre-activations of o, i, f, g, those of o, i, f negated, ahead of a step.
+        Pre-activations of o, i, f, g, those of o, i, f negated; the caller writes them before a step.
     c : Array, shape (S, n, H)
         The cell state after the last step.
     """
 
     def __init__(self, c: Array) -> None:
-        self._planes = work_space((5, *c.shape), c.dtype)  # o, i, f, g, c: one stretch of memory
+        self._planes = work_space((5, *c.shape), c.dtype)  # o, i, f, g, c, contiguous
         self._pair = work_space((2, *c.shape), c.dtype)
         self.gates, self.c = self._planes[:4], self._planes[4]
         self.c[...] = c
@@ -54,7 +54,7 @@ class Cell:
         return self.c.shape[1]
 
     def step(self, h_t: Array, kept: Array | None = None) -> None:
-        """Take a step: write h_t (S, n, H).
+        """Take one step; write h_t (S, n, H).
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Cell:
         sigmoids, g, one, c, tanh_c = self._sigmoids, self._g, self._one, self.c, self._tanh_c
         exp_a = sigmoids if kept is None else kept[:3]
         exp(sigmoids, exp_a)
-        add(exp_a, one, sigmoids)  # what a sigmoid is 1 divided by
+        add(exp_a, one, sigmoids)  # 1 / sigmoid
         tanh(g, g)
         if kept is not None:
             copyto(kept[3:], self._g_c)
@@ -75,7 +75,7 @@ class Cell:
 
 
 class Product:
-    """The operands of ``matmul(h, weight, out)``, which is ``h W_hh^T`` of S lanes of n sequences, h (S, n, H).
+    """Operands of ``matmul(h, weight, out)``: ``h W_hh^T`` of S directions (or layers), h (S, n, H).
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
-"""The layers of a stack along the diagonal: layer l takes step t together with layer l + 1 at step t - 1.
+"""Diagonal (wavefront) order of a stack: layer l takes step t together with layer l + 1 at step t - 1.
 
-Where layers are small the number of calls is what a step costs, whatever they compute. On a diagonal all layers
-are one set of calls: layer l at step t = d - l reads its own h and that of the layer below, both from the diagonal
-before. That is a matter of strides: seen with a step less for each layer up, a diagonal is an array like any
-other.
+For small layers the time of a step depends on the number of NumPy calls, not on their size. On diagonal d each
+call serves all layers: layer l takes step t = d - l, and reads its own h and that of the layer below, both from
+diagonal d - 1. By its strides a view of an array (L, T, ...) has a diagonal as one index, without a copy
+(``_skewed``).
 
 Axes: L layers, T steps, n sequences of one length, H cells.
 """
@@ -26,33 +26,33 @@ from nplstm.engines.base import StackCall
 __all__ = ["diagonal_forward", "worth_a_diagonal"]
 
 _SMALL, _NARROW = 512, 128
-"""Cells of a layer, in all sequences and in one, up to which its calls cost more than what they compute."""
+"""Largest B * H and largest H for which the calls take longer than their arithmetic."""
 
 _BLOCK_STEPS = 256
-"""Steps at a time: a bound on the memory."""
+"""Steps that are run at a time, to bound the memory."""
 
 
 def worth_a_diagonal(widths: list[int], steps: PackedSteps) -> bool:
-    """Tell whether layers of these widths are faster together: small, of one size, in a batch of one length."""
+    """Tell whether layers of these widths are faster in diagonal order: small, of one size, equal lengths."""
     B, H = steps.batch, widths[0]
     small = 0 < B * H <= _SMALL and H <= _NARROW and len(widths) <= len(steps)
     return small and len(widths) > 1 and len({*widths}) == 1 and not steps.ragged
 
 
 class _PreparedStack(NamedTuple):
-    """The weights of L layers; in the form for one sequence, or for more."""
+    """The weights of L layers, in the form for one sequence or in that for several."""
 
-    first: PreparedWeights  # of the lowest
-    hh: Array  # of all
-    ih: Array  # of those above the first
-    bias: Array  # of those above the first, (4, L - 1, 1, H)
+    first: PreparedWeights  # of the lowest layer
+    hh: Array  # of all layers
+    ih: Array  # of the layers above the first
+    bias: Array  # of the layers above the first, (4, L - 1, 1, H)
 
     def product(self, first: int, last: int, shape: tuple[int, ...]) -> Product:
-        """Make the product of some layers with what they have themselves."""
+        """Make the product of some layers with their own h."""
         return Product(_of_layers(self.hh, first, last), (last - first, *shape))
 
     def product_below(self, first: int, last: int, shape: tuple[int, ...]) -> Product:
-        """Make the product of some layers with what is below them."""
+        """Make the product of some layers with the h of the layer below each."""
         return Product(_of_layers(self.ih, first - 1, last - 1), (last - first, *shape))
 
 
@@ -109,7 +109,7 @@ def diagonal_forward(
 
 
 def _skewed(array: Array) -> Array:
-    """Return (T + L, L, ...) of (L, T, ...): at d, each layer's step d - l. What is outside must not be read."""
+    """View (L, T, ...) as (T + L, L, ...): at d, step d - l of layer l. Other entries must not be read."""
     (L, T), (layer, time) = array.shape[:2], array.strides[:2]
     shape, strides = (T + L, L, *array.shape[2:]), (time, layer - time, *array.strides[2:])
     return as_strided(array, shape, strides)
@@ -119,15 +119,15 @@ def _skewed(array: Array) -> Array:
 def _diagonals(a: Array, hs: Array, c: Array, cells: Array | None, stack: _PreparedStack) -> Array:
     """Run a block of steps, diagonal by diagonal; return c (L, n, H).
 
-    ``a`` (T, 4, L, n, H) is the input's share for layer 0, and the biases of the others; ``hs``
-    (L, T + 1, n, H) has h_{t-1} at t; ``cells`` (L, T, 5, n, H) receives what a recording keeps.
+    ``a`` (T, 4, L, n, H) has W_ih x + b of layer 0, and the biases of the others; ``hs`` (L, T + 1, n, H) has
+    h_{t-1} at t; ``cells`` (L, T, 5, n, H) receives the recording.
     """
     T, L, shape = len(a), len(hs), hs.shape[2:]
     hs, c = _skewed(hs), c.copy()
     kept = None if cells is None else _skewed(cells).swapaxes(1, 2)
     d = 0
-    while d < T + L - 1:  # one layer more at each step at first, and at last one less
-        end = T if d == L - 1 and d < T else d + 1  # of the diagonals that have the same layers
+    while d < T + L - 1:  # at the beginning one layer joins at each d, at the end one leaves
+        end = T if d == L - 1 and d < T else d + 1  # of the run of diagonals with the same layers
         first, last = max(0, d - T + 1), min(L, d + 1)
         above = max(first, 1)
         cell, product = Cell(c[first:last]), stack.product(first, last, shape)

@@ -1,10 +1,10 @@
-"""The way forward of the NumPy engine.
+"""Forward pass of the NumPy engine.
 
-All directions run from their first row to their last: for the one from the end, sequences are reversed before and
-after, so that all have the same number of sequences at each step.
+All directions run in the order of the rows. For the reverse direction the sequences are reversed before and after,
+so that both directions have the same number of sequences at each step.
 
 Axes: S directions of a layer (or layers that run together), N rows, n sequences of a step, H cells. A recording
-has for each step planes (5, S, n, H) of exp(-a) of o, i, f, then g and c_{t-1}, one step after the other.
+has for each step an array (5, S, n, H): exp(-a) of o, i, f, then g and c_{t-1}.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,15 +35,15 @@ __all__ = [
 
 
 def block_rows(H: int) -> int:
-    """Rows of input that are transformed at once: enough for an efficient product, and little memory.
+    """Return how many rows of input are multiplied by W_ih at once: enough for an efficient product.
 
-    What is larger the C library may give back to the system after a call, and get again page by page at the next.
+    The C library may return larger arrays to the system after a call, and get them again page by page at the next.
     """
     return min(1024, max(512, 65536 // H))
 
 
 class NumpyTape(NamedTuple):
-    """What backpropagation through time needs of a layer's directions, or of layers that ran together."""
+    """Recording of a layer's directions, or of layers that ran together."""
 
     weights: list[LayerWeights]
     steps: PackedSteps
@@ -55,7 +55,7 @@ class NumpyTape(NamedTuple):
 
 
 class PreparedWeights:
-    """The weights of a layer's directions, in the order of ``weights``."""
+    """The weights of a layer's directions, in the order of ``weights.py``."""
 
     def __init__(self, weights: list[LayerWeights]) -> None:
         self._first, *self._others = weights
@@ -80,14 +80,14 @@ def equal_runs(steps: PackedSteps, first: int, last: int) -> Iterator[tuple[int,
 
 
 def planes_of(cells: Array, steps: PackedSteps, first: int, last: int, lanes: int, H: int) -> Array:
-    """Return what a recording has of some steps of n sequences each, (steps, 5, S, n, H)."""
+    """Return the recording of some steps of n sequences, (steps, 5, S, n, H); ``lanes`` is S."""
     rows = steps.span(first, last)
     part = cells[5 * lanes * H * rows.start : 5 * lanes * H * rows.stop]
     return part.reshape(last - first, 5, lanes, steps.size(first), H)
 
 
 class FromInput:
-    """The input's share of the pre-activations, block by block, in buffers that are made once for so many rows."""
+    """Computes ``x W_ih^T + b`` block by block, in preallocated buffers of this many rows."""
 
     def __init__(self, weights: PreparedWeights, rows: int) -> None:
         _, S, _, H = weights.ih.shape
@@ -95,13 +95,13 @@ class FromInput:
         self._products, self._sums = work_space((2, 4 * S * rows * H), weights.ih.dtype)
 
     def __call__(self, xs: list[Array], n: int) -> Array:
-        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), of x (rows, I) of each."""
+        """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), from x (rows, I) of each."""
         weights, rows = self._weights, len(xs[0])
         _, S, _, H = weights.ih.shape
         products = self._products[: 4 * S * rows * H].reshape(4, S, rows, H)
         for k, x in enumerate(xs):
             np.matmul(x, weights.ih[:, k], out=products[:, k])
-        sums = self._sums[: 4 * S * rows * H].reshape(rows // n, 4, S, n, H)  # a step is one stretch
+        sums = self._sums[: 4 * S * rows * H].reshape(rows // n, 4, S, n, H)  # a step is contiguous
         return np.add(products.reshape(4, S, -1, n, H).transpose(2, 0, 1, 3, 4), weights.bias, out=sums)
 
 
@@ -109,10 +109,10 @@ class FromInput:
 def run_steps(
     cell: Cell, product: Product, given: Array, h: Array, hs: Array, kept: Iterable[Array | None]
 ) -> Array:
-    """Run steps of as many sequences each, from h (S, n, H) on; return the last h.
+    """Run steps with the same number of sequences from h (S, n, H); return the last h.
 
-    ``given`` (steps, 4, S, n, H) is the input's share; ``hs`` (steps, S, n, H) receives h_t, and ``kept`` what a
-    recording keeps.
+    ``given`` (steps, 4, S, n, H) is ``x W_ih^T + b``; ``hs`` (steps, S, n, H) receives h_t, and ``kept`` the
+    recording.
     """
     matmul, add, step = np.matmul, np.add, cell.step
     weight, out, planes, gates = product.weight, product.out, product.planes, cell.gates

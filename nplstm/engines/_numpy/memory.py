@@ -1,4 +1,4 @@
-"""Arrays that begin where a cache line begins: a vector that lies across two lines costs two reads."""
+"""Arrays aligned to cache lines: a SIMD vector that lies across two lines takes two reads."""
 
 from math import prod
 
@@ -11,33 +11,33 @@ __all__ = ["aligned_copy", "aligned_empty", "aligned_zeros", "work_space", "zero
 _LINE = 64
 
 _SMALL = 1 << 14
-"""Bytes of a work space up to which it takes longer to align it than one call wins by it."""
+"""Bytes of a work space up to which alignment takes longer than it saves in one call."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> Array:
-    """As ``numpy.empty``."""
+    """Return an uninitialised array, as ``numpy.empty``."""
     return _aligned(np.empty(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: DType) -> Array:
-    """As ``numpy.zeros``: large ones are in memory once they are written to."""
+    """Return zeros, as ``numpy.zeros``: a large array takes memory when it is first written to."""
     return _aligned(np.zeros(prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
 
 
 def aligned_copy(values: Array) -> Array:
-    """Return a copy without gaps, in the order of the axes."""
+    """Return a C-contiguous copy."""
     array = aligned_empty(values.shape, values.dtype)
     array[...] = values
     return array
 
 
 def work_space(shape: tuple[int, ...], dtype: DType) -> Array:
-    """Make room for one call; aligned where that pays."""
+    """Return an uninitialised array for one call; aligned if it is large enough to gain by it."""
     return np.empty(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_empty(shape, dtype)
 
 
 def zeroed_work_space(shape: tuple[int, ...], dtype: DType) -> Array:
-    """Make zeros for one call; aligned where that pays."""
+    """Return zeros for one call; aligned if large enough to gain by it."""
     return np.zeros(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_zeros(shape, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Real time on the NumPy engine: eight calls a step and layer, in buffers that are made once."""
+"""Streams on the NumPy engine: eight NumPy calls for each step and layer, in preallocated buffers."""
 
 import numpy as np
 
@@ -13,17 +13,17 @@ __all__ = ["NumpyStepper"]
 
 
 class NumpyStepper(Stepper):
-    """See ``Stepper``."""
+    """Runs the layers one step at a time; see ``Stepper``."""
 
     def __init__(self, weights: list[LayerWeights], batch: int) -> None:
         self._layers = [_Layer(layer, batch) for layer in weights]
-        # the layers run one after the other: the largest decides
+        # the layers run one after the other, so the largest decides on BLAS's threads
         self._size = batch, batch, max(count_weights([layer]) for layer in weights)
         super().__init__(self._layers[0].x, self._layers[-1].h)
 
     @exact_sigmoids
     def step(self) -> None:
-        """Run the layers in reversal."""
+        """Run the layers one after the other."""
         below = None
         with limited_blas(*self._size):
             for layer in self._layers:
@@ -44,7 +44,7 @@ class NumpyStepper(Stepper):
 
 
 class _Layer:
-    """One layer: x, h and 1 stand side by side, so that one product serves both and adds the biases."""
+    """One layer. Its buffer holds [x; h; 1], so that one product computes ``W_ih x + W_hh h + b``."""
 
     def __init__(self, weights: LayerWeights, batch: int) -> None:
         (H4, I), dtype = weights.params.weight_ih.shape, weights.params.weight_ih.dtype
@@ -58,6 +58,6 @@ class _Layer:
         self._product = self.cell.gates.reshape(1, H4) if batch == 1 else self.cell.gates[:, 0]
 
     def step(self) -> None:
-        """Make the calls."""
+        """Take one step."""
         np.matmul(self._joint, self._weight, self._product)
         self.cell.step(self._h)

@@ -1,13 +1,14 @@
-"""Parameters in the order in which the NumPy engine reads them, of S directions or layers together.
+"""Weights in the order in which the NumPy engine reads them, of S directions or layers together.
 
-Each function takes their parameters; ``LayerWeights.prepared`` keeps what it returns.
+Each function takes the ``LayerWeights`` of these; ``LayerWeights.prepared`` caches its result.
 
-Gates stand in the order o, i, f, g, with the cell state behind them: o, i, f are what takes a sigmoid; i, f lie
-beside g, c, so that c_t is one product of two pairs and a sum; and on the way back i, f, g are what the gradient
-of c_t reaches. On the way forward those of o, i and f are negated, which is exact: sigmoid(a) = 1 / (1 + exp(-a)).
+The order of the gates is o, i, f, g, followed by the cell state. So the gates with a sigmoid (o, i, f) are
+contiguous; so are i, f and g, c, which makes c_t one product of two pairs and a sum; and so are i, f, g, which
+the gradient of c_t reaches. In the forward pass the rows of o, i and f are negated, because
+sigmoid(a) = 1 / (1 + exp(-a)).
 
-Each gate is a plane of its own, without gaps: NumPy's calls are fastest on long runs. A single sequence's planes
-are one row, whose product is faster with all gates at once.
+Each gate is contiguous, because NumPy's calls are fastest on long contiguous runs. For a single sequence all gates
+are in one row, whose product is one call.
 """
 
 from collections.abc import Iterable
@@ -36,17 +37,17 @@ __all__ = [
     "torch_order",
 ]
 
-_ORDER = (3, 0, 1, 2)  # of o, i, f, g among i, f, g, o
+_ORDER = (3, 0, 1, 2)  # places of o, i, f, g in i, f, g, o
 _BACK = (1, 2, 3, 0)
 
 
 def count_weights(weights: Iterable[LayerWeights]) -> int:
-    """Return how many multiplications a step of one sequence takes in all of them together."""
+    """Return the number of multiplications that one step of one sequence takes in all of these."""
     return sum(w.params.weight_ih.size + w.params.weight_hh.size for w in weights)
 
 
 def limited(weights: Iterable[LayerWeights], steps: PackedSteps) -> AbstractContextManager[None]:
-    """Return the context that limits BLAS's threads for directions or layers that run together."""
+    """Return a context manager that limits BLAS's threads for directions or layers that run together."""
     return limited_blas(steps.total, steps.batch, count_weights(weights))
 
 
@@ -92,12 +93,12 @@ def bias_planes(*weights: LayerWeights) -> Array:
 
 
 def back_hh(*weights: LayerWeights) -> Array:
-    """Return W_hh for the way back, (S, 4H, H)."""
+    """Return W_hh for the backward pass, (S, 4H, H)."""
     return np.stack([_reordered(w.params.weight_hh) for w in weights])
 
 
 def back_ih(weights: LayerWeights) -> Array:
-    """Return W_ih for the way back, (4H, I)."""
+    """Return W_ih for the backward pass, (4H, I)."""
     return _reordered(weights.params.weight_ih)
 
 
@@ -122,7 +123,7 @@ def _negated(gates: Array) -> Array:
 
 
 def _stacked(arrays: list[Array], axis: int = 0) -> Array:
-    """Put them together, the last axis without gaps."""
+    """Stack arrays into a C-contiguous one."""
     return aligned_copy(np.stack(arrays, axis))
 
 
