@@ -1,7 +1,7 @@
 // One cell of the standard LSTM for one step, and its derivative.
 //
 // The same equations in the same operations as cells/lstm.py (lstm_cell_forward, lstm_cell_backward) and
-// ops/gates.py (gates_forward, gates_backward), which are what the tests compare this file with.
+// core/cell.py (gates_forward, gates_backward), which are what the tests compare this file with.
 #pragma once
 #include "numbers.cuh"
 
