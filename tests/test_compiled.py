@@ -250,7 +250,7 @@ def test_rows_of_a_wider_array(backwards, kernels):
     wide[...] = x.reshape(T * B, I)
     initial, final = (State(np.zeros((1, B, H)), np.zeros((1, B, H))) for _ in range(2))
     into = out[::step, 2 : 2 + H]
-    layer = LayerCall([wide], lstm.weights()[0], [StepInputs()], initial, final, [into], (False,))
+    layer = LayerCall([wide], lstm._weights()[0], [StepInputs()], initial, final, [into], (False,))
     compiled_forward(layer, PackedSteps.equal(T, B), record=False)
     with nplstm.use_engines("compiled"):
         output, (h_n, c_n) = lstm(x)

@@ -1,4 +1,4 @@
-"""Which layout a batch has: read off its type and axes, and off what the call says about it."""
+"""Choice of a batch's layout, by the type and the axes of the input and the options of the call."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ _REPEAT, _ZERO = "repeat", "zero"
 
 
 class CallOptions(NamedTuple):
-    """What a call says about its batch; see ``LSTM.__call__``."""
+    """The arguments of a call that describe its batch; see ``LSTM.__call__``."""
 
     lengths: Any = None
     mask: Any = None
@@ -28,7 +28,7 @@ class CallOptions(NamedTuple):
     reset_to: str = "zero"
 
     def check(self) -> None:
-        """Raise for words that mean nothing."""
+        """Raise for words that are not among the choices."""
         check_choice("masked_output", self.masked_output, ("repeat", "zero"))
         check_choice("reset_to", self.reset_to, ("zero", "initial"))
 
@@ -37,7 +37,7 @@ NO_OPTIONS = CallOptions()
 
 
 def call_options(lengths: Any, mask: Any, masked_output: str, reset: Any, reset_to: str) -> CallOptions:
-    """Return what a call says; the same object for all calls that say nothing."""
+    """Return the options of a call; the same object for all calls without any."""
     if lengths is mask is reset is None and masked_output is _REPEAT and reset_to is _ZERO:
         return NO_OPTIONS
     return CallOptions(lengths, mask, masked_output, reset, reset_to)

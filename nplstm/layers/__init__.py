@@ -1,4 +1,4 @@
-"""The user's classes, ``LSTM``, ``LSTMCell`` and ``Stream``, and the stack of layers and directions below them."""
+"""The layers that users hold: ``LSTM``, ``LSTMCell`` and ``Stream``, and their tapes."""
 
 from nplstm.layers.cell import LSTMCell, LSTMCellGradients, LSTMCellTape
 from nplstm.layers.lstm import LSTM

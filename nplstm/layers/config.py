@@ -1,4 +1,4 @@
-"""A layer's options as JSON holds them, and the layer back from them: what is saved beside the weights."""
+"""The options of a layer as a dict that JSON can hold, and the layer made from it."""
 
 from collections.abc import Mapping
 from typing import Any, cast

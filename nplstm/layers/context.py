@@ -1,4 +1,4 @@
-"""What a hidden transform reads besides h: the user's arrays, and the loop's."""
+"""The context arrays that a hidden transform reads besides h: from the user's form to the loop's, and back."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -80,11 +80,27 @@ class RecurrentLayer(Module):
 
     @property
     def options(self) -> Options:
-        """The options, checked, with the sizes that they imply."""
+        """The options, checked, with the sizes that they imply.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> nplstm.LSTM(2, 3, num_layers=2, bidirectional=True).options.layer_input(1)
+        6
+        """
         return self._options
 
     def reset_parameters(self, rng: Any = None) -> None:
-        """Draw all parameters anew, as ``cell`` says, with a seed or a NumPy generator."""
+        """Draw all parameters anew, as ``cell`` says, with a seed or a NumPy generator.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm, other = nplstm.LSTM(2, 3, rng=0), nplstm.LSTM(2, 3, rng=1)
+        >>> other.reset_parameters(0)
+        >>> bool((lstm.parameters["weight_hh_l0"] == other.parameters["weight_hh_l0"]).all())
+        True
+        """
         self._draw_parameters(self._options.parameter_specs(), rng)
 
     def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
@@ -101,7 +117,7 @@ class RecurrentLayer(Module):
         known = {name for kind in type(self).__mro__ for name in vars(kind)} | {"_structure"}
         vars(self).update({name: value for name, value in state.items() if name not in known})
 
-    def weights(self) -> list[list[LayerWeights]]:
+    def _weights(self) -> list[list[LayerWeights]]:
         """Return the weights by layer, then by direction; made once for the parameters that there are."""
         return self._parameters.derived("weights", self._make_weights)
 
@@ -115,7 +131,7 @@ class RecurrentLayer(Module):
             for k in range(options.layers)
         ]
 
-    def request(self, *, recurrent_given: bool = False, training: bool = False, batch: int = 1) -> Request:
+    def _request(self, *, recurrent_given: bool = False, training: bool = False, batch: int = 1) -> Request:
         """Say what is to be run."""
         options, backend = self._options, self._backend
         column = options.directions == 1 and not options.wiring.residual
@@ -146,7 +162,7 @@ class RecurrentLayer(Module):
         if engine is None:
             if len(found) >= _ENGINES_KEPT:
                 found.clear()
-            request = self.request(recurrent_given=recurrent_given, training=training, batch=batch)
+            request = self._request(recurrent_given=recurrent_given, training=training, batch=batch)
             engine = found[key] = find_engine(request)
         return engine
 
@@ -179,7 +195,7 @@ class RecurrentLayer(Module):
         initial, r_0 = self._initial(states, layout, recurrent=recurrent, copy=record)
         final = new_states(backend.xp.empty, options, steps.batch, dtype)
         dropout = self._dropout_masks(rng, len(rows))
-        weights = self.weights()
+        weights = self._weights()
         if rng is None and options.transform is None and not recurrent:
             inputs = self._parameters.derived("inference inputs", self._inference_inputs)
         else:

@@ -350,8 +350,14 @@ class LSTM(RecurrentLayer):
         >>> stream.step(np.ones(2, dtype=np.float32)).shape
         (3,)
         """
-        check_streams(self._options)
-        return Stream(self, None if batch_size is None else check_size("batch_size", batch_size), hx)
+        options = self._options
+        check_streams(options)
+        batch = None if batch_size is None else check_size("batch_size", batch_size)
+        request = self._request(batch=batch or 1)._replace(
+            stream=True, streams_residual=bool(options.wiring.residual)
+        )
+        weights = [row[0] for row in self._weights()]
+        return Stream(options, weights, request, self._backend, self._dtype, batch_size=batch, hx=hx)
 
     def engine_for(
         self, batch_size: int = 1, *, training: bool = False, recurrent_given: bool = False
@@ -383,7 +389,7 @@ class LSTM(RecurrentLayer):
           not numpy: supports only the standard LSTM; this layer has layer_norm='cell_output'
         """
         batch = check_size("batch_size", batch_size)
-        request = self.request(recurrent_given=recurrent_given, training=training, batch=batch)
+        request = self._request(recurrent_given=recurrent_given, training=training, batch=batch)
         return explain_engine(request)[1]
 
     input_size = OptionAttribute(lambda o: o.input_size, "I, the width of the input.")
@@ -407,7 +413,16 @@ class LSTM(RecurrentLayer):
 
     @property
     def batch_first(self) -> bool:
-        """Whether input and output are (B, T, ...); may be set."""
+        """Whether input and output are (B, T, ...); may be set.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm = nplstm.LSTM(2, 3)
+        >>> lstm.batch_first = True
+        >>> lstm
+        LSTM(2, 3, batch_first=True)
+        """
         return self._options.batch_first
 
     @batch_first.setter
@@ -416,7 +431,16 @@ class LSTM(RecurrentLayer):
 
     @property
     def dropout(self) -> float:
-        """Probability of zeroing an output between layers; may be set."""
+        """Probability of zeroing an output between layers; may be set.
+
+        Examples
+        --------
+        >>> import nplstm
+        >>> lstm = nplstm.LSTM(2, 3, num_layers=2, dropout=0.5)
+        >>> lstm.dropout = 0.1
+        >>> lstm
+        LSTM(2, 3, num_layers=2, dropout=0.1)
+        """
         return self._options.dropout
 
     @dropout.setter

@@ -1,4 +1,4 @@
-"""The output of a pass, from the loop's rows to the user's layout, and the gradient back.
+"""The output of a pass: from packed rows to the user's layout, and its gradient.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The recurrent input r_0 in the place of h_0: how it is told apart, and where it is not enough."""
+"""A recurrent input that is given in the place of h_0: how it is recognised, and where it is not allowed."""
 
 from typing import Any, cast
 

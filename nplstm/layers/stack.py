@@ -1,4 +1,4 @@
-"""Layers on top of each other, in one or two directions.
+"""A stack of layers in one or two directions: forward and backward.
 
 ``concat``: layer l > 0 reads the outputs of both directions of layer l - 1, side by side: ``torch.nn.LSTM``'s
 wiring. ``independent``: two columns that never mix; each direction's layer l reads its own layer l - 1.

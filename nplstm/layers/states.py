@@ -1,4 +1,4 @@
-"""The user's initial and final states, and the stack's: one array for all layers and directions.
+"""Initial and final states: between the user's form and the arrays of the stack.
 
 A user gives h_0 as (L * D, B, P), or where ``hidden_size`` is a tuple as a tuple of (D, B, P_l) over layers, or as
 one vector (P,) for all; unbatched, without B. The stack has it as (L, D, B, P), or as a list of (D, B, P_l) where

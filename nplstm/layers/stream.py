@@ -3,12 +3,12 @@
 from typing import Any, cast
 
 from nplstm._shapes import check_shape, check_triple
-from nplstm._typing import Array
-from nplstm.backends import check_arrays, get_backend
+from nplstm._typing import Array, DType
+from nplstm.backends import Backend, check_arrays
 from nplstm.batch.layout import PaddedLayout
-from nplstm.engines import EngineChoice, explain_engine
+from nplstm.core.layer_weights import LayerWeights
+from nplstm.engines import EngineChoice, Request, explain_engine
 from nplstm.errors import ArgumentError
-from nplstm.layers.forward import RecurrentLayer
 from nplstm.layers.options import Options
 from nplstm.layers.states import read_state, stack_layers, state_arrays, user_state
 
@@ -41,17 +41,24 @@ class Stream:
     True
     """
 
-    def __init__(self, layer: RecurrentLayer, batch_size: int | None, hx: Any) -> None:
-        self._options = options = layer.options
-        self._backend, self._dtype = get_backend(layer.backend), layer.dtype
+    def __init__(
+        self,
+        options: Options,
+        weights: list[LayerWeights],
+        request: Request,
+        backend: Backend,
+        dtype: DType,
+        *,
+        batch_size: int | None,
+        hx: Any,
+    ) -> None:
+        self._options, self._backend, self._dtype = options, backend, dtype
         batch = 1 if batch_size is None else batch_size
         self._layout = PaddedLayout.of_lengths(
             self._backend, 1, batch, None, batch_first=False, batched=batch_size is not None
         )
-        request = layer.request(batch=batch)
-        request = request._replace(stream=True, streams_residual=bool(options.wiring.residual))
         engine, self.engine = cast("tuple[Any, EngineChoice]", explain_engine(request))
-        self._stepper = engine.stepper([row[0] for row in layer.weights()], batch, options.wiring.residual)
+        self._stepper = engine.stepper(weights, batch, options.wiring.residual)
         self._x, self._y = self._stepper.x, self._stepper.y
         if batch_size is None:
             self._x, self._y = self._x[0], self._y[0]

@@ -1,4 +1,4 @@
-"""``LSTMTape``: one recorded forward pass, and the way back."""
+"""``LSTMTape``: a recorded forward pass of an ``LSTM``, and its backward pass."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast

@@ -1,4 +1,4 @@
-"""The way back of the compiled engine: what the kernels are given, block by block of steps."""
+"""Backward pass of the compiled engine: kernel arguments, block by block of steps."""
 
 from typing import Any, NamedTuple
 

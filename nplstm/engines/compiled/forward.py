@@ -1,4 +1,4 @@
-"""The way forward of the compiled engine: what the kernels are given, and what a recording keeps."""
+"""Forward pass of the compiled engine: kernel arguments, and what a recording keeps."""
 
 from typing import Any, NamedTuple
 
