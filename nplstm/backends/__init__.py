@@ -124,7 +124,7 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
 def holds(backend: Backend, array: Any, dtype: DType) -> bool:
     """Tell whether an array lives on ``backend``, on its current device, with elements ``dtype``."""
     same = _BY_TYPE.get(cast("type[Any]", type(array))) is backend and array.dtype == dtype
-    return same and backend.device_of(array) == backend.current_device()
+    return same and (backend is NUMPY or backend.device_of(array) == backend.current_device())
 
 
 def _refuse_array(owner: str, backend: Backend, dtype: DType, argument: str, array: Any) -> None:

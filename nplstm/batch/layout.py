@@ -10,6 +10,7 @@ Each way in has its transpose, by which gradients travel: ``pack`` and ``unpack`
 """
 
 from abc import ABC, abstractmethod
+from operator import itemgetter
 from typing import Any, Self
 
 from nplstm._shapes import Axis, check_shape
@@ -26,6 +27,8 @@ from nplstm.core.packed import (
 from nplstm.errors import BackendError, ShapeError
 
 __all__ = ["Layout", "PackedLayout", "PaddedLayout"]
+
+_SIZE = itemgetter(1)
 
 
 class Layout(ABC):
@@ -48,11 +51,6 @@ class Layout(ABC):
     fills = False
     """Whether the output has values at steps that are masked out."""
 
-    @property
-    def reorders(self) -> bool:
-        """Whether the loop's order of states is another than the user's."""
-        return self._order is not None
-
     def __init__(
         self, backend: Backend, steps: PackedSteps, batch: int, order: HostIndices | None, *, batched: bool
     ) -> None:
@@ -60,6 +58,8 @@ class Layout(ABC):
         self.steps = steps
         self.batch = batch
         self.batched = batched
+        self.reorders = order is not None
+        """Whether the loop's order of states is another than the user's."""
         self._order: Array | None = None
         self._inverse: Array | None = None
         if order is not None:
@@ -226,7 +226,7 @@ class PaddedLayout(Layout):
     def pack(self, argument: str, values: Any, axes: list[Axis], *, keep: bool = False) -> Array:
         """Drop the padding."""
         shape = values.shape
-        if shape != (*self._shape, *(size for _, size in axes)):
+        if shape != (*self._shape, *map(_SIZE, axes)):
             self.check(argument, values, axes)
         if self._swap or self._places is not None:
             values = self._time_major(values)

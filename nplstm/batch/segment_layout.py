@@ -26,15 +26,11 @@ class SegmentLayout(PaddedLayout):
             batch_first=batch_first,
             batched=batched,
         )
+        self.reorders = True  # each segment has states of its own
         self._segments = segments
         self._owners = backend.asarray(segments.owners)
         self._ends = [backend.asarray(segments.last), backend.asarray(segments.first)]  # forward, reverse
         self._fresh = [backend.asarray(fresh) for fresh in segments.fresh]  # forward, reverse
-
-    @property
-    def reorders(self) -> bool:
-        """True: the loop's states are those of segments."""
-        return True
 
     def gather(self, values: Array) -> Array:
         """Return for each segment the values of its sequence."""

@@ -48,9 +48,13 @@ class PackedSteps:
         Step t has the rows ``offsets[t]`` to ``offsets[t + 1]``.
     bounds : list of T + 1 ints
         The same as Python's integers.
+    total : int
+        N, the number of rows: the sum of all lengths.
+    ragged : bool
+        Whether a sequence ends before the last step.
     """
 
-    __slots__ = ("_prepared", "batch", "batch_sizes", "bounds", "offsets")
+    __slots__ = ("_prepared", "batch", "batch_sizes", "bounds", "offsets", "ragged", "total")
 
     def __init__(self, batch: int, batch_sizes: HostIndices) -> None:
         self.batch = batch
@@ -58,6 +62,8 @@ class PackedSteps:
         self.offsets: HostIndices = np.zeros(len(batch_sizes) + 1, dtype=np.int64)
         np.cumsum(batch_sizes, out=self.offsets[1:])
         self.bounds: list[int] = self.offsets.tolist()
+        self.total: int = self.bounds[-1]
+        self.ragged: bool = self.total != len(batch_sizes) * batch
         self._prepared: dict[Any, Any] = {}
 
     @classmethod
@@ -80,19 +86,9 @@ class PackedSteps:
             self._prepared[make] = make(self)
         return self._prepared[make]
 
-    @property
-    def total(self) -> int:
-        """N, the number of rows: the sum of all lengths."""
-        return self.bounds[-1]
-
     def size(self, t: int) -> int:
         """How many sequences take step ``t``."""
         return self.bounds[t + 1] - self.bounds[t]
-
-    @property
-    def ragged(self) -> bool:
-        """Whether a sequence ends before the last step."""
-        return self.total != len(self) * self.batch
 
     def rows(self, t: int) -> slice:
         """Rows of step ``t``."""

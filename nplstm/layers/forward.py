@@ -57,14 +57,11 @@ class Pass(NamedTuple):
 
     def states(self) -> tuple[Any, ...]:
         """Return (h_n, c_n), and s_n where the hidden transform has a state, in the user's form."""
-        h, c, s = self.final
-        return (self._state(h), self._state(c)) if s is None else (self._state(h), self._state(c), self._state(s))
-
-    def _state(self, state: Layers) -> Any:
         options, layout = self.options, self.layout
+        members: Any = self.final if options.state_size else self.final[:2]
         if layout.reorders:
-            state = each_layer(layout.final, state, options.wiring.reverse)
-        return user_state(state, options, layout)
+            members = [each_layer(layout.final, member, options.wiring.reverse) for member in members]
+        return tuple([user_state(member, options, layout) for member in members])
 
 
 class RecurrentLayer(Module):
@@ -189,12 +186,12 @@ class RecurrentLayer(Module):
         I, batch_first = options.input_size, options.batch_first
         layout = choose_layout(input, call, input_size=I, batch_first=batch_first, backend=backend)
         rows, steps = layout.pack("input", input, [("I", I)], keep=record), layout.steps
-        recurrent = gives_recurrent_input(states[0], options)
+        recurrent = options.recurrent_input and gives_recurrent_input(states[0], options)
         if recurrent:
             check_recurrent_input(options, layout, every)
         initial, r_0 = self._initial(states, layout, recurrent=recurrent, copy=record)
         final = new_states(backend.xp.empty, options, steps.batch, dtype)
-        dropout = self._dropout_masks(rng, len(rows))
+        dropout = None if rng is None else self._dropout_masks(rng, len(rows))
         weights = self._weights()
         if rng is None and options.transform is None and not recurrent:
             inputs = self._parameters.derived("inference inputs", self._inference_inputs)
@@ -296,7 +293,7 @@ class RecurrentLayer(Module):
     def _dropout_masks(self, rng: Any, rows: int) -> DropoutMasks | None:
         """Draw the dropout below each layer: for what both directions read, or for each column."""
         options = self._options
-        if rng is None or options.dropout == 0 or options.layers == 1:
+        if options.dropout == 0 or options.layers == 1:
             return None
         masks: DropoutMasks = [[None]]
         for layer in range(1, options.layers):

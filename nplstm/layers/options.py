@@ -89,6 +89,11 @@ class Options:
         return self.layers * self.directions
 
     @cached_property
+    def recurrent_input(self) -> bool:
+        """Whether a recurrent input can be told from h_0: its width is another."""
+        return any(self.h_width(layer) != R for layer, R in enumerate(self.recurrent_sizes))
+
+    @cached_property
     def state_sizes(self) -> tuple[int, int, int, int]:
         """L, and of the first layer P, H and S."""
         return self.layers, self.h_width(0), self.hidden_sizes[0], self.state_size
@@ -140,9 +145,7 @@ class Options:
     @cached_property
     def steps_outside(self) -> bool:
         """Whether what becomes of h between steps is the caller's business: R is not P, and nothing transforms."""
-        if self.transform is not None:
-            return False
-        return any(self.h_width(layer) != R for layer, R in enumerate(self.recurrent_sizes))
+        return self.transform is None and self.recurrent_input
 
     def h_width(self, layer: int) -> int:
         """P."""

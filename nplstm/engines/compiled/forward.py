@@ -76,9 +76,9 @@ def compiled_stack(stack: StackCall, x: Array, out: Array, steps: PackedSteps) -
     T, B = len(steps), steps.batch
     kernels, (initial_h, initial_c, _), (h_n, c_n, _) = library(), stack.initial, stack.final
     kernels.module.stack(
-        *(kernels.choice, _whole(x.reshape(T, B, -1)), _whole(initial_h), _whole(initial_c)),
-        *(out.reshape(T, B, -1), h_n, c_n, packed, stack.reverse, get_num_threads()),
-    )
+        kernels.choice, _whole(x.reshape(T, B, -1)), _whole(initial_h), _whole(initial_c), out.reshape(T, B, -1),
+        h_n, c_n, packed, stack.reverse, get_num_threads(),
+    )  # fmt: skip
     return [None] * len(stack.weights)
 
 
