@@ -42,9 +42,10 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def exact_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give kernels arrays with nothing before or behind them: AddressSanitizer sees where one reads too far."""
-    for module in ("forward", "backward", "packing"):
-        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.aligned_empty", np.empty)
-    monkeypatch.setattr("nplstm.engines.compiled.packing.aligned_zeros", np.zeros)
+    for module in ("forward", "backward"):
+        monkeypatch.setattr(f"nplstm.engines.compiled.{module}.work_space", np.empty)
+    for name, made in (("aligned_empty", np.empty), ("zeroed_work_space", np.zeros)):
+        monkeypatch.setattr(f"nplstm.engines.compiled.packing.{name}", made)
     for name, made in (("aligned_zeros", np.zeros), ("aligned_copy", np.array)):
         monkeypatch.setattr(f"nplstm.engines.compiled.stepper.{name}", made)
 
