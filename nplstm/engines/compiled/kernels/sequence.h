@@ -4,8 +4,8 @@
 // since the next one reads all of h; those that share its sequences are independent. No sum depends on how the work is
 // divided.
 #pragma once
-#include "cell.h"
 #include "barrier.h"
+#include "cell.h"
 #include "product.h"
 #include "rows.h"
 
@@ -15,7 +15,7 @@
 typedef struct {
     RowRange rows, before;
     REAL* gates;
-} Place;
+} StepRows;
 
 // x W_ih^T + b of some rows in a partition, written from `gates` on.
 static void gates_from_input(const Forward* direction, ptrdiff_t row, ptrdiff_t rows, REAL* gates,
@@ -66,7 +66,7 @@ static void block_from_input(const Forward* direction, const Steps* steps, ptrdi
 }
 
 // h_{t-1} W_hh^T of one panel, added to its gates.
-static void add_recurrent(const Forward* direction, const Steps* steps, Place at, ptrdiff_t p,
+static void add_recurrent(const Forward* direction, const Steps* steps, StepRows at, ptrdiff_t p,
                           const Partition* partition) {
     const ptrdiff_t G = 4 * panels_of(direction->H, LANES) * LANES, P = direction->P;
     const REAL* weights = (const REAL*)direction->weight_hh + p * P * GROUP * LANES;
@@ -82,7 +82,7 @@ static void add_recurrent(const Forward* direction, const Steps* steps, Place at
     if (begin) add_product(gates + at.before.count * G, G, h_0, direction->h_0.row, weights, P, begin);
 }
 
-static void cells_forward(const Forward* direction, Place at, ptrdiff_t p, const Partition* partition) {
+static void cells_forward(const Forward* direction, StepRows at, ptrdiff_t p, const Partition* partition) {
     const ptrdiff_t Hp = panels_of(direction->H, LANES) * LANES, there = direction->H - p * LANES;
     const Options options = options_of(&direction->variant, Hp, p * LANES);
     REAL* c = (REAL*)direction->c + partition->first * Hp + p * LANES;
@@ -106,7 +106,7 @@ static void cells_forward(const Forward* direction, Place at, ptrdiff_t p, const
 }
 
 // h_t = W_hr m_t, where m_t is what the cell puts out, (rows, Hp) for the sequences of the partition.
-static void project(const Forward* direction, const Steps* steps, Place at, const Partition* partition) {
+static void project(const Forward* direction, const Steps* steps, StepRows at, const Partition* partition) {
     const ptrdiff_t Hp = panels_of(direction->H, LANES) * LANES, panels = panels_of(direction->P, LANES),
                     Pp = panels * LANES;
     const REAL* m = (const REAL*)direction->projected + partition->first * Hp;
@@ -129,7 +129,7 @@ static void forward(const Forward* directions, int count, const Steps* steps, pt
         for (ptrdiff_t s = begin; s < end; ++s) {
             for (int k = 0; k < count; ++k) {
                 const Forward* direction = directions + k;
-                Place at;
+                StepRows at;
                 at.rows = rows_of_partition(rows_of(steps, s, direction->reverse), &now);
                 at.before = rows_before(steps, s, at.rows, direction->reverse, &now);
                 at.gates = gates_of(direction, steps, s, begin, end, &now, workspaces[k]);

@@ -36,7 +36,7 @@ static void step(const Step* call, const Partition* partition, Barrier* barrier)
             partition->member,
             partition->members,
         };
-        const Place at = {{0, B}, {0, 0}, gates};
+        const StepRows at = {{0, B}, {0, 0}, gates};
         // panel by panel: W_ih and W_hh are read side by side, which is faster where they do not fit into the cache
         for (Partition panel = mine; panel.first_panel < mine.last_panel; ++panel.first_panel) {
             panel.last_panel = panel.first_panel + 1;

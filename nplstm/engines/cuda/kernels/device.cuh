@@ -1,8 +1,8 @@
-// What a kernel needs of the device beyond C++: the one file with instructions in PTX.
+// Device functions beyond C++, in PTX: conversions, matrix instructions, memory access and flags.
 //
 // Everything here has a counterpart on the CPU, by the same name (tests/cuda_on_cpu/device.cuh), on which the
-// tests run the kernels as they are. What blocks share is read and written through the functions below alone, so
-// that the tests can tell who may see whose writes.
+// tests run the kernels as they are. Memory that blocks share is accessed through these functions alone, so that
+// the tests can check which thread may see which writes.
 #pragma once
 #include "words.cuh"
 
@@ -115,12 +115,12 @@ __device__ __forceinline__ quad receive(const quad* place) {
     return q;
 }
 
-// Raise a flag: whoever sees it sees all that this thread has written, or seen written, before.
+// Set a flag: a thread that sees it sees all that this thread has written, or seen written, before (release).
 __device__ __forceinline__ void announce(u32* flag, u32 value) {
     asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
-// Look at a flag.
+// Read a flag (acquire).
 __device__ __forceinline__ u32 look(const u32* flag) {
     u32 value;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
