@@ -109,7 +109,7 @@ def test_the_model_ranks_as_it_should():
     assert step(precision="float16") < step() < step(precision="float32")
     assert step(batch=1) < step() < step(batch=64)
     assert step(hidden=64) < step() < step(hidden=512)
-    assert step() < step(direction="backward")
+    assert step() < step(phase="backward")
     assert fused_step(Problem("forward", "tf32", 1, 64, 1, False)) == pytest.approx(20)
     assert fused_step(Problem("forward", "tf32", 1, 64, 2, False)) == pytest.approx(40)
     assert fused_step(Problem("forward", "tf32", 1024, 2048, 1, False)) > 100
