@@ -1,6 +1,6 @@
-"""The kernels as a GPU gets them: each that an engine can ask for, compiled to machine code for each chip.
+"""The CUDA kernels compiled by NVRTC: each that an engine can use, to machine code for each chip.
 
-This needs no GPU (see ``nvrtc.py``), and says nothing of what they compute: ``test_cuda_engines.py`` does.
+This needs no GPU (see ``nvrtc.py``), and does not check results: ``test_cuda_engines.py`` does.
 """
 
 import re

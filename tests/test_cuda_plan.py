@@ -1,4 +1,4 @@
-"""How launches are cut into blocks, and when whole sequences run in one: arithmetic, which needs no device."""
+"""Plans of persistent launches and the choice between engines: arithmetic, which needs no device."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Calls of the kernels with arguments that do not fit: an error, never a read or a write outside of an array."""
+"""Invalid arguments of the C kernels: each is an error, never an access outside of an array."""
 
 import ctypes
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Cases for the program run_case.c: what it is given, and its results beside those of the plain time loop."""
+"""Cases for the program run_case.c: its input, and its results compared with those of the plain time loop."""
 
 import os
 import subprocess
