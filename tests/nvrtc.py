@@ -1,4 +1,4 @@
-"""Kernels compiled to machine code by NVRTC, which needs no GPU for it, and what its assembler says of them."""
+"""Compilation of CUDA kernels by NVRTC, without a GPU, and the resource usage that its assembler reports."""
 
 import functools
 import hashlib

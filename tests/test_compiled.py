@@ -130,7 +130,7 @@ def test_variants_are_the_plain_loop_whatever_the_threads(
 
 @pytest.mark.parametrize("dtype", RTOL)
 def test_long_sequences_are_shared_job_by_job(dtype, kernels, threads):
-    """So many steps that it is decided anew who shares them: threads that meet after each, several times."""
+    """So many steps that they are several jobs, each with a barrier after every step."""
     sizes = Sizes(1, 3, 130, 700)
     drawn, lstm, found = draw(sizes, 2, dtype, ragged=False, states=True), make(sizes, 2, dtype), []
     for count in (1, 2):

@@ -177,8 +177,8 @@ def test_what_has_not_run_on_a_gpu_runs_by_name_alone(be):
     assert choice.name == "plain"
     assert list(choice.refused) == ["persistent", "fused"]
     for name, reason in choice.refused.items():
-        hint = "nplstm.use_engines('persistent', 'fused', 'plain') takes it"
-        assert reason == f"it has not been verified on a GPU: {hint}"
+        hint = "nplstm.use_engines('persistent', 'fused', 'plain') runs it anyway"
+        assert reason == f"needs verification on a GPU; {hint}"
         with nplstm.use_engines(name, "plain"):
             assert lstm.engine_for().name == name
 
@@ -456,10 +456,10 @@ def test_a_wait_that_never_ends_is_an_error_and_no_result(block, be, emulator, m
     with nplstm.use_engines("persistent"):
         output, (h_n, _) = problem.lstm(x)
         emulator.withheld = None
-        lane = be.to_numpy(output)[..., block[1] * 21 : block[1] * 21 + 21]
+        direction = be.to_numpy(output)[..., block[1] * 21 : block[1] * 21 + 21]
         others = be.to_numpy(output)[..., (1 - block[1]) * 21 : (1 - block[1]) * 21 + 21]
         running = [cell for cell in range(21) if cell // 8 != block[0]]
-        assert np.isnan(lane[..., running]).all()
+        assert np.isnan(direction[..., running]).all()
         assert np.isnan(be.to_numpy(h_n)[block[1]][:, running]).all()
         assert np.isfinite(others).all(), "the other direction does not wait for this one"
         with pytest.raises(nplstm.DeviceError, match="gave up waiting around step 0, and its results, NaN"):
@@ -534,13 +534,13 @@ def test_flags_start_over_before_they_run_out(be, monkeypatch):
 # --- the checks above see what is wrong --------------------------------------------------------------------------
 
 BROKEN = {
-    "no wait": ("while (came && (int)(look(flags + b) - value) < 0)", "while (false)"),
-    "no barrier ahead of the sums": ("came = __syncthreads_and(came);", ""),
+    "no wait": ("while (arrived && (int)(look(flags + b) - value) < 0)", "while (false)"),
+    "no barrier ahead of the sums": ("arrived = __syncthreads_and(arrived);", ""),
     "no barrier behind them": ("            __syncthreads();\n        }\n", "        }\n"),
     "one place for all states": ("(size_t)(state & (shape.ring - 1))", "(size_t)(0 * state)"),
     "a flag ahead of what it tells of": (
-        "__syncthreads();\n    announce_state(shape, p, lane.own, 0);",
-        "announce_state(shape, p, lane.own, 0);",
+        "__syncthreads();\n    announce_state(shape, p, direction.own, 0);",
+        "announce_state(shape, p, direction.own, 0);",
     ),
     "a wait for the state before": ("ready(shape, s))", "ready(shape, max(s - 1, 0)))"),
 }
@@ -637,7 +637,7 @@ def test_the_crossover_is_told_and_can_be_overruled(be, emulator):
     assert str(small).startswith(f"persistent\n  {small.notes[0]}\n")
     assert large_one.name == "fused"
     assert large_one.notes == ("products in tf32",)
-    assert "do not fit on 132 multiprocessors (NVIDIA H200)" in large_one.refused["persistent"]
+    assert "needs weights that fit on 132 multiprocessors (NVIDIA H200)" in large_one.refused["persistent"]
     assert middle.name == "persistent"
     assert middle.notes[1] == "layer 0 backward: step by step"
 
@@ -662,4 +662,4 @@ def test_an_old_device_is_refused(be, emulator):
     emulator._device = Device("old", (7, 5), 40, 65536)
     with nplstm.use_engines("persistent", "fused"):
         choice = nplstm.LSTM(2, 3, backend=be.name, rng=0).engine_for()
-    assert "it needs a device of compute capability 8.0, and old has (7, 5)" in choice.refused["persistent"]
+    assert "needs compute capability 8.0; old has 7.5" in choice.refused["persistent"]

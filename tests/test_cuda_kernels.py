@@ -1,6 +1,6 @@
-"""The kernels as a GPU gets them: each that an engine can ask for, compiled to machine code for each chip.
+"""The CUDA kernels compiled by NVRTC: each that an engine can use, to machine code for each chip.
 
-This needs no GPU (see ``nvrtc.py``), and says nothing of what they compute: ``test_cuda_engines.py`` does.
+This needs no GPU (see ``nvrtc.py``), and does not check results: ``test_cuda_engines.py`` does.
 """
 
 import re
@@ -127,7 +127,7 @@ END = """
 __device__ long long end;
 
 extern "C" __global__ void probe(unsigned char* memory) {
-    const Place p = place_of(0, NUMBERS, LED);
+    const Place p = place_of(0, NUMBERS, HAS_LEADER);
     Weights weights;
     weights.fill(p, memory + SUMS * sizeof(float), [](int, int, int) { return (real)0; });
     unsigned char* last = (unsigned char*)(weights.rest_of(p, p.most - 1, M_TILES - 1, 1) + 1);
@@ -140,9 +140,9 @@ def end_of_memory(problem, tile):
     text = "\n".join(
         [
             "#define threadIdx (uint3{THREADS - 1, 0, 0})",
-            f"#define OUTPUTS_PER_CELL {PER_CELL[problem.direction]}",
+            f"#define OUTPUTS_PER_CELL {PER_CELL[problem.phase]}",
             f"#define NUMBERS {problem.numbers}",
-            f"#define LED {int(problem.led)}",
+            f"#define HAS_LEADER {int(problem.chained)}",
             read_source("persistent.cuh"),
             END,
         ]
@@ -156,7 +156,7 @@ def test_the_plan_counts_as_the_kernel_does(compiled, direction, dtype, arithmet
     expected = {
         "WARPS": plan.WARPS,
         "THREADS": THREADS,
-        "MAX_LANES": plan.MAX_LANES,
+        "MAX_DIRECTIONS": plan.MAX_DIRECTIONS,
         "ROWS": tile.rows,
         "UNITS": tile.units(direction),
         "GROUP": problem.group,
@@ -171,11 +171,11 @@ def test_the_plan_counts_as_the_kernel_does(compiled, direction, dtype, arithmet
 LARGE = Device("as large as one likes", (9, 0), 10**6, 10**9)
 
 
-@pytest.mark.parametrize(("hidden", "led"), [(64, False), (256, True), (1000, False), (2048, True)])
+@pytest.mark.parametrize(("hidden", "chained"), [(64, False), (256, True), (1000, False), (2048, True)])
 @pytest.mark.parametrize("direction", PER_CELL)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_block_is_given_the_memory_that_it_uses(compiled, direction, precision, hidden, led):
-    problem = Problem(direction, precision, 1, hidden, 1, led)
+def test_a_block_is_given_the_memory_that_it_uses(compiled, direction, precision, hidden, chained):
+    problem = Problem(direction, precision, 1, hidden, 1, chained)
     for tile in problem.tiles()[::3]:
         planned = plan._plan(problem, tile, LARGE)
         assert end_of_memory(problem, tile) == planned.block_memory

@@ -1,4 +1,4 @@
-"""The emulator of a CUDA device (cuda_on_cpu): what it computes, and that it sees each kind of mistake."""
+"""The emulator of a CUDA device (cuda_on_cpu): its results, and that it reports each kind of fault."""
 
 import gc
 import re
@@ -666,7 +666,7 @@ def test_without_the_race_check():
     Bench(body, target=1, race_check=False).launch(4, 64, memory=4)
 
 
-# ---------------------------------------------------------------------------------------------------- meetings
+# ---------------------------------------------------------------------------------- barriers and warp operations
 
 
 @pytest.mark.parametrize("seed", SEEDS)

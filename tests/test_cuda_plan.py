@@ -1,4 +1,4 @@
-"""How launches are cut into blocks, and when whole sequences run in one: arithmetic, which needs no device."""
+"""Plans of persistent launches and the choice between engines: arithmetic, which needs no device."""
 
 import itertools
 import re
@@ -21,12 +21,12 @@ A100 = Device("NVIDIA A100", (8, 0), 108, 166912)
 
 PROBLEMS = st.builds(
     Problem,
-    direction=st.sampled_from(["forward", "backward"]),
+    phase=st.sampled_from(["forward", "backward"]),
     precision=st.sampled_from(list(ARITHMETIC)),
     batch=st.integers(1, 300),
     hidden=st.integers(1, 2100),
-    lanes=st.integers(1, 8),
-    led=st.booleans(),
+    directions=st.integers(1, 8),
+    chained=st.booleans(),
 )
 DEVICES = st.sampled_from([H200, A100]) | st.builds(
     Device, st.just("some"), st.just((8, 6)), st.integers(1, 200), st.integers(40_000, 240_000)
@@ -39,11 +39,11 @@ def test_a_plan_covers_everything_and_fits(problem, device):
     if found is None:
         return
     tile = found.tile
-    assert found.blocks * tile.units(problem.direction) >= problem.hidden
-    assert (found.blocks - 1) * tile.units(problem.direction) < problem.hidden, "a block without a cell"
+    assert found.blocks * tile.units(problem.phase) >= problem.hidden
+    assert (found.blocks - 1) * tile.units(problem.phase) < problem.hidden, "a block without a cell"
     assert found.tiles * tile.rows >= problem.batch
     assert (found.tiles - 1) * tile.rows < problem.batch, "a block without a sequence"
-    columns, rows = found.grid(problem.lanes)
+    columns, rows = found.grid(problem.directions)
     assert columns * rows <= device.multiprocessors
     assert found.block_memory <= device.block_memory
     assert found.step > 0
@@ -90,9 +90,11 @@ def test_tiles_that_the_model_never_takes_are_not_compiled_for_nothing():
     for direction, precision in {(d, a) for d, _, a, _ in instantiations()}:
         for batch in (1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256):
             for hidden in (8, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
-                for lanes, led in ((1, False), (2, False), (4, True)):
+                for directions, chained in ((1, False), (2, False), (4, True)):
                     for device in (H200, A100):
-                        found = find_plan(Problem(direction, precision, batch, hidden, lanes, led), device)
+                        found = find_plan(
+                            Problem(direction, precision, batch, hidden, directions, chained), device
+                        )
                         taken |= {(direction, precision, found.tile)} if found else set()
     assert {(d, a, tile) for d, _, a, tile in instantiations()} == taken
 
@@ -107,7 +109,7 @@ def test_the_model_ranks_as_it_should():
     assert step(precision="float16") < step() < step(precision="float32")
     assert step(batch=1) < step() < step(batch=64)
     assert step(hidden=64) < step() < step(hidden=512)
-    assert step() < step(direction="backward")
+    assert step() < step(phase="backward")
     assert fused_step(Problem("forward", "tf32", 1, 64, 1, False)) == pytest.approx(20)
     assert fused_step(Problem("forward", "tf32", 1, 64, 2, False)) == pytest.approx(40)
     assert fused_step(Problem("forward", "tf32", 1024, 2048, 1, False)) > 100
@@ -129,7 +131,7 @@ def test_the_table_in_the_document_is_the_model():
 # --- what Python and the kernels have to agree on ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["WARPS", "MAX_LANES"])
+@pytest.mark.parametrize("name", ["WARPS", "MAX_DIRECTIONS"])
 def test_constants_are_the_same(name):
     found = re.search(rf"\b{name} = (\d+)", read_source("persistent_forward.cu"))
     assert found is not None
@@ -148,9 +150,9 @@ STRUCTURES = {
     "BackwardStep": ("pointwise.cu", arguments.BACKWARD_STEP),
     "StreamStep": ("stream.cu", arguments.STREAM_STEP),
     "Shape": ("persistent_forward.cu", arguments.FORWARD["shape"]),
-    "Board": ("persistent_forward.cu", arguments.FORWARD["lane"].base["own"]),
-    "ForwardLane": ("persistent_forward.cu", arguments.FORWARD["lane"].base),
-    "BackwardLane": ("persistent_backward.cu", arguments.BACKWARD["lane"].base),
+    "Exchange": ("persistent_forward.cu", arguments.FORWARD["direction"].base["own"]),
+    "ForwardDirection": ("persistent_forward.cu", arguments.FORWARD["direction"].base),
+    "BackwardDirection": ("persistent_backward.cu", arguments.BACKWARD["direction"].base),
 }
 
 
@@ -173,7 +175,7 @@ def test_structures_have_the_same_fields(structure):
     assert [name for name, _ in found] == list(kind.names)
     for name, size in found:
         inner = kind[name]
-        assert (inner.names is not None) == (size == "Board")
+        assert (inner.names is not None) == (size == "Exchange")
         if inner.names is None:
             assert inner.itemsize == (8 if size == "address" else size), name
             assert (inner == np.uint64) == (size == "address"), name

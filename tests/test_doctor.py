@@ -451,7 +451,7 @@ def test_a_gpu_is_described(monkeypatch):
 
 
 def test_engines_say_what_they_need(monkeypatch):
-    reason = "its library of kernels is missing: pip install it"
+    reason = "needs its library of kernels, which is missing: pip install it"
     monkeypatch.setattr("nplstm.engines.compiled.library.problem", lambda: reason)
     compiled, numpy, plain = machine.find_engines()
     assert compiled == EngineStatus("compiled", available=False, note=reason, kernels=None)
@@ -473,7 +473,11 @@ def test_kernels_of_the_environment_are_named(chosen):
     code = "from nplstm.commands.doctor.machine import find_engines; print(find_engines()[0])"
     environment = os.environ | {"NPLSTM_KERNELS": chosen}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
-    expected = "NPLSTM_KERNELS=none leaves its kernels out" if chosen == "none" else "kernels='baseline'"
+    expected = (
+        "needs its library of kernels, which NPLSTM_KERNELS=none turns off"
+        if chosen == "none"
+        else "kernels='baseline'"
+    )
     assert expected in printed.decode()
 
 

@@ -398,7 +398,7 @@ def run_python(code, **environment):
 def test_without_kernels_the_numpy_engine_runs_and_says_why():
     code = "import nplstm; print(nplstm.LSTM(2, 3).engine_for())"
     printed = run_python(code, NPLSTM_KERNELS="none").stdout
-    assert printed == "numpy\n  not compiled: NPLSTM_KERNELS=none leaves its kernels out\n"
+    assert printed == "numpy\n  not compiled: needs its library of kernels, which NPLSTM_KERNELS=none turns off\n"
 
 
 def test_the_environment_names_the_engines():

@@ -1,4 +1,4 @@
-"""Calls of the kernels with arguments that do not fit: an error, never a read or a write outside of an array."""
+"""Invalid arguments of the C kernels: each is an error, never an access outside of an array."""
 
 import ctypes
 from collections.abc import Callable
@@ -30,15 +30,15 @@ class Arguments:
 
     def forward(self) -> list[Any]:
         weights = (filled(self.G * I), filled(self.G * P), filled(self.G))
-        lane = (filled(N, I), *weights, filled(B, P), filled(B, self.Hp), filled(N, P), False)
-        lane += (filled(N, self.G), filled(N, self.Hp), H, filled(3, self.Hp), 0.9)
-        return [((*lane, filled(H * self.Pp), filled(B * (self.Hp + self.Pp))),) * 2, OFFSETS, 2]
+        direction = (filled(N, I), *weights, filled(B, P), filled(B, self.Hp), filled(N, P), False)
+        direction += (filled(N, self.G), filled(N, self.Hp), H, filled(3, self.Hp), 0.9)
+        return [((*direction, filled(H * self.Pp), filled(B * (self.Hp + self.Pp))),) * 2, OFFSETS, 2]
 
     def backward(self) -> list[Any]:
         states = (filled(B, self.Pp), filled(B, self.Hp), filled(B, self.Hp))
-        lane = (filled(N, P), filled(self.G * self.Pp), *states, filled(N, self.G), filled(N, self.Hp))
-        lane += (filled(N, self.G), 0, False, H, P, filled(3, self.Hp), 0.9)
-        return [((*lane, filled(P * self.Hp), filled(N, self.Pp), filled(B, self.Hp)),), OFFSETS, 0, T, 2]
+        direction = (filled(N, P), filled(self.G * self.Pp), *states, filled(N, self.G), filled(N, self.Hp))
+        direction += (filled(N, self.G), 0, False, H, P, filled(3, self.Hp), 0.9)
+        return [((*direction, filled(P * self.Hp), filled(N, self.Pp), filled(B, self.Hp)),), OFFSETS, 0, T, 2]
 
     def previous(self) -> list[Any]:
         return [filled(N, H), filled(B, H), OFFSETS, 1, T, False, filled(5, H)]
@@ -52,9 +52,9 @@ class Arguments:
     def sums(self) -> list[Any]:
         G, Ip, Hp, Pp = self.G, self.Ip, self.Hp, self.Pp
         into = (filled(G, Ip), filled(G, Pp), filled(G))
-        lane = (filled(N, G), filled(N, I), filled(N, P), *into, filled(G * Ip), filled(N, Ip), H, P)
-        lane += (filled(N, Hp), filled(N, Hp), filled(3, Hp))
-        return [((*lane, filled(N, Pp), filled(N, Hp), filled(Pp, Hp)),), 2]
+        direction = (filled(N, G), filled(N, I), filled(N, P), *into, filled(G * Ip), filled(N, Ip), H, P)
+        direction += (filled(N, Hp), filled(N, Hp), filled(3, Hp))
+        return [((*direction, filled(N, Pp), filled(N, Hp), filled(Pp, Hp)),), 2]
 
     def stack(self) -> list[Any]:
         weights = [filled(size) for width in (I, H) for size in (self.G * width, self.G * H, self.G)]
@@ -197,9 +197,9 @@ def test_what_does_not_fit_is_refused(name, instruction_set, data):
 def test_no_cells(kernels):
     """Sizes that agree with each other, and that no layer has."""
     none, offsets = filled(0), np.array([0, 2, 4])
-    lane = (filled(4, 3), none, none, none, filled(2, 0), filled(2, 0), filled(4, 0), False, None, None)
+    direction = (filled(4, 3), none, none, none, filled(2, 0), filled(2, 0), filled(4, 0), False, None, None)
     with pytest.raises(ValueError, match="out of range"):
-        call(kernels, "forward", (((*lane, 0, None, 0.0, None, None),), offsets, 1))
+        call(kernels, "forward", (((*direction, 0, None, 0.0, None, None),), offsets, 1))
     states = (filled(2, 2, 0), filled(1, 1, 2, 0), filled(1, 1, 2, 0))
     with pytest.raises(ValueError, match="no cells"):
         call(kernels, "stack", (filled(2, 2, 3), None, None, *states, (none,) * 3, (False,), 1))
@@ -210,9 +210,9 @@ def test_an_output_wider_than_the_cell(kernels):
     wide = 300
     Hp, Ip, Pp = (-(-width // kernels.lanes_32) * kernels.lanes_32 for width in (H, I, wide))
     into = (filled(4 * Hp, Ip), filled(4 * Hp, Pp), filled(4 * Hp), filled(4 * Hp * Ip), filled(N, Ip))
-    lane = (filled(N, 4 * Hp), filled(N, I), filled(N, wide), *into, H, wide, *[None] * 6)
+    direction = (filled(N, 4 * Hp), filled(N, I), filled(N, wide), *into, H, wide, *[None] * 6)
     with pytest.raises(ValueError, match="wider"):
-        call(kernels, "sums", ((lane,), 1))
+        call(kernels, "sums", ((direction,), 1))
 
 
 def test_more_layers_than_a_call_takes(kernels):
@@ -224,10 +224,10 @@ def test_more_layers_than_a_call_takes(kernels):
 def test_sizes_whose_products_overflow(kernels):
     """Modulo 2**64 these are the sizes of the arrays."""
     arguments = Arguments(kernels.lanes_32)
-    (lane,), threads = arguments.sums()
+    (direction,), threads = arguments.sums()
     for width in ((1 << 62) + H, 1 << 31):
         with pytest.raises(ValueError, match="out of range"):
-            call(kernels, "sums", (((*lane[:8], width, width, *lane[10:]),), threads))
+            call(kernels, "sums", (((*direction[:8], width, width, *direction[10:]),), threads))
         with pytest.raises(ValueError, match="out of range"):
             call(
                 kernels,
@@ -247,9 +247,9 @@ def test_a_batch_that_costs_no_memory(kernels):
     """Rows that stand in the same place: all work space would be of 2**64 bytes and more."""
     n, lanes = 1 << 60, kernels.lanes_32
     rows, weights, c = as_strided(filled(1, 1), (n, 1), (0, 0)), filled(4 * lanes), filled(0, 0)
-    lane = (rows, weights, weights, weights, rows, c, rows, False, None, None, 1, None, 0.0, None, None)
+    direction = (rows, weights, weights, weights, rows, c, rows, False, None, None, 1, None, 0.0, None, None)
     with pytest.raises(ValueError, match="too large"):
-        call(kernels, "forward", ((lane,), kernels.module.steps(OFFSETS, B), 1))
+        call(kernels, "forward", ((direction,), kernels.module.steps(OFFSETS, B), 1))
     with pytest.raises(ValueError, match="out of range"):
         kernels.module.steps(np.array([0, n]), n)
     empty = np.empty((0, -(-(1 << 64) // 68), 1), "float32")

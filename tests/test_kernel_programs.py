@@ -101,8 +101,8 @@ def test_threads_do_not_race(changes, tmp_path):
 
 
 @pytest.mark.usefixtures("_sanitizers")
-def test_the_sanitizer_sees_a_meeting_that_waits_for_no_one(tmp_path):
-    slip = {r"wait_for\(&meeting->come\[other\], count\)": ";"}
+def test_the_sanitizer_sees_a_barrier_that_waits_for_no_one(tmp_path):
+    slip = {r"wait_for\(&barrier->arrivals\[other\], round\)": ";"}
     done = run_races(tmp_path, {**EAGER, "pool.c": {**EAGER["pool.c"], **slip}})
     assert done.returncode
     assert "data race" in done.stderr or "not waited for" in done.stderr

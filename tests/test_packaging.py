@@ -89,13 +89,16 @@ def test_a_copy_of_the_library_is_used(package, kernels):
 
 def test_a_library_that_is_missing(package):
     reason = refused(package.engine())
-    assert reason.startswith("its library of kernels is missing: pip install")
+    assert reason.startswith("needs its library of kernels, which is missing: pip install")
     assert "gcc or clang" in reason
 
 
 def test_a_package_that_was_built_pure_says_why(package):
     (package.compiled / "why_pure.txt").write_text("there was no C compiler\n")
-    assert "nplstm was built without its kernels (there was no C compiler): pip" in refused(package.engine())
+    assert (
+        "needs its library of kernels, without which nplstm was built (there was no C compiler): pip"
+        in refused(package.engine())
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 10, 64, 4096, 100_000, -1])
@@ -156,7 +159,10 @@ def test_a_library_for_a_newer_cpu(package):
 
 def test_none_leaves_the_kernels_out(package, kernels):
     package.library.write_bytes(kernels)
-    assert refused(package.engine(NPLSTM_KERNELS="none")) == "NPLSTM_KERNELS=none leaves its kernels out"
+    assert (
+        refused(package.engine(NPLSTM_KERNELS="none"))
+        == "needs its library of kernels, which NPLSTM_KERNELS=none turns off"
+    )
     assert package.engine(NPLSTM_KERNELS="  ").startswith("compiled")
 
 
@@ -169,7 +175,7 @@ def test_each_instruction_set_can_be_asked_for(package, kernels):
             assert choice.splitlines() == ["compiled", f"  kernels for {name}"]
         else:
             assert refused(choice).startswith(
-                f"NPLSTM_KERNELS={name} asks for an instruction set that is not here"
+                f"needs the instruction set of NPLSTM_KERNELS={name}, which is not available"
             )
     assert set(here) < set(library.INSTRUCTION_SETS)  # no machine has both AVX2 and NEON
 
@@ -181,7 +187,7 @@ def test_an_instruction_set_that_the_cpu_lacks(monkeypatch):
     monkeypatch.setattr(library, "find_spec", lambda name: type("spec", (), {"origin": sys.executable}))
     monkeypatch.setenv("NPLSTM_KERNELS", "avx512")
     assert library._found.__wrapped__() == (
-        "NPLSTM_KERNELS=avx512 asks for an instruction set that is not here: there are avx2, baseline"
+        "needs the instruction set of NPLSTM_KERNELS=avx512, which is not available: there are avx2, baseline"
     )
     monkeypatch.setenv("NPLSTM_KERNELS", "")
     assert library._found.__wrapped__().instruction_set == "avx2"

@@ -1,7 +1,7 @@
-"""What runs kernels of our own on a CUDA device, in a few members: CuPy's part is in ``_cupy``.
+"""Interface between the CUDA engines and an array library; CuPy's implementation is in ``_cupy_cuda``.
 
-A kernel takes one structure by value, whose addresses come from ``Cuda.address``: nothing about a launch is sent
-to the device ahead of it, so a launch never waits.
+A kernel takes one structure by value, whose addresses come from ``Cuda.address``: no arguments are copied to the
+device before a launch, so a launch never waits.
 """
 
 from abc import ABC, abstractmethod
@@ -15,17 +15,17 @@ __all__ = ["Cuda", "CudaBackend", "Device", "HostWord", "Kernel"]
 
 
 class Device(NamedTuple):
-    """What a plan for a launch needs to know of a device."""
+    """Properties of a device that a plan for a launch depends on."""
 
     name: str
     capability: tuple[int, int]  # 9, 0 for Hopper
     multiprocessors: int
     block_memory: int  # bytes of shared memory that one block may have
-    number: int = 0  # which of them it is
+    number: int = 0  # its CUDA device number
 
 
 class HostWord(NamedTuple):
-    """A 32-bit word in the host's memory that a kernel can write to."""
+    """A 32-bit word in pinned host memory that a kernel can write to."""
 
     value: Any  # a NumPy array, shape (1,), uint32: reading it waits for nothing
     address: int
@@ -38,7 +38,7 @@ class Kernel(ABC):
     def launch(
         self, grid: tuple[int, int], threads: int, arguments: Any, *, block_memory: int = 0, together: bool = False
     ) -> None:
-        """Put a launch into the current stream.
+        """Launch on the current stream.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Kernel(ABC):
 
 
 class Cuda(ABC):
-    """A CUDA device as the engines see it."""
+    """Operations of a CUDA device that the engines use."""
 
     @abstractmethod
     def device(self) -> Device:
@@ -72,15 +72,15 @@ class Cuda(ABC):
 
     @abstractmethod
     def address(self, array: Array) -> int:
-        """Return where an array's first element is."""
+        """Return the address of an array's first element."""
 
     @abstractmethod
     def stream(self) -> tuple[int, int]:
-        """Tell the current device and stream from all others."""
+        """Return the numbers of the current device and stream, unique among all."""
 
     @abstractmethod
     def host_word(self) -> HostWord:
-        """Make a word that kernels can write to, with value 0."""
+        """Allocate a word that kernels can write to, with value 0."""
 
     @abstractmethod
     def matmul(self, a: Array, b: Array, *, tf32: bool, out: Array | None = None) -> Array:
@@ -88,11 +88,11 @@ class Cuda(ABC):
 
     @abstractmethod
     def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
-        """Return what repeats the launches that a call of ``launches`` makes, at the cost of one."""
+        """Capture the launches of ``launches`` as a graph; return a function that replays it as one launch."""
 
 
 class CudaBackend(Backend):
-    """An array library whose arrays live where kernels of our own can reach them."""
+    """An array library whose arrays are on a CUDA device."""
 
     @property
     @abstractmethod

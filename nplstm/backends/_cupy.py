@@ -1,6 +1,6 @@
-"""CuPy: the arrays live on a CUDA device. The one module that imports cupy.
+"""The CuPy backend: arrays on a CUDA device. The only module that imports cupy.
 
-What is general about CuPy stands here; all mathematics is shared with NumPy.
+All mathematics is shared with NumPy; the interface for our kernels is in ``_cupy_cuda``.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ _INSTALL = "pip install 'nplstm[cuda12]' (or 'nplstm[cuda13]', to match the driv
 
 
 def _import_cupy() -> Any:
-    """Import CuPy and see that it finds a device; say which of the two is missing."""
+    """Import CuPy and check that it finds a device; BackendUnavailableError names the one that is missing."""
     try:
         cupy: Any = import_module("cupy")
     except ImportError as error:
@@ -51,7 +51,7 @@ class CupyBackend(CudaBackend):
         return self._cuda
 
     def is_array(self, value: object) -> bool:
-        """Admit CuPy's arrays."""
+        """Return whether it is a CuPy array."""
         return isinstance(value, self.xp.ndarray)
 
     def device_of(self, array: Any) -> str:
@@ -63,7 +63,7 @@ class CupyBackend(CudaBackend):
         return f"cuda:{self.xp.cuda.Device().id}"
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Copy from the host, or take a CuPy array as it is."""
+        """Copy from the host, or return a CuPy array itself."""
         return self.xp.asarray(values, dtype=dtype)
 
     def to_numpy(self, array: Array) -> Array:
@@ -80,7 +80,7 @@ class CupyBackend(CudaBackend):
 
     def random(self, rng: Any, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw on the device with CuPy's generator; NumPy's numbers are drawn on the host and sent over."""
-        # NumPy's generators are not asked what they are: that would load CuPy's, and its library
+        # without isinstance for NumPy's generators: it would load CuPy's, and its library
         if type(rng).__module__.startswith("cupy") and isinstance(rng, self.xp.random.Generator):
             return rng.random(shape, dtype="float64" if dtype == "float64" else "float32")
         return self.xp.asarray(draw(require_numpy_generator(rng), shape, dtype))

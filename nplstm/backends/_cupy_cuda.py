@@ -1,4 +1,4 @@
-"""Kernels of our own through CuPy, which is handed in: see ``_cuda`` for what they are used by."""
+"""Implementation of ``_cuda`` with CuPy, which is an argument: only ``_cupy`` imports it."""
 
 import threading
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from nplstm.backends._cuda import Cuda, Device, HostWord, Kernel
 
 __all__ = ["CupyCuda"]
 
-_WITHOUT_ASKING = 48 * 1024
-"""Bytes of shared memory that a block may have without being allowed more."""
+_DEFAULT_BLOCK_MEMORY = 48 * 1024
+"""Bytes of shared memory that a block may have without an attribute of the kernel."""
 
 _STREAM_OF_EACH_THREAD = 2
-"""What CUDA calls a thread's default stream: one name for as many streams as there are threads."""
+"""CUDA's handle of a thread's default stream, the same in all threads."""
 
 _COMPUTE_TYPE = threading.Lock()
-"""Held by the one product that has CuPy's compute type to itself."""
+"""Held while a product uses CuPy's compute type, of which there is one."""
 
 
 class CupyCuda(Cuda):
@@ -53,18 +53,18 @@ class CupyCuda(Cuda):
         return _CupyKernel(self._cupy, raw)
 
     def address(self, array: Any) -> int:
-        """Return where an array's first element is."""
+        """Return the address of an array's first element."""
         return int(array.data.ptr)
 
     def stream(self) -> tuple[int, int]:
-        """Tell the current device and stream from all others."""
+        """Return the numbers of the current device and stream, unique among all."""
         stream = int(self._cupy.cuda.get_current_stream().ptr)
         if stream == _STREAM_OF_EACH_THREAD:
             stream = -threading.get_ident()
         return self._cupy.cuda.Device().id, stream
 
     def host_word(self) -> HostWord:
-        """Make a word of memory that stays where it is, so that the device reaches it."""
+        """Allocate a word of pinned memory."""
         memory = self._cupy.cuda.alloc_pinned_memory(4)
         value: Array = np.frombuffer(memory, np.uint32, 1)
         value[0] = 0
@@ -109,13 +109,13 @@ class _CupyKernel(Kernel):
     def __init__(self, cupy: Any, raw: Any) -> None:
         self._driver, self._raw = cupy.cuda.driver, raw
         self._function = raw.kernel  # compiled and loaded here, not in the midst of a capture
-        self._allowed = _WITHOUT_ASKING
+        self._allowed = _DEFAULT_BLOCK_MEMORY
         self._residents: dict[tuple[int, int], int] = {}
 
     def launch(
         self, grid: tuple[int, int], threads: int, arguments: Any, *, block_memory: int = 0, together: bool = False
     ) -> None:
-        """Put a launch into the current stream."""
+        """Launch on the current stream."""
         self._allow(block_memory)
         self._function(grid, (threads,), (arguments,), shared_mem=block_memory, enable_cooperative_groups=together)
 

@@ -1,7 +1,7 @@
-"""The threads of the BLAS that NumPy has loaded, and how a call keeps to fewer of them.
+"""Control of the number of threads of NumPy's BLAS.
 
-The library is asked by its own functions, which are found through NumPy's extension module: on Linux and macOS a
-symbol is looked for in what a module is linked to, too.
+The library's own functions are found through NumPy's extension module: on Linux and macOS a symbol is looked up
+in the libraries that a module is linked to, too.
 """
 
 import ctypes
@@ -41,11 +41,11 @@ CPUs busy: a thread that waits for another's part of a product waits for a CPU. 
 _UNTHREADED_WEIGHTS, _UNTHREADED = 9216, 262144
 """OpenBLAS takes one thread by itself below so many weights (one row), and so many multiplications (several)."""
 
-_OPENMP = 2  # what openblas_get_parallel answers where OpenMP makes the threads
+_OPENMP = 2  # result of openblas_get_parallel where it uses OpenMP
 
 
 class BlasThreads(NamedTuple):
-    """How a BLAS is asked for its number of threads, and told one."""
+    """Functions of a BLAS that get and set its number of threads."""
 
     get: Callable[[], int]
     set: Callable[[int], object]
@@ -54,9 +54,9 @@ class BlasThreads(NamedTuple):
 
 
 def libraries() -> Iterator[Path]:
-    """Name NumPy's extension module, through which the BLAS it is linked to answers, and what its wheels bring.
+    """Yield NumPy's extension module, which is linked to its BLAS, and the BLAS libraries of its wheels.
 
-    On Windows a module does not answer for what it is linked to, so there the wheel's library is asked itself.
+    On Windows a module does not have the symbols of the libraries it is linked to; there the wheel's are used.
     """
     package = Path(np.__file__).parent
     yield Path(import_module("numpy._core._multiarray_umath").__file__ or "")
@@ -103,10 +103,10 @@ def _threads_of(library: Any, getter: str, setter: str) -> BlasThreads:
 
 
 class BlasLimit:
-    """Keeps BLAS to fewer threads while calls run, which may be those of several Python threads.
+    """Limits the threads of BLAS while calls run, possibly of several Python threads.
 
-    The number belongs to the process: while calls overlap, it is the largest that one of them may have. After the
-    last one it is set back, unless someone else has changed it meanwhile.
+    The number belongs to the process: while calls overlap, it is the largest of their limits. After the last call
+    it is restored, unless other code has changed it meanwhile.
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ class BlasLimit:
     def __init__(self, blas: BlasThreads) -> None:
         self._blas = blas
         self._lock = Lock()
-        self.contexts = cache(partial(_Limited, self))
-        self._state: _State = _LocalState() if blas.per_thread else _State()
+        self.contexts = cache(partial(_LimitContext, self))
+        self._state: _LimitState = _ThreadLocalState() if blas.per_thread else _LimitState()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_calls)
 
@@ -137,7 +137,7 @@ class BlasLimit:
             with self._lock:
                 self._update(state)
 
-    def _update(self, state: "_State") -> None:
+    def _update(self, state: "_LimitState") -> None:
         now = self._blas.get()
         own = state.own if now == state.limit else now
         limit = min(own, max(state.calls)) if state.calls else own
@@ -153,23 +153,23 @@ class BlasLimit:
             self._update(self._state)
 
 
-class _State:
-    """What a limit acts on: of the process, or of a thread."""
+class _LimitState:
+    """Limits of the running calls, and BLAS's number of threads: of the process, or of a thread."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.own = 0
         """BLAS's number without calls."""
         self.limit = 0
-        """What was set in its place; 0: nothing."""
+        """The number that was set instead; 0: none."""
 
 
-class _LocalState(local, _State):
-    """Each thread has its own: ``__init__`` runs in each."""
+class _ThreadLocalState(local, _LimitState):
+    """One for each thread: ``__init__`` runs in each."""
 
 
-class _Limited:
-    """The context of calls that may have so many threads."""
+class _LimitContext:
+    """Context manager of a call with a limit."""
 
     def __init__(self, limit: BlasLimit, threads: int) -> None:
         self._limit, self._threads = limit, threads

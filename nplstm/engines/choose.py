@@ -1,7 +1,7 @@
-"""Which way to compute: the plain time loop, or a faster engine for what it claims.
+"""Choice of an engine for a call.
 
-``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that does not refuse;
-``explain_engine`` tells why those before it did.
+``find_engine`` is the one lookup. It takes the first engine, in the order of speed, that supports the call;
+``explain_engine`` says why those before it do not.
 """
 
 import os
@@ -33,11 +33,11 @@ _ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (CompiledEngine(), NumpyEngine(), PersistentEngine(), FusedEngine(), ReferenceEngine())
 }
-"""By name, for each backend the fastest first."""
+"""By name; for each backend the fastest first."""
 
 _ALL = tuple(_ENGINES)
 
-_UNVERIFIED = "has not been verified on a GPU"
+_UNVERIFIED = "needs verification on a GPU"
 
 
 class EngineChoice(NamedTuple):
@@ -73,8 +73,8 @@ def _named(argument: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _from_environment() -> tuple[str, ...]:
-    given = os.environ.get("NPLSTM_ENGINES", "")
-    return _named("NPLSTM_ENGINES", tuple(name.strip() for name in given.split(",") if name.strip()))
+    names = os.environ.get("NPLSTM_ENGINES", "").split(",")
+    return _named("NPLSTM_ENGINES", tuple(name.strip() for name in names if name.strip()))
 
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("engines", default=())
@@ -85,8 +85,7 @@ def use_engines(*names: str) -> Generator[None]:
     """Let calls within the context use these engines alone, tried in the order given.
 
     By default all are tried, the fastest first, or those that the environment variable NPLSTM_ENGINES names,
-    separated by commas. An engine that has not been verified on the hardware it is for is not among all: it is
-    tried where it is named.
+    separated by commas. An engine that has not been verified on its hardware is tried only if it is named.
 
     Parameters
     ----------
@@ -120,13 +119,13 @@ def allowed_engines() -> tuple[str, ...]:
 
 
 def _named_engines(backend: str) -> tuple[str, ...]:
-    """Return those that were asked for by name; of the environment's, those for arrays of this backend."""
+    """Return the engines that were asked for by name; of the environment's, those for arrays of this backend."""
     of_program = tuple(name for name in _from_environment() if _ENGINES[name].supports_backend(backend))
     return _allowed.get() or of_program
 
 
 def unsupported_reasons() -> dict[str, str]:
-    """Return by name of each engine for NumPy why it would not run a standard LSTM here; empty where it would."""
+    """Return by name of each engine for NumPy why it cannot run a standard LSTM here; empty where it can."""
     standard = Request("numpy", CellSpec())
     return {
         name: engine.unsupported_reason(standard)
@@ -136,27 +135,27 @@ def unsupported_reasons() -> dict[str, str]:
 
 
 def find_engine(request: Request) -> Engine:
-    """Return the first engine that does not refuse."""
+    """Return the first engine that supports the request."""
     return _find(request, {})[0]
 
 
 def explain_engine(request: Request) -> tuple[Engine, EngineChoice]:
-    """Return the first engine that does not refuse, with all that there is to say about it."""
+    """Return the first engine that supports the request, its notes, and why faster ones do not."""
     refused: dict[str, str] = {}
     engine, asked = _find(request, refused)
     for name in [name for name, reason in refused.items() if reason == _UNVERIFIED]:
-        hint = f"it {_UNVERIFIED}: nplstm.use_engines('persistent', 'fused', 'plain') takes it"
+        hint = f"{_UNVERIFIED}; nplstm.use_engines('persistent', 'fused', 'plain') runs it anyway"
         refused[name] = _ENGINES[name].unsupported_reason(asked) or hint
     return engine, EngineChoice(engine.name, refused, tuple(engine.notes(asked)))
 
 
 def _find(request: Request, refused: dict[str, str]) -> tuple[Engine, Request]:
-    """Return the engine and what it was asked; write down why others do not run it."""
+    """Return the engine and its request; add to ``refused`` why others do not support it."""
     named = _named_engines(request.backend)
     names = named or tuple(name for name, engine in _ENGINES.items() if engine.supports_backend(request.backend))
     for place, name in enumerate(names):
         engine, asked = _ENGINES[name], request._replace(others=names[place + 1 :])
-        # what may not be taken is not asked: it would ask the device
+        # an engine that is not allowed is not asked: it would query the device
         reason = _UNVERIFIED if not named and not engine.verified else engine.unsupported_reason(asked)
         if not reason:
             return engine, asked

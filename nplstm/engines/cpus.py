@@ -1,6 +1,6 @@
-"""How many CPUs this process may use: fewer than the machine has, in a container or under ``taskset``.
+"""The number of CPUs that this process may use: in a container or under ``taskset`` fewer than the machine has.
 
-OpenBLAS respects the affinity and knows nothing of quotas: with a quota of 2 out of 64 CPUs it starts 64 threads,
+OpenBLAS respects the affinity, but not quotas: with a quota of 2 out of 64 CPUs it starts 64 threads,
 which use up the quota at once and then all wait.
 """
 
@@ -24,12 +24,12 @@ _QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 
 @dataclass(frozen=True)
 class Cpus:
-    """CPUs as the operating system grants them."""
+    """Affinity and quota of the process."""
 
     affinity: int
-    """CPUs that this process may be put on."""
+    """CPUs that this process may run on."""
     quota: float | None
-    """CPU seconds a second that its control groups grant; None: no limit, or no control groups."""
+    """CPU seconds per second that its control groups allow; None: no limit, or no control groups."""
     usable: int
     """Threads that can run at the same time: the smaller of the two."""
 
@@ -46,7 +46,7 @@ def find_cpus() -> Cpus:
 
 
 def usable(affinity: int, quota: float | None) -> int:
-    """Return how many threads use all that there is; the last of them may have to wait for a part of the time.
+    """Return the number of threads that use the whole affinity and quota, rounded up.
 
     >>> usable(64, None), usable(64, 2.5), usable(64, 0.5), usable(2, 8.0)
     (64, 3, 1, 2)
@@ -60,7 +60,7 @@ def find_quota(memberships: str, root: "str | Path") -> float | None:
     Parameters
     ----------
     memberships : str
-        What ``/proc/self/cgroup`` says: lines ``number:controllers:path``.
+        Content of ``/proc/self/cgroup``: lines ``number:controllers:path``.
     root : str or Path
         Where control groups are mounted.
     """
@@ -75,7 +75,7 @@ def _groups(memberships: str, root: "str | Path") -> Iterator[str]:
         if not path or (controllers and "cpu" not in controllers.split(",")):
             continue
         top = f"{root}/cpu" if controllers else str(root)
-        # in a container the path may be the host's, of which the container sees the end alone, as the root
+        # in a container the path may be the host's, of which only the last part is visible, as the root
         group = path.strip("/")
         while group:
             yield f"{top}/{group}"

@@ -1,4 +1,4 @@
-"""What the products of float32 layers may be rounded to on a GPU."""
+"""Allowed precision of the products of float32 layers on a GPU."""
 
 import os
 from collections.abc import Generator
@@ -15,9 +15,9 @@ PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 
 @cache
 def _from_environment() -> str:
-    given = os.environ.get("NPLSTM_PRECISION", "").strip() or "float32"
-    check_choice("NPLSTM_PRECISION", given, PRECISIONS)
-    return given
+    precision = os.environ.get("NPLSTM_PRECISION", "").strip() or "float32"
+    check_choice("NPLSTM_PRECISION", precision, PRECISIONS)
+    return precision
 
 
 _allowed: ContextVar[str] = ContextVar("precision", default="")
@@ -27,9 +27,9 @@ _allowed: ContextVar[str] = ContextVar("precision", default="")
 def use_precision(precision: str) -> Generator[None]:
     """Allow calls within the context to round what they multiply, in layers of float32.
 
-    A permission, as ``torch.set_float32_matmul_precision`` is: an engine takes what it has, and may be more exact.
-    NumPy's and the plain one always are; ``lstm.engine_for()`` tells what a call computes in. Sums, gates and c
-    are float32 in each of them. A recording goes back in the precision in which it was made. By default it is
+    A permission, as ``torch.set_float32_matmul_precision`` is: an engine may be more exact. The engines
+    for NumPy and the plain one always are; ``lstm.engine_for()`` says which precision a call uses. Sums, gates and
+    c are float32 in each of them. A recording goes back in the precision in which it was made. By default it is
     float32, or what the environment variable NPLSTM_PRECISION says. Layers of float16 and float64 are not
     concerned.
 
@@ -64,5 +64,5 @@ def use_precision(precision: str) -> Generator[None]:
 
 
 def allowed_precision() -> str:
-    """Return what products may be rounded to here."""
+    """Return the precision that products may be rounded to here."""
     return _allowed.get() or _from_environment()

@@ -1,4 +1,4 @@
-"""How many threads the engines for NumPy arrays use."""
+"""The number of threads of the engines for NumPy arrays."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _LIMITS = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-"""What limits the threads of a matrix product in other libraries, and so those of ours.
+"""Variables that limit the threads of a matrix product in other libraries, and so those of ours.
 
 Programs that start many processes (joblib, Dask, torchrun) set some or all of them, so that each process keeps to
 its share. NUMEXPR_NUM_THREADS and NUMBA_NUM_THREADS are about other work: they are set together with these, or for
@@ -25,11 +25,11 @@ that work alone.
 """
 
 _threads: int | None = None
-"""None until it is set, or asked for."""
+"""None until it is set or read."""
 
 
 def default_num_threads(environment: Mapping[str, str], cpus: int) -> int:
-    """Return how many threads there are where nobody calls ``set_num_threads``.
+    """Return the number of threads without a call of ``set_num_threads``.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def default_num_threads(environment: Mapping[str, str], cpus: int) -> int:
     ArgumentError
         If NPLSTM_NUM_THREADS is not an integer of at least 1.
     """
-    given = environment.get(_OURS, "").strip()
-    if given:
-        if _number(given) is None:
-            raise ArgumentError(f"{_OURS}: expected an integer >= 1, got {given!r}")
-        return check_size(_OURS, int(given))
+    ours = environment.get(_OURS, "").strip()
+    if ours:
+        if _number(ours) is None:
+            raise ArgumentError(f"{_OURS}: expected an integer >= 1, got {ours!r}")
+        return check_size(_OURS, int(ours))
     limits = (_number(environment.get(name, "").partition(",")[0].strip()) for name in _LIMITS)
     return min([cpus, *(limit for limit in limits if limit is not None)])
 
@@ -59,18 +59,18 @@ def _number(text: str) -> int | None:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let the compiled engine, and NumPy's products in the NumPy engine, use so many threads.
+    """Set the number of threads of the compiled engine, and of NumPy's products in the NumPy engine.
 
-    What the compiled engine computes does not depend on it. While the NumPy engine runs, BLAS is kept to this
+    The results of the compiled engine do not depend on it. While the NumPy engine runs, BLAS is kept to this
     number where its own is larger, and to one thread for small products; a number above BLAS's own changes nothing
     there. The plain engine leaves BLAS as it is.
 
     By default it is the least of the CPUs that the process may run on, the quota of its control groups (rounded
     up), and the variables OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, MKL_NUM_THREADS, BLIS_NUM_THREADS and
-    VECLIB_MAXIMUM_THREADS. NPLSTM_NUM_THREADS stands above all of these. They are read once, when the number is
+    VECLIB_MAXIMUM_THREADS. NPLSTM_NUM_THREADS overrides all of these. They are read once, when the number is
     first needed.
 
-    A stream of the compiled engine keeps the number that there was when it was made. Where other programs keep the
+    A stream of the compiled engine keeps the number of the time when it was made. Where other programs keep the
     CPUs busy, one thread may be faster than several.
 
     Raises

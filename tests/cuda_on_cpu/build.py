@@ -1,4 +1,4 @@
-"""A kernel as a library for the CPU: its own text, with another device in it, compiled once by g++."""
+"""Compilation of a kernel for the CPU by g++: its own source, with the emulator's ``device.cuh``."""
 
 import ctypes
 import functools
@@ -26,7 +26,7 @@ _KERNEL_FLAGS = (
 
 
 def compiler() -> str:
-    """Say why kernels cannot be compiled here; say nothing if they can."""
+    """Return why kernels cannot be compiled here; empty if they can."""
     if not sys.platform.startswith("linux"):
         return "the emulator of a CUDA device needs Linux"
     return (
@@ -37,7 +37,7 @@ def compiler() -> str:
 
 
 def text_for_cpu(code: str, name: str) -> str:
-    """Return a kernel's text with the device of the CPU in it, and what the emulator calls."""
+    """Return a kernel's source with the emulator's device, and the functions that the emulator calls."""
     device = read_source("device.cuh")
     if code.count(device) != 1:
         raise ValueError("the kernel's text has to have device.cuh in it, once")
@@ -50,7 +50,7 @@ def text_for_cpu(code: str, name: str) -> str:
 
 
 def build(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile a text that ``text_for_cpu`` made. Of the options, those that define something (``-D``) count."""
+    """Compile the result of ``text_for_cpu``. Of the options, only definitions (``-D``) are used."""
     definitions = [option for option in options if option.startswith("-D")]
     library = _folder() / f"kernel-{_digest(_fingerprint(), text, *definitions)}.so"
     if not library.exists():
@@ -79,7 +79,7 @@ def _gxx(*arguments: str | Path) -> None:
 
 @contextmanager
 def _made_for(path: Path) -> Iterator[Path]:
-    """Give a place to make a file at, from where it gets to its own whole: another process may make it too."""
+    """Yield a temporary path, and move the file to its own path at the end: another process may make it too."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         yield made
@@ -92,15 +92,15 @@ def _version() -> str:
 
 
 def _flags_of_version() -> tuple[str, ...]:
-    """Let registers that nothing was written to have values that show, where the compiler can do that."""
+    """Fill uninitialised variables with a pattern, where the compiler can do that."""
     return ("-ftrivial-auto-var-init=pattern",) if int(_version().split(".")[0]) >= 12 else ()
 
 
 @functools.cache
 def _fingerprint() -> str:
-    """Tell this emulator, compiled by this compiler, from others."""
+    """Return a digest of the emulator and its compiler."""
     files = sorted(path for path in _HERE.iterdir() if path.suffix in {".h", ".cuh", ".cpp"})
-    files.append(KERNELS / "words.cuh")  # which this device has in common with a real one
+    files.append(KERNELS / "words.cuh")  # shared by this device and a real one
     texts = [path.read_text(encoding="utf-8") for path in files]
     return _digest(_version(), *_FLAGS, *_KERNEL_FLAGS, *_flags_of_version(), *texts)
 

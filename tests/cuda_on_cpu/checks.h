@@ -1,4 +1,4 @@
-// What a thread may access, and in what order with the others.
+// Checks of each memory access: bounds, initialisation, and order with the accesses of other threads.
 #pragma once
 
 #include <unordered_map>

@@ -1,7 +1,7 @@
-// The kernels' device on the CPU: what nplstm/engines/cuda/kernels/device.cuh has, by the same names. language.h
-// comes before it, as CUDA's own names do.
+// The device functions of nplstm/engines/cuda/kernels/device.cuh for the emulator, with the same names. language.h is
+// included before it, as CUDA's own names are.
 //
-// A call's line is an argument that nobody gives: it says in a message where the call is.
+// `line` is the line of the call, by default: messages name it.
 
 #include "words.cuh"
 
@@ -19,7 +19,7 @@ inline u32 bits_of(float x) {
     return y;
 }
 
-// What the device makes of each NaN.
+// The NaN that a conversion on the device returns.
 constexpr u32 FLOAT_NAN = 0x7fffffff;
 constexpr u16 HALF_NAN = 0x7fff;
 
@@ -77,14 +77,14 @@ struct Bfloat16 {
     static float element(u32 word, u32 k) { return widen(bfloat16{u16(word >> 16 * k)}); }
 };
 
-// A lane's part of a product.
+// The operands of one lane of the warp.
 struct Part {
     float (&d)[4];
     const u32 (&a)[4];
     u32 b[2];
 };
 
-// The whole product, from the parts of all lanes and back.
+// The matrix product of a warp: gathers the operands of all lanes, and adds the result to theirs.
 template <typename Kind>
 struct Product {
     double a[16][Kind::K], b[Kind::K][8];
@@ -110,7 +110,7 @@ struct Product {
         for (u32 i = 0; i < 4; i++) part.d[i] = towards_zero(part.d[i] + element(r + 8 * (i / 2), 2 * q + i % 2));
     }
 
-    // As the device's adders do, or worse.
+    // Rounding of sums at least as coarse as the device's.
     static float towards_zero(double x) {
         const float nearest = float(x);
         return isfinite(nearest) && fabs(double(nearest)) > fabs(x) ? nextafterf(nearest, 0) : nearest;
@@ -127,7 +127,7 @@ void multiply(void* const (&brought)[LANES]) {
 template <typename Kind>
 void multiply(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, int line) {
     Part part{d, a, {b0, b1}};
-    meet_warp(Meeting::product, &part, multiply<Kind>, line);
+    join_warp(Collective::product, &part, multiply<Kind>, line);
 }
 
 }  // namespace emulator
@@ -148,7 +148,7 @@ inline void multiply_bfloat16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, 
 
 namespace emulator {
 
-// One instruction accesses one of these.
+// Whether one instruction can access a T.
 template <typename T>
 constexpr bool is_word = sizeof(T) <= 16 && (sizeof(T) & (sizeof(T) - 1)) == 0;
 

@@ -1,4 +1,4 @@
-"""The device of the tests: what ``nplstm.backends._cuda`` asks for, by an emulator in C++ (runtime.cpp)."""
+"""The emulated device: ``nplstm.backends._cuda`` implemented by the emulator in C++ (runtime.cpp)."""
 
 import ctypes
 import math
@@ -25,7 +25,7 @@ _BLOCK_MEMORY = -2
 
 
 class KernelFault(Exception):  # noqa: N818
-    """What a kernel did in a launch that it may not do."""
+    """Invalid operations of a kernel in a launch."""
 
     def __init__(self, kernel: str, faults: list[str]) -> None:
         super().__init__("\n".join([f"{kernel}:", *faults]))
@@ -64,7 +64,7 @@ class _Launch(ctypes.Structure):
 
 
 class _Area(NamedTuple):
-    """Memory that kernels may access, or might once."""
+    """Memory that kernels may access, or could access earlier."""
 
     start: int
     stop: int
@@ -79,22 +79,22 @@ _DEVICE = Device("CPU", (9, 0), multiprocessors=8, block_memory=232448)
 
 
 class CudaOnCpu(Cuda):
-    """A CUDA device that is a fiber for each thread, and checks what they do.
+    """A CUDA device that runs each thread as a fiber and checks its accesses.
 
     Attributes
     ----------
     seed : int
-        Who is next when more than one thread can go on: with 0 they take turns, else it is drawn.
+        Which thread runs next: with 0 they take turns, else the order is random.
     chaos : bool
-        Threads also lose their turn at each access to what blocks share.
+        Threads also lose their turn at each access to memory that blocks share.
     race_check : bool
-        Accesses that nothing orders are errors. Off, it is faster.
+        Report unordered accesses as errors. Without it, a launch is faster.
     withheld : tuple of two ints, optional
         A block that never runs.
     max_turns : int
         A launch that takes more turns is an error: it may never end.
     rounded : deque of bool
-        Of the library's last products, whether they were allowed to round to TF32.
+        Whether the library's last products were allowed to round to TF32.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class CudaOnCpu(Cuda):
         return self._kernels[key]
 
     def address(self, array: Any) -> int:
-        """Return where an array's first element is. All memory that it is a part of may be accessed.
+        """Return the address of an array's first element. Kernels may access all memory of its base array.
 
-        That holds while somebody has the array: afterwards, a device would give its memory to the next one.
+        That holds while the array exists: afterwards, a device would reuse its memory.
         """
         values = array._values if isinstance(array, StrictArray) else array
         if not isinstance(values, np.ndarray):
@@ -149,7 +149,7 @@ class CudaOnCpu(Cuda):
         return self._words[-1]
 
     def matmul(self, a: Any, b: Any, *, tf32: bool, out: Any = None) -> Any:
-        """Multiply exactly, which is always allowed; remember what was allowed."""
+        """Multiply exactly, which is always allowed; record what was allowed."""
         self.rounded.append(tf32)
         if out is None:
             return a @ b
@@ -179,7 +179,7 @@ class CudaOnCpu(Cuda):
             self._captured.append(launch)
 
     def _areas(self) -> list[_Area]:
-        """Return all that a launch might access, by address, with the arrays that are gone since the last one."""
+        """Return the memory a launch might access, by address, and the arrays that are gone since the last one."""
         found = [_Area(word.address, word.address + 4, _HOST_WORD, "a host word") for word in self._words]
         gone: list[_Area] = []
         for key, (reference, area) in list(self._arrays.items()):
@@ -196,7 +196,7 @@ class CudaOnCpu(Cuda):
 
 
 def _joined(areas: list[_Area]) -> list[_Area]:
-    """Make one of areas that overlap."""
+    """Join areas that overlap."""
     joined: list[_Area] = []
     for area in sorted(areas):
         if joined and area.overlaps(joined[-1]):

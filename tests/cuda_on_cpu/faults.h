@@ -1,4 +1,4 @@
-// What went wrong in a launch, as Python will read it.
+// Faults of a launch, in the structure that Python reads.
 #pragma once
 
 #include <cstdarg>
@@ -18,7 +18,7 @@ public:
 
     uint64_t count() const { return count_; }
 
-    // What many threads do wrong in the same way, at the same lines, is one fault.
+    // The same fault of several threads, at the same lines, is noted once.
     __attribute__((format(printf, 6, 7))) void note(const Thread& who, int line, int other_line, const Spot& spot,
                                                     const char* format, ...) {
         Fault* fault = find(line, other_line, format);
@@ -34,7 +34,7 @@ public:
         va_end(values);
     }
 
-    // One of the whole launch, which ends it.
+    // A fault of the whole launch, which ends it.
     void note(const char* what) {
         if (count_ == places_) return;
         Fault& fault = faults_[count_++];
@@ -44,7 +44,7 @@ public:
     }
 
 private:
-    // The one of that kind, or a new one; null if there is no place left.
+    // The fault of that kind, or a new one; null if there is no place left.
     Fault* find(int line, int other_line, const char* kind) {
         const auto found = noted_.find({line, other_line, kind});
         if (found != noted_.end()) return found->second;

@@ -1,6 +1,6 @@
-// A thread of a kernel: a stack of its own, and switching to it and back.
+// A fiber, which runs a thread of a kernel on a stack of its own.
 //
-// ucontext gets onto a stack for the first time; then _setjmp and _longjmp switch, which make no system call.
+// ucontext switches to the stack for the first time; then _setjmp and _longjmp switch, without a system call.
 #pragma once
 
 #include <ucontext.h>

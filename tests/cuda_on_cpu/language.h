@@ -1,4 +1,4 @@
-// The part of CUDA's C++ that a compiler for it knows by itself, as far as the kernels use it.
+// CUDA's built-in names, as far as the kernels use them.
 #pragma once
 
 #include <math.h>
@@ -31,22 +31,22 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
     return T(a) < T(b) ? T(b) : T(a);
 }
 
-// ---------------------------------------------------------------------------------------------------- meetings
+// ---------------------------------------------------------------------------------- barriers and warp operations
 //
-// A call's line is an argument that nobody gives: it says in a message where the call is.
+// `line` is the line of the call, by default: messages name it.
 
 inline void __syncthreads(int line = __builtin_LINE()) {
-    emulator::meet_block(emulator::Meeting::barrier, true, line);
+    emulator::join_block(emulator::Collective::barrier, true, line);
 }
 
 inline int __syncthreads_and(int predicate, int line = __builtin_LINE()) {
-    return emulator::meet_block(emulator::Meeting::barrier_and, predicate != 0, line);
+    return emulator::join_block(emulator::Collective::barrier_and, predicate != 0, line);
 }
 
 namespace emulator {
 
 inline void require_full(unsigned mask, int line) {
-    if (mask != FULL_MASK) fail("a mask that leaves lanes out, which the emulator does not know", line);
+    if (mask != FULL_MASK) fail("a mask that leaves lanes out, which the emulator does not support", line);
 }
 
 struct Vote {
@@ -81,7 +81,7 @@ void swap(void* const (&brought)[LANES]) {
 template <typename T>
 T swap_with(unsigned lane, T value, int line) {
     Swap<T> mine{value, value, lane % LANES, line};
-    meet_warp(Meeting::shuffle, &mine, swap<T>, line);
+    join_warp(Collective::shuffle, &mine, swap<T>, line);
     return mine.found;
 }
 
@@ -89,13 +89,13 @@ T swap_with(unsigned lane, T value, int line) {
 
 inline void __syncwarp(unsigned mask = emulator::FULL_MASK, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
-    emulator::meet_warp(emulator::Meeting::syncwarp, nullptr, nullptr, line);
+    emulator::join_warp(emulator::Collective::syncwarp, nullptr, nullptr, line);
 }
 
 inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     emulator::require_full(mask, line);
     emulator::Vote mine{predicate != 0, false};
-    emulator::meet_warp(emulator::Meeting::all, &mine, emulator::vote, line);
+    emulator::join_warp(emulator::Collective::all, &mine, emulator::vote, line);
     return mine.all;
 }
 

@@ -1,4 +1,4 @@
-// What Python tells of a launch, and hears of it: emulator.py has the same structures.
+// Structures of a launch and its faults, shared with Python: emulator.py has the same.
 #pragma once
 
 #include <cstdint>

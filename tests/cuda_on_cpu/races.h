@@ -1,8 +1,8 @@
-// Which accesses to the same byte are not ordered: happens-before by vector clocks, in the manner of FastTrack
-// (Flanagan and Freund, 2009).
+// Race detection: unordered accesses to the same byte, found with vector clocks as in FastTrack (Flanagan and Freund,
+// 2009).
 //
-// A thread's clock counts its releases: meetings that order memory, and announcements. What a thread knows of
-// others is the clocks that it met. An access is ordered before whoever knows its thread's clock of that time.
+// A thread's clock counts its releases: barriers that order memory, and announcements. Each thread knows the clocks of
+// the threads that it synchronised with. An access happens before a thread that knows its thread's clock of that time.
 // Each byte remembers its last write and the reads since.
 #pragma once
 
@@ -19,7 +19,8 @@ struct Event {
     int line;
 };
 
-// The clocks of all threads of each block, as far as they are known. Threads that met share one; it never changes.
+// The clocks of all threads of each block, as far as they are known. Threads that synchronised share one; it is
+// immutable.
 struct View {
     using Clocks = std::shared_ptr<const std::vector<uint32_t>>;
     std::vector<Clocks> of_block;
@@ -48,7 +49,7 @@ private:
     }
 };
 
-// What a thread is to the others.
+// The identity, clock and knowledge of a thread.
 struct Witness {
     uint16_t block, thread;
     uint32_t clock;
@@ -65,8 +66,8 @@ struct Witness {
     }
 };
 
-// Each of some threads of a block gets to know what all of them know. The block has `threads`.
-inline void meet(const std::vector<Witness*>& present, unsigned threads) {
+// Synchronise some threads of a block, which has `threads`: each then knows what any of them knew.
+inline void synchronise(const std::vector<Witness*>& present, unsigned threads) {
     auto known = std::make_shared<View>(*present[0]->seen);
     const View* joined = present[0]->seen.get();
     for (const Witness* one : present) {
@@ -80,7 +81,7 @@ inline void meet(const std::vector<Witness*>& present, unsigned threads) {
     for (Witness* one : present) one->seen = known;
 }
 
-// A word that tells of other writes.
+// A flag: a thread that reads it synchronises with the thread that set it.
 struct Flag {
     Event raised{};
     std::shared_ptr<const View> known;  // to who raised it

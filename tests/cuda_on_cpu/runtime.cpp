@@ -44,7 +44,7 @@ public:
     Checks& checks() { return checks_; }
     const Launch& launch() const { return launch_; }
 
-    // A loop that waits by accesses which give nobody else a turn would never end.
+    // A loop that waits by accesses which give no other thread a turn would never end.
     void count_access(int line) {
         if (++accesses_ > launch_.max_turns) fail("too many accesses to memory without a turn for others", line);
     }
@@ -55,36 +55,36 @@ public:
         pause(at, line);
     }
 
-    void meet_warp(Meeting kind, void* brought, Finish finish, int line) {
+    void join_warp(Collective kind, void* brought, Finish finish, int line) {
         Warp& warp = *self->warp;
-        come_to(kind, finish, line);
+        arrive_at(kind, finish, line);
         warp.brought[self->lane] = brought;
-        if (warp.waiting == warp.present) end_meeting(warp);
+        if (warp.waiting == warp.present) complete(warp);
         pause(name_of(kind), line);
     }
 
-    bool meet_block(Meeting kind, bool brought, int line) {
+    bool join_block(Collective kind, bool brought, int line) {
         Block& block = *self->block;
         Barrier& barrier = block.barrier(kind);
-        come_to(kind, nullptr, line);
+        arrive_at(kind, nullptr, line);
         barrier.waiting++;
         barrier.brought = barrier.brought && brought;
-        if (barrier.waiting == block.present) end_meeting(block, barrier);
+        if (barrier.waiting == block.present) complete(block, barrier);
         pause(name_of(kind), line);
         return barrier.answer;
     }
 
-    // The kernel is over for this thread: from now on it counts as one that has come to each meeting.
+    // The kernel is over for this thread: from now on it counts as arrived at each barrier.
     [[noreturn]] void leave() {
         Block& block = *self->block;
         Warp& warp = *self->warp;
-        if (warp.waiting && warp.at == Meeting::product) fail_divergent("has ended", warp.line);
+        if (warp.waiting && warp.at == Collective::product) fail_divergent("has ended", warp.line);
         present_--;
         block.present--;
         warp.present &= ~(1u << self->lane);
-        if (warp.waiting && warp.waiting == warp.present && !of_block(warp.at)) end_meeting(warp);
+        if (warp.waiting && warp.waiting == warp.present && !of_block(warp.at)) complete(warp);
         for (Barrier& barrier : block.barriers)
-            if (barrier.waiting && barrier.waiting == block.present) end_meeting(block, barrier);
+            if (barrier.waiting && barrier.waiting == block.present) complete(block, barrier);
         pause_for_good();
     }
 
@@ -152,12 +152,12 @@ private:
         __builtin_unreachable();
     }
 
-    // Where a lane waits, the others of its warp may come to nothing else.
-    void come_to(Meeting kind, Finish finish, int line) {
+    // Where a lane waits, the others of its warp must arrive at the same operation.
+    void arrive_at(Collective kind, Finish finish, int line) {
         Warp& warp = *self->warp;
         const bool same = warp.at == kind && warp.finish == finish && (!is_aligned(kind) || warp.line == line);
         if (warp.waiting && !same) fail_divergent(name_of(kind), line);
-        if (kind == Meeting::product && warp.present != FULL_MASK) fail("a product by a part of a warp", line);
+        if (kind == Collective::product && warp.present != FULL_MASK) fail("a product by a part of a warp", line);
         warp.at = kind;
         warp.finish = finish;
         warp.line = line;
@@ -172,8 +172,8 @@ private:
         pause_for_good();
     }
 
-    // All lanes have come. Only __syncwarp orders their accesses to memory.
-    void end_meeting(Warp& warp) {
+    // All lanes have arrived. Only __syncwarp orders their accesses to memory.
+    void complete(Warp& warp) {
         if (warp.finish) warp.finish(warp.brought);
         std::vector<Witness*> present;
         for (unsigned lane = 0; lane < LANES; lane++) {
@@ -181,19 +181,19 @@ private:
             turns_.add(warp.threads[lane]);
             present.push_back(&warp.threads[lane].witness);
         }
-        if (warp.at == Meeting::syncwarp && launch_.races) meet(present, launch_.threads);
+        if (warp.at == Collective::syncwarp && launch_.races) synchronise(present, launch_.threads);
         std::fill_n(warp.brought, LANES, nullptr);
         warp.waiting = 0;
     }
 
-    // All threads have come; that a thread has ended is a way of coming.
-    void end_meeting(Block& block, Barrier& barrier) {
+    // All threads have arrived, or have ended.
+    void complete(Block& block, Barrier& barrier) {
         std::vector<Witness*> present;
         for (Thread& thread : block.threads) {
             if (thread.warp->present >> thread.lane & 1) turns_.add(thread);
             present.push_back(&thread.witness);
         }
-        if (launch_.races) meet(present, launch_.threads);
+        if (launch_.races) synchronise(present, launch_.threads);
         for (Warp& warp : block.warps) warp.waiting = 0;
         barrier = {0, true, barrier.brought};
     }
@@ -249,10 +249,10 @@ bool before_look(const void* flag, int line) {
 
 bool before_report(const void* word, int line) { return run->checks().report(*self, word, line); }
 
-bool meet_block(Meeting kind, bool brought, int line) { return run->meet_block(kind, brought, line); }
+bool join_block(Collective kind, bool brought, int line) { return run->join_block(kind, brought, line); }
 
-void meet_warp(Meeting kind, void* brought, Finish finish, int line) {
-    run->meet_warp(kind, brought, finish, line);
+void join_warp(Collective kind, void* brought, Finish finish, int line) {
+    run->join_warp(kind, brought, finish, line);
 }
 
 void fail(const char* why, int line) { run->fail(why, line); }

@@ -1,4 +1,4 @@
-// What the kernel's side of the emulator (language.h, device.cuh) asks of the other (runtime.cpp).
+// Interface of the runtime (runtime.cpp) for the kernels' side of the emulator (language.h, device.cuh).
 #pragma once
 
 #include <cstddef>
@@ -28,16 +28,16 @@ bool before_look(const void* flag, int line);
 
 bool before_report(const void* word, int line);
 
-enum class Meeting { barrier, barrier_and, syncwarp, all, shuffle, product };
+enum class Collective { barrier, barrier_and, syncwarp, all, shuffle, product };
 
 // Wait for all threads of the block, and tell whether all of them brought true.
-bool meet_block(Meeting, bool brought, int line);
+bool join_block(Collective, bool brought, int line);
 
 // Wait for all lanes of the warp. The last to come calls `finish`, with what each lane brought: null for a lane
 // that has ended or never was.
 constexpr unsigned LANES = 32, FULL_MASK = 0xffffffff;
 using Finish = void (*)(void* const (&brought)[LANES]);
-void meet_warp(Meeting, void* brought, Finish finish, int line);
+void join_warp(Collective, void* brought, Finish finish, int line);
 
 // End the launch: nothing that it would do from here on means anything.
 [[noreturn]] void fail(const char* why, int line);

@@ -1,4 +1,4 @@
-// The threads of a launch: of them are warps, of these blocks.
+// Threads, warps and blocks of a launch.
 #pragma once
 
 #include <memory>
@@ -28,7 +28,7 @@ struct Thread {
 struct Warp {
     Thread* threads = nullptr;
     unsigned present = 0, waiting = 0;  // lanes, a bit each
-    Meeting at{};                       // where those that wait are
+    Collective at{};                    // where those that wait are
     int line = 0;
     Finish finish = nullptr;
     void* brought[LANES] = {};
@@ -36,8 +36,8 @@ struct Warp {
 
 struct Barrier {
     unsigned waiting = 0;
-    bool brought = true;  // by all that wait
-    bool answer = true;   // to those that the last meeting was of
+    bool brought = true;  // of all threads that wait
+    bool answer = true;   // of the last time it was complete
 };
 
 struct Block {
@@ -48,20 +48,20 @@ struct Block {
     std::vector<Thread> threads;
     std::vector<Warp> warps;
 
-    Barrier& barrier(Meeting kind) { return barriers[kind == Meeting::barrier_and]; }
+    Barrier& barrier(Collective kind) { return barriers[kind == Collective::barrier_and]; }
 };
 
-inline bool of_block(Meeting kind) { return kind == Meeting::barrier || kind == Meeting::barrier_and; }
+inline bool of_block(Collective kind) { return kind == Collective::barrier || kind == Collective::barrier_and; }
 
 // Lanes have to be at the same call, not only at the same kind of call: ".aligned" in PTX.
-inline bool is_aligned(Meeting kind) { return of_block(kind) || kind == Meeting::product; }
+inline bool is_aligned(Collective kind) { return of_block(kind) || kind == Collective::product; }
 
 inline const char* name_of(Access kind) {
     static const char* const NAMES[] = {"load", "store", "take", "put", "send", "receive"};
     return NAMES[int(kind)];
 }
 
-inline const char* name_of(Meeting kind) {
+inline const char* name_of(Collective kind) {
     static const char* const NAMES[] = {"__syncthreads", "__syncthreads_and", "__syncwarp",
                                         "__all_sync",    "a shuffle",         "a product"};
     return NAMES[int(kind)];

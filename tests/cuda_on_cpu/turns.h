@@ -1,4 +1,4 @@
-// Which thread runs next.
+// Scheduler: which thread runs next.
 #pragma once
 
 #include <deque>

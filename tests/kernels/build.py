@@ -30,22 +30,28 @@ FAMILIES = {"x86_64": ("avx512", "avx2", "baseline"), "aarch64": ("neon", "basel
 
 
 EAGER = {
-    "layer.c": {r"WORTH_SHARING = [^,]*": "WORTH_SHARING = 0", r"WORTH_MEETING = [^,]*": "WORTH_MEETING = 0"},
+    "layer.c": {
+        r"PARALLEL_MIN_WORK = [^,]*": "PARALLEL_MIN_WORK = 0",
+        r"BARRIER_MIN_WORK = [^,]*": "BARRIER_MIN_WORK = 0",
+    },
     "pool.c": {
-        r"MAKE_UP = [^,]*": "MAKE_UP = 0",
+        r"PENALTY = [^,]*": "PENALTY = 0",
         r"WAKE_NS = [^,]*": "WAKE_NS = 0",
         r"JOIN_NS = [^,]*": "JOIN_NS = 5 * 1000 * 1000",
         r"TOO_LONG_NS = [^,]*": "TOO_LONG_NS = 1000 * 1000 * 1000",
-        r"int64_t patience = [^;]*;": "int64_t patience = JOIN_NS; (void)expected;",
+        r"int64_t join_ns = [^;]*;": "int64_t join_ns = JOIN_NS; (void)expected;",
     },
 }
 """Changes with which threads share even the smallest work, and wait for each other as long as it takes."""
 
 HASTY = {
     **EAGER,
-    "pool.c": {**EAGER["pool.c"], r"waited > TOO_LONG_NS && lost\([^;]*\) > TOO_LONG_NS": "count % 5 == 4"},
+    "pool.c": {
+        **EAGER["pool.c"],
+        r"time_waited > TOO_LONG_NS && loss_by_sharing\([^;]*\) > TOO_LONG_NS": "round % 5 == 4",
+    },
 }
-"""The same, but of threads that meet the first goes on alone after a few meetings."""
+"""The same, but member 0 of a barrier goes on alone after a few rounds."""
 
 
 class InstructionSet(NamedTuple):

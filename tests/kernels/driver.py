@@ -1,4 +1,4 @@
-"""Cases for the program run_case.c: what it is given, and its results beside those of the plain time loop."""
+"""Cases for the program run_case.c: its input, and its results compared with those of the plain time loop."""
 
 import os
 import subprocess
@@ -164,12 +164,12 @@ class _Reader:
 def _results_of(case: Case, dtype: str, content: bytes) -> dict[str, np.ndarray]:
     reader, there = _Reader(content, dtype), _rows(case)
     B, I, H, P, N = case.B, case.I, case.H, case.P or case.H, int(there.sum())
-    lanes: list[dict[str, np.ndarray]] = []
+    directions: list[dict[str, np.ndarray]] = []
     found: dict[str, np.ndarray] = {}
     for suffix in _suffixes(case):
-        lane = {"output": reader.take(N, P), "c_n": reader.take_panels(B, H), "x": reader.take_panels(N, I)}
-        lane |= {"h_0": reader.take_panels(B, P), "c_0": reader.take_panels(B, H)}
-        lanes.append(lane)
+        direction = {"output": reader.take(N, P), "c_n": reader.take_panels(B, H), "x": reader.take_panels(N, I)}
+        direction |= {"h_0": reader.take_panels(B, P), "c_0": reader.take_panels(B, H)}
+        directions.append(direction)
         found["weight_ih" + suffix] = reader.take_gates(H, reader.padded(I))[:, :I]
         found["weight_hh" + suffix] = reader.take_gates(H, reader.padded(P))[:, :P]
         found["bias_ih" + suffix] = reader.take_gates(H, 1)[:, 0]
@@ -177,9 +177,9 @@ def _results_of(case: Case, dtype: str, content: bytes) -> dict[str, np.ndarray]
             found["weight_ch" + suffix] = reader.take_panels(3, H).reshape(-1)
         if case.P:
             found["weight_hr" + suffix] = reader.take_panels(reader.padded(P), H)[:P]
-    found["output"] = np.concatenate([lane["output"] for lane in lanes], axis=1)
-    found["x"] = sum((lane["x"] for lane in lanes[1:]), lanes[0]["x"])
-    found |= {name: np.stack([lane[name] for lane in lanes]) for name in ("c_n", "h_0", "c_0")}
+    found["output"] = np.concatenate([direction["output"] for direction in directions], axis=1)
+    found["x"] = sum((direction["x"] for direction in directions[1:]), directions[0]["x"])
+    found |= {name: np.stack([direction[name] for direction in directions]) for name in ("c_n", "h_0", "c_0")}
     if not reader.at_end:
         found["stream"] = reader.take(N, P)
     assert reader.at_end

@@ -1,7 +1,7 @@
-// The pool under ThreadSanitizer: several threads that give it jobs at the same time, and children of fork.
+// The thread pool under ThreadSanitizer: several threads that submit jobs at the same time, and children of fork.
 //
 // What tasks write is plain memory: an order that the pool does not make is a race that the sanitizer reports. Whoever
-// finds the pool taken works alone, so each thread also checks that its results are those of one thread.
+// finds the pool busy works alone, so each thread also checks that its results are those of one thread.
 #include "layer.h"
 #include "pool.h"
 
@@ -17,7 +17,7 @@
 extern const Kernels TABLE(INSTRUCTION_SET, 32);
 #define KERNELS (&TABLE(INSTRUCTION_SET, 32))
 
-enum { TASKS = 9, MEMBERS = 3, MEETINGS = 20, ROUNDS = 40, CALLERS = 3, LONG_NS = 20 * 1000 * 1000 };
+enum { TASKS = 9, MEMBERS = 3, ROUNDS_OF_BARRIER = 20, ROUNDS = 40, CALLERS = 3, LONG_NS = 20 * 1000 * 1000 };
 
 static void check(bool holds, const char* what) {
     if (holds) return;
@@ -27,10 +27,10 @@ static void check(bool holds, const char* what) {
 
 // ------------------------------------------------------------------------------------------- tasks
 
-static void add_one(void* given, int task, int tasks, Meeting* meeting) {
-    (void)meeting;
+static void add_one(void* data, int task, int tasks, Barrier* barrier) {
+    (void)barrier;
     check(tasks == TASKS, "another number of tasks");
-    ++((int*)given)[task];
+    ++((int*)data)[task];
 }
 
 static void each_task_runs_once(void) {
@@ -45,30 +45,30 @@ typedef struct {
     int written[MEMBERS], members;
 } Together;
 
-// Each writes its own number and reads those of the others after they have met.
-static void meet_often(void* given, int member, int members, Meeting* meeting) {
-    Together* together = given;
+// Each writes its own number and reads those of the others after the barrier.
+static void wait_often(void* data, int member, int members, Barrier* barrier) {
+    Together* together = data;
     if (member == 0) together->members = members;
-    for (int k = 1; k <= MEETINGS; ++k) {
+    for (int k = 1; k <= ROUNDS_OF_BARRIER; ++k) {
         together->written[member] = k;
-        if (members > 1) meet(meeting, member);
+        if (members > 1) barrier_wait(barrier, member);
         for (int other = 0; other < members; ++other)
             check(together->written[other] == k, "a member was not waited for");
-        if (members > 1 && !meet_and_go_on(meeting, member)) {
+        if (members > 1 && !barrier_wait_or_dissolve(barrier, member)) {
             if (member) return;
             members = 1;
         }
     }
 }
 
-static int met;  // of the first caller alone
+static int shared_jobs;  // of the first caller alone
 
-static void members_meet(bool count) {
+static void members_wait_for_each_other(bool count) {
     for (int round = 0; round < ROUNDS; ++round) {
         Together together = {{0}, 0};
-        run_together(meet_often, &together, MEMBERS, LONG_NS);
-        check(together.written[0] == MEETINGS, "the first member did not finish");
-        if (count) met += together.members > 1;
+        run_together(wait_often, &together, MEMBERS, LONG_NS);
+        check(together.written[0] == ROUNDS_OF_BARRIER, "the first member did not finish");
+        if (count) shared_jobs += together.members > 1;
     }
 }
 
@@ -83,7 +83,7 @@ typedef struct {
 } Layer;
 
 static float* numbers(ptrdiff_t count) {
-    float* at = new_room((size_t)count * sizeof(float));
+    float* at = new_workspace((size_t)count * sizeof(float));
     check(at, "no memory");
     for (ptrdiff_t k = 0; k < count; ++k) at[k] = (float)((k * 7919 % 1000) - 500) / 4000;
     return at;
@@ -101,7 +101,7 @@ static void run(Layer* layer, int threads) {
     const ptrdiff_t Hp = panels_of(H, KERNELS->lanes) * KERNELS->lanes;
     float* weights = layer->weights;
     memset(layer->c, 0, (size_t)(layer->steps.batch * Hp) * sizeof(float));
-    Forward lane = {
+    Forward direction = {
         .I = I,
         .H = H,
         .P = H,
@@ -113,7 +113,7 @@ static void run(Layer* layer, int threads) {
         .c = layer->c,
         .out = {layer->out, H},
     };
-    check(run_forward(KERNELS, &lane, 1, &layer->steps, threads), "no memory");
+    check(run_forward(KERNELS, &direction, 1, &layer->steps, threads), "no memory");
 }
 
 static void layers_are_those_of_one_thread(int T, int B) {
@@ -132,7 +132,7 @@ static void layers_are_those_of_one_thread(int T, int B) {
 
 static void* everything(void* first) {
     each_task_runs_once();
-    members_meet(first != NULL);
+    members_wait_for_each_other(first != NULL);
     layers_are_those_of_one_thread(40, 1);
     layers_are_those_of_one_thread(9, 16);
     return NULL;
@@ -150,12 +150,12 @@ static void fork_and_run(void) {
 }
 
 int main(void) {
-    everything(&met);
-    check(pool_size() > 0 && met > 0, "nothing was shared");
+    everything(&shared_jobs);
+    check(pool_size() > 0 && shared_jobs > 0, "nothing was shared");
     pthread_t callers[CALLERS];
     for (int k = 0; k < CALLERS; ++k) check(!pthread_create(callers + k, NULL, everything, NULL), "no thread");
     for (int k = 0; k < 3; ++k) fork_and_run();
     for (int k = 0; k < CALLERS; ++k) pthread_join(callers[k], NULL);
-    printf("%d of %d jobs were shared by threads that met\n", met, ROUNDS);
+    printf("%d of %d jobs ran in several threads with a barrier\n", shared_jobs, ROUNDS);
     return 0;
 }

@@ -36,7 +36,7 @@ class NumpyEngine(Engine):
     def unsupported_reason(self, request: Request) -> str:
         """Refuse all but the standard LSTM on NumPy arrays."""
         if request.backend != "numpy":
-            return f"runs on NumPy arrays, and the layer is on {request.backend!r}"
+            return f"needs NumPy arrays; the layer is on {request.backend!r}"
         if request.variant:
             return unsupported_options([*request.variant.values()], "the standard LSTM")
         if request.single_step and "plain" in request.others:

@@ -33,7 +33,7 @@ class CompiledEngine(Engine):
     def unsupported_reason(self, request: Request) -> str:
         """Refuse what the kernels do not compute, and everything where there are none."""
         if request.backend != "numpy":
-            return f"runs on NumPy arrays, and the layer is on {request.backend!r}"
+            return f"needs NumPy arrays; the layer is on {request.backend!r}"
         others = request.variant
         for option in ("coupled_input_forget", "clip", "proj_size"):
             others.pop(option, None)

@@ -1,4 +1,4 @@
-"""What is wrong with a library's file: the system may end the process when it loads one that was cut short."""
+"""Check of a library's ELF header: to load a truncated file may end the process."""
 
 import os
 import struct
@@ -11,14 +11,14 @@ __all__ = ["damage"]
 
 _HEADER = 64
 _MACHINES = {"x86_64": 62, "aarch64": 183}
-"""As the system names them, and as an ELF header does."""
+"""By the system's name of a processor, its number in an ELF header."""
 
 
 def damage(file: "str | Path") -> str:
-    """Say what an ELF header tells to be wrong with a file; empty if nothing is, or if it is of another format.
+    """Return what is wrong with a file by its ELF header; empty if nothing is, or if it has another format.
 
-    Section headers stand at the end of an ELF file: one that was cut short lacks them, and in one that was never
-    written to its end they are zeros.
+    Section headers are at the end of an ELF file: a truncated file lacks them, and in one that was never written
+    to its end they are zeros.
     """
     try:
         with open(file, "rb") as stream:  # noqa: PTH123

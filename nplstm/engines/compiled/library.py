@@ -1,4 +1,4 @@
-"""The library of kernels: loading it, and choosing the instruction set."""
+"""Loading of the library of kernels, and choice of the instruction set."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nplstm.errors import BackendError
 __all__ = ["INSTRUCTION_SETS", "Library", "library", "problem"]
 
 INSTRUCTION_SETS = ("avx512", "avx2", "neon", "baseline")
-"""That the kernels are compiled for: the first three where the CPU's family has them, the last everywhere."""
+"""The kernels are compiled for the first three where the CPU's family has them, for the last everywhere."""
 
 
 _PACKAGE, _MODULE = "nplstm.engines.compiled", "_kernels"
@@ -30,7 +30,7 @@ class Library:
 
     module: Any
     choice: int
-    """Which instruction set it is: the first argument of each function of the module."""
+    """Index of the instruction set: the first argument of each function of the module."""
     instruction_set: str
     lanes_32: int
     """float32 numbers in a vector."""
@@ -42,48 +42,49 @@ class Library:
 
 @cache
 def _found() -> Library | str:
-    """Return the library, or say why there is none."""
+    """Return the library, or the reason why there is none."""
     wanted = os.environ.get("NPLSTM_KERNELS", "").strip()
     if wanted:
         check_choice("NPLSTM_KERNELS", wanted, (*INSTRUCTION_SETS, "none"))
     if wanted == "none":
-        return "NPLSTM_KERNELS=none leaves its kernels out"
+        return "needs its library of kernels, which NPLSTM_KERNELS=none turns off"
     spec = find_spec(f"{_PACKAGE}.{_MODULE}")
     if spec is None or spec.origin is None:
         return f"{_why_none()}: {_COMPILE}"
     if reason := damage(spec.origin):
-        return f"its library of kernels {spec.origin} {reason}: {_COMPILE}"
+        return f"needs its library of kernels, and {spec.origin} {reason}: {_COMPILE}"
     try:
         (module,) = load(_PACKAGE, _MODULE)
     except (ImportError, OSError) as error:
-        return f"its library of kernels cannot be loaded ({error}): {_COMPILE}"
+        return f"needs its library of kernels, which cannot be loaded ({error}): {_COMPILE}"
     sets: tuple[tuple[str, int], ...] = module.sets()
     for choice, (name, lanes) in enumerate(sets):
         if wanted in ("", name):
             return Library(module, choice, name, lanes)
     names = ", ".join(name for name, _ in sets)
-    return f"NPLSTM_KERNELS={wanted} asks for an instruction set that is not here: there are {names}"
+    return f"needs the instruction set of NPLSTM_KERNELS={wanted}, which is not available: there are {names}"
 
 
 def _why_none() -> str:
-    """Say why there is no library: a build without one leaves a note."""
+    """Return why there is no library: a build without one leaves a note."""
     from pathlib import Path  # which takes longer to import than the kernels
 
     note = Path(__file__).with_name("why_pure.txt")
     if not note.exists():
-        return "its library of kernels is missing"
-    return f"nplstm was built without its kernels ({note.read_text(encoding='utf-8').strip()})"
+        return "needs its library of kernels, which is missing"
+    reason = note.read_text(encoding="utf-8").strip()
+    return f"needs its library of kernels, without which nplstm was built ({reason})"
 
 
 def problem() -> str:
-    """Say why there are no kernels; empty if there are."""
+    """Return why there are no kernels; empty if there are."""
     found = _found()
     return found if isinstance(found, str) else ""
 
 
 def library() -> Library:
-    """Return the library; ``problem`` tells whether there is one."""
+    """Return the library; BackendError where there is none, see ``problem``."""
     found = _found()
     if isinstance(found, str):
-        raise BackendError(f"the compiled engine: {found}")
+        raise BackendError(f"the compiled engine {found}")
     return found

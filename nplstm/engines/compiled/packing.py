@@ -1,7 +1,7 @@
-"""Parameters in the order in which the kernels read them.
+"""Packing of parameters in the order in which the kernels read them.
 
-Cells stand in panels of as many as a vector has elements; the last panel is filled up with zeros, which stay zero
-on the way forward and back.
+Cells are in panels of as many as a vector has elements; the last panel is padded with zeros, which stay zero in
+the forward and backward pass.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Packed(NamedTuple):
-    """The parameters of one layer and direction, for the way forward."""
+    """The parameters of one layer and direction, for the forward pass."""
 
     weight_ih: Array  # by panel of cells: (I, 4 gates, panel)
     weight_hh: Array  # by panel of cells: (P, 4 gates, panel)
@@ -37,7 +37,7 @@ class Packed(NamedTuple):
 
 
 class PackedBack(NamedTuple):
-    """The weights for the way back, by groups of columns; the rows of gates by panel of cells."""
+    """The weights for the backward pass, by groups of columns; the rows of gates by panel of cells."""
 
     weight_ih: Array
     weight_hh: Array
@@ -45,12 +45,12 @@ class PackedBack(NamedTuple):
 
 
 def pack(weights: LayerWeights) -> Packed:
-    """Pack for the way forward; once for as long as the parameters live."""
+    """Pack for the forward pass; once for as long as the parameters live."""
     return weights.prepared(_pack)
 
 
 def pack_backward(weights: LayerWeights) -> PackedBack:
-    """Pack for the way back; once for as long as the parameters live."""
+    """Pack for the backward pass; once for as long as the parameters live."""
     return weights.prepared(_pack_back)
 
 
@@ -64,9 +64,9 @@ def uncoupled(gates: Array) -> Array:
 
 
 def gate_gradient(values: Array, H: int, width: int, *, coupled: bool) -> Array:
-    """Return the gradient (4Hp, >= width) of rows by panel of cells in torch's order and sizes: (K, width).
+    """Return the gradient (4Hp, >= width) of rows by panel of cells in torch's order and sizes: (4H, width).
 
-    With ``coupled`` of the three gates of which ``uncoupled`` made four.
+    With ``coupled`` (3H, width), of the three gates from which ``uncoupled`` made four.
     """
     gates, kernels = np.empty((4 * H, width), values.dtype), library()
     kernels.module.unpack(kernels.choice, values, gates, H)
@@ -100,7 +100,7 @@ def _pack_back(weights: LayerWeights) -> PackedBack:
 
 
 def _four_gates(weights: LayerWeights) -> LSTMParams:
-    """Return the parameters with a forget gate, which coupled gates have not."""
+    """Return the parameters with a forget gate, which coupled gates do not have."""
     params = weights.params
     if not weights.spec.coupled_input_forget:
         return params

@@ -1,4 +1,4 @@
-"""Real time on the compiled engine: one kernel call a step, whatever the number of layers."""
+"""Streams of the compiled engine: one kernel call a step for all layers."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, pairwise
@@ -17,7 +17,7 @@ __all__ = ["CompiledStepper"]
 
 
 class CompiledStepper(Stepper):
-    """See ``Stepper``. Weights and states of all layers stand in one array each."""
+    """See ``Stepper``. Weights and states of all layers are in one array each."""
 
     def __init__(self, weights: list[LayerWeights], batch: int) -> None:
         packed, first, spec = [pack(layer) for layer in weights], weights[0].params.weight_ih, weights[0].spec
@@ -27,7 +27,7 @@ class CompiledStepper(Stepper):
         super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, P[-1]), dtype))
         joined = _joined(w for p in packed for w in (p.weight_ih, p.weight_hh, p.weight_hr))
         biases = _joined(b for p in packed for b in (p.bias, p.peephole))
-        # h of the step before and of this one, which take turns
+        # h of the previous step and of this one, alternately
         both = [np.zeros(batch * sum(P), dtype) for _ in range(2)]
         c = aligned_zeros((batch * sum(padded),), dtype)
         room = aligned_zeros((batch * 6 * max(padded),), dtype)
@@ -41,7 +41,7 @@ class CompiledStepper(Stepper):
         self._take = found.module.step
 
     def step(self) -> None:
-        """Run the kernel, in several threads where the weights are large and no one else has these."""
+        """Run the kernel, in several threads where the weights are large and the thread pool is free."""
         self._turn = self._take(self._step)
 
     @property
@@ -56,7 +56,7 @@ class CompiledStepper(Stepper):
 
 
 def _joined(arrays: Iterable[Array | None]) -> Array:
-    """Return one array of all that there are."""
+    """Return one flat array of all arrays that are not None."""
     return aligned_copy(np.concatenate([array.ravel() for array in arrays if array is not None]))
 
 

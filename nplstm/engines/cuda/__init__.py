@@ -1,8 +1,9 @@
-"""The engines on a CUDA device: our kernels around the library's products, or whole sequences in one kernel.
+"""The CUDA engines: ``fused`` runs step by step, ``persistent`` whole sequences in one kernel.
 
-``plan`` cuts a launch into blocks, ``kernels/`` is what they run, ``arguments`` what that is given, ``exchange``
-the buffers and flags by which blocks tell each other what they have; ``forward`` and ``backward`` are what
-surrounds the steps, ``fused`` and ``persistent`` two ways to run them, ``stepper`` one step at a time.
+``plan`` divides a launch into blocks, ``kernels/`` has the source of the kernels, ``arguments`` their argument
+structures, ``exchange`` the exchange buffers and flags between blocks. ``forward`` and ``backward`` compute
+the products that do not depend on the previous step; ``fused`` and ``persistent`` run the steps; ``stepper`` runs
+streams.
 """
 
 from functools import partial
@@ -20,23 +21,23 @@ __all__ = ["FusedEngine", "PersistentEngine"]
 
 
 class FusedEngine(Engine):
-    """Step by step: a product by the library, and one kernel for what is left of a step."""
+    """Step by step: a product by the library, and one kernel for the rest of a step."""
 
     name = "fused"
     verified = False
 
     def supports_backend(self, backend: str) -> bool:
-        """Serve all but NumPy."""
+        """Support all backends but NumPy."""
         return backend != "numpy"
 
     def unsupported_reason(self, request: Request) -> str:
-        """Refuse what is no standard LSTM on arrays that kernels can reach."""
+        """Refuse all but the standard LSTM on CUDA arrays."""
         if request.cuda is None:
-            return f"runs on CuPy arrays, and the layer is on {request.backend!r}"
+            return f"needs CuPy arrays; the layer is on {request.backend!r}"
         return unsupported_options([*request.variant.values()], "the standard LSTM")
 
     def notes(self, request: Request) -> list[str]:
-        """Tell in what the products are computed."""
+        """Say in which precision the products are computed."""
         if request.stream:
             return ["one launch a layer, replayed as a graph"]
         rounded = request.dtype == "float32" and request.precision != "float32"
@@ -60,30 +61,30 @@ class FusedEngine(Engine):
         return cuda_backward(grad_out, grads, tape, run=fused_backward_steps)
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
-        """Return a graph of one launch a layer."""
+        """Return a stepper that replays a graph of one launch for each layer."""
         from nplstm.engines.cuda.stepper import CudaStepper
 
         return CudaStepper(weights, batch)
 
 
 class PersistentEngine(FusedEngine):
-    """Whole sequences in one launch, where the weights fit on the chip; the way back step by step where not."""
+    """Whole sequences in one launch, where the weights fit on the chip; else backward runs step by step."""
 
     name = "persistent"
 
     def unsupported_reason(self, request: Request) -> str:
-        """Refuse what does not fit, and what is slower than step by step by the model."""
+        """Refuse layers that do not fit, and those that are slower than step by step by the model."""
         reason = super().unsupported_reason(request)
         if reason or request.stream:
             return reason
         if request.dtype == "float64":
-            return "multiplies float32 at most, and the layer is float64"
+            return "needs float16 or float32; the layer is float64"
         from nplstm.engines.cuda.crossover import unsupported_reason
 
         return unsupported_reason(request, _precision(request))
 
     def notes(self, request: Request) -> list[str]:
-        """Tell how a launch is cut into blocks, and in what the products are computed."""
+        """Say how a launch is divided into blocks, and in which precision the products are computed."""
         from nplstm.engines.cuda.crossover import describe
 
         if request.stream:
@@ -147,5 +148,5 @@ class PersistentEngine(FusedEngine):
 
 
 def _precision(request: Request) -> str:
-    """Return in what the products are computed: as allowed for float32 arrays, else what the arrays are."""
+    """Return the precision of the products: as allowed for float32 arrays, else that of the arrays."""
     return request.precision if request.dtype == "float32" else request.dtype

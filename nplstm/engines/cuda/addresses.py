@@ -1,4 +1,4 @@
-"""Arrays as kernels read them: from an address on, nothing between the elements, or between those of a row."""
+"""Addresses, strides and dense copies of arrays for kernels."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ def cuda_of(array: Array) -> Cuda:
 
 
 def address(array: Array | None) -> int:
-    """Return where the elements of a dense array begin; the null address of none."""
+    """Return the address of a dense array; null for None."""
     if array is None:
         return 0
     if not array.flags.c_contiguous:
@@ -27,7 +27,7 @@ def address(array: Array | None) -> int:
 
 
 def rows_address(array: Array | None) -> int:
-    """Return where the elements of an array (n, m) with dense rows begin; the null address of none."""
+    """Return the address of an array (n, m) with dense rows; null for None."""
     if array is None:
         return 0
     if not _has_dense_rows(array):
@@ -36,7 +36,7 @@ def rows_address(array: Array | None) -> int:
 
 
 def row_stride(array: Array | None) -> int:
-    """Return how many elements lie between the rows of an array (n, m); 0 for none."""
+    """Return the number of elements between the rows of an array (n, m); 0 for None."""
     return 0 if array is None else array.strides[0] // array.dtype.itemsize
 
 
@@ -46,7 +46,7 @@ def dense_rows(array: Array) -> Array:
 
 
 class DeviceWeights(NamedTuple):
-    """The parameters of a lane, dense."""
+    """The parameters of one direction of a layer as dense arrays."""
 
     ih: Array  # (4H, I)
     hh: Array  # (4H, H)

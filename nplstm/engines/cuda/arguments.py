@@ -1,4 +1,4 @@
-"""The structures that the kernels take, as NumPy types: field by field as in ``kernels/*.cu``.
+"""Argument structures of the kernels as NumPy types, field by field as in ``kernels/*.cu``.
 
 Addresses are 64-bit integers. A kernel's argument is one element of such a type, sent along with the launch.
 """
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nplstm.engines.cuda.plan import MAX_LANES
+from nplstm.engines.cuda.plan import MAX_DIRECTIONS
 
 __all__ = ["BACKWARD", "BACKWARD_STEP", "FORWARD", "FORWARD_STEP", "STREAM_STEP", "made"]
 
@@ -35,7 +35,7 @@ STREAM_STEP = _structure(
     ("B I H", _INT),
 )
 
-_BOARD = _structure(("numbers flags", _ADDRESS))
+_EXCHANGE = _structure(("numbers flags", _ADDRESS))
 
 _SHAPE = _structure(
     ("bounds status", _ADDRESS),
@@ -43,28 +43,28 @@ _SHAPE = _structure(
     ("base patience", _WORD),
 )
 
-_FORWARD_LANE = _structure(
+_FORWARD_DIRECTION = _structure(
     ("weight_hh weight_ih bias_ih bias_hh gates h c out cells", _ADDRESS),
     ("out_stride gates_from", _LONG),
-    ("own leader", _BOARD),
+    ("own leader", _EXCHANGE),
     ("follower", _ADDRESS),
-    ("reverse given", _INT),
+    ("reverse has_product", _INT),
 )
 
-_BACKWARD_LANE = _structure(
+_BACKWARD_DIRECTION = _structure(
     ("weight_hh weight_ih grad_out gates cells c_0 grad_a grad_h grad_c", _ADDRESS),
     ("grad_stride grad_a_from", _LONG),
-    ("own leader", _BOARD),
+    ("own leader", _EXCHANGE),
     ("follower", _ADDRESS),
     ("reverse", _INT),
 )
 
-FORWARD = np.dtype([("shape", _SHAPE), ("lane", _FORWARD_LANE, (MAX_LANES,))], align=True)
-BACKWARD = np.dtype([("shape", _SHAPE), ("lane", _BACKWARD_LANE, (MAX_LANES,))], align=True)
+FORWARD = np.dtype([("shape", _SHAPE), ("direction", _FORWARD_DIRECTION, (MAX_DIRECTIONS,))], align=True)
+BACKWARD = np.dtype([("shape", _SHAPE), ("direction", _BACKWARD_DIRECTION, (MAX_DIRECTIONS,))], align=True)
 
 
 def made(kind: np.dtype[np.void], **values: Any) -> Any:
-    """Return one element of a structure, shape (1,); what is not named is zero, and the null address."""
+    """Return one element of a structure, shape (1,); fields that are not named are zero."""
     arguments = np.zeros(1, kind)
     for name, value in values.items():
         arguments[name] = value

@@ -1,4 +1,4 @@
-"""The way back on a CUDA device: the steps of a span, then each weight's gradient as one product over its rows."""
+"""Backward pass on a CUDA device: a range of steps, then each weight's gradient as one product over its rows."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,27 +8,27 @@ from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.cuda.addresses import dense_rows
-from nplstm.engines.cuda.directions import CudaTape, Running, Span, empty, multiply, spans
+from nplstm.engines.cuda.directions import CudaTape, RunningState, StepRange, empty, multiply, step_ranges
 from nplstm.engines.cuda.exchange import check_launches
 
-__all__ = ["BackwardSpan", "BackwardSteps", "cuda_backward"]
+__all__ = ["BackwardInputs", "BackwardSteps", "cuda_backward"]
 
 
-class BackwardSpan(NamedTuple):
-    """One direction over one span."""
+class BackwardInputs(NamedTuple):
+    """Inputs of one direction for a range of steps."""
 
     tape: CudaTape
     grad_out: Array | None  # (N, H)
-    running: Running  # the gradient of the state after the steps; then of that before them
+    running: RunningState  # the gradient of the state after the steps; then of that before them
     grad_a: Array  # (rows, 4H)  receives d loss / d a_t
     first_row: int  # of `grad_a`, among all rows
 
 
 class BackwardSteps(Protocol):
-    """Runs the steps of a span back: what an engine is."""
+    """A function of an engine that runs a range of steps back."""
 
-    def __call__(self, directions: list[BackwardSpan], span: Span) -> None:
-        """Take ``running`` back and fill ``grad_a``. The span's steps count from the end of each sequence."""
+    def __call__(self, directions: list[BackwardInputs], step_range: StepRange) -> None:
+        """Advance ``running`` and fill ``grad_a``. Steps count from the end of each sequence."""
         ...
 
 
@@ -42,32 +42,34 @@ def cuda_backward(
 ) -> list[SequenceGradients]:
     """Run the directions of a layer back; see ``Engine.backward``. ``grads``, of the states, are overwritten.
 
-    With ``chained`` these are layers, the highest first, and the gradient of each one's output comes, as it is
-    made, from the layer ahead of it in the list; ``grad_out`` has that of the first alone.
+    With ``chained`` these are layers, the highest first; each but the first reads the gradient of its output as
+    the layer before it in the list computes it; ``grad_out`` has that of the first alone.
     """
     steps, x, H = tapes[0].steps, tapes[0].x, tapes[0].out.shape[1]
     check_launches(x)
-    running = [Running(grad) for grad in grads]
+    running = [RunningState(grad) for grad in grads]
     dense = [dense_rows(grad) for grad in grad_out or []]
     grad_outs = [*dense, *[None] * (len(tapes) - len(dense))]
-    sums = [_Sums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]
-    parts = list(spans(steps, 4 * H * x.dtype.itemsize * len(tapes)))
-    most = max((span.most_rows for span in parts), default=0)
+    sums = [_GradientSums(tape, chained and k + 1 < len(tapes)) for k, tape in enumerate(tapes)]
+    parts = list(step_ranges(steps, 4 * H * x.dtype.itemsize * len(tapes)))
+    most = max((step_range.most_rows for step_range in parts), default=0)
     room = [empty(x, most, 4 * H) for _ in tapes]
-    for span in parts:
-        of_span: list[BackwardSpan] = []
+    for step_range in parts:
+        inputs: list[BackwardInputs] = []
         for tape, grad, state, grad_a in zip(tapes, grad_outs, running, room, strict=True):
-            of_span.append(BackwardSpan(tape, grad, state, grad_a, span.rows(reverse=not tape.reverse).start))
-        run(of_span, span)
+            inputs.append(
+                BackwardInputs(tape, grad, state, grad_a, step_range.rows(reverse=not tape.reverse).start)
+            )
+        run(inputs, step_range)
         for tape, total, grad_a in zip(tapes, sums, room, strict=True):
-            total.add(grad_a, span.rows(reverse=not tape.reverse))
+            total.add(grad_a, step_range.rows(reverse=not tape.reverse))
     for state, grad in zip(running, grads, strict=True):
         state.write(grad)
     return [total.gradients() for total in sums]
 
 
-class _Sums:
-    """The gradients of one direction's input and parameters, which grow by a span at a time."""
+class _GradientSums:
+    """Gradients of one direction's input and parameters, summed over the ranges of steps."""
 
     def __init__(self, tape: CudaTape, passed_on: bool) -> None:
         xp, params = namespace(tape.x), tape.weights.params
@@ -77,7 +79,7 @@ class _Sums:
         self._x = tape.x[:0] if passed_on else xp.empty_like(tape.x)
 
     def add(self, grad_a: Array, rows: slice) -> None:
-        """Add what the rows contribute, of which ``grad_a`` has the first."""
+        """Add the gradients of some rows; ``grad_a`` begins with the first of them."""
         tape, grad_a = self._tape, grad_a[: rows.stop - rows.start]
         self._weight_ih += multiply(grad_a.T, tape.x[rows], tape.precision)
         for some, before in _states_before(tape, rows):
@@ -94,7 +96,7 @@ class _Sums:
 
 
 def _states_before(tape: CudaTape, rows: slice) -> list[tuple[slice, Array]]:
-    """Return h_{t-1} of some rows of whole steps, in parts: which of the rows, and theirs.
+    """Return h_{t-1} of some rows of whole steps, in parts: a slice of the rows, and its h_{t-1}.
 
     Sequences of one length need no copy: the rows of the step before stand B rows away.
     """

@@ -1,7 +1,6 @@
-"""What runs on a CUDA device: directions of layers, their tapes, and the spans of steps that memory has room for.
+"""Data types of the CUDA engines: directions of layers, their tapes and states, and ranges of steps.
 
-An engine adds how a block of steps is run; what surrounds it, the products that need no recurrence, is here once.
-Axes as in ``sequence``: N rows, B sequences, I input, H cells.
+Axes as in ``core/time_loop.py``: N rows, B sequences, I input, H cells.
 """
 
 from collections.abc import Iterator
@@ -18,21 +17,21 @@ from nplstm.engines.cuda.addresses import cuda_of
 __all__ = [
     "CudaTape",
     "LayerDirection",
-    "Running",
-    "Span",
+    "RunningState",
+    "StepRange",
     "directions_of",
     "empty",
     "kept_type",
     "multiply",
-    "spans",
+    "step_ranges",
 ]
 
 BLOCK_BYTES = 2**28
-"""Pre-activations that are in memory at once beyond what a recording keeps."""
+"""Bytes of pre-activations in memory at once, without those that a recording keeps."""
 
 
 class LayerDirection(NamedTuple):
-    """One layer in one direction, and what it runs on."""
+    """One layer in one direction, with its arrays."""
 
     x: Array  # (N, I)
     weights: LayerWeights
@@ -53,7 +52,7 @@ def directions_of(layer: LayerCall) -> list[LayerDirection]:
 
 
 class CudaTape(NamedTuple):
-    """What backpropagation through time needs of one layer in one direction."""
+    """Arrays of the forward pass that the backward pass of one layer in one direction reads."""
 
     weights: LayerWeights
     steps: PackedSteps
@@ -64,35 +63,35 @@ class CudaTape(NamedTuple):
     c_0: Array  # (B, H)
     out: Array  # (N, H)  h_t
     gates: Array  # (N, 4H)  i, f, g, o
-    cells: Array  # (N, H)  c_t, in the type that they are computed in
+    cells: Array  # (N, H)  c_t, in the type that it is computed in
 
 
-class Running:
-    """A direction's state, or its gradient, as the steps go on; c in the type that it is computed in."""
+class RunningState:
+    """Current state of a direction during the steps, or its gradient; c in the type that it is computed in."""
 
     def __init__(self, state: State) -> None:
         self.h = state.h.copy(order="C")
         self.c = state.c.astype(kept_type(state.c.dtype), order="C")
 
     def write(self, state: State) -> None:
-        """Write it in the type that users see."""
+        """Copy it to a state in the type that users see."""
         state.h[...], state.c[...] = self.h, self.c.astype(state.c.dtype)
 
 
-class Span(NamedTuple):
-    """Some steps, in the order of processing."""
+class StepRange(NamedTuple):
+    """A range of steps, in the order of processing."""
 
     steps: PackedSteps
     first: int
     last: int
 
     def rows(self, *, reverse: bool) -> slice:
-        """Return where their rows are, for a direction that runs from the last step to the first or not."""
+        """Return their rows; with ``reverse`` for a direction that runs from the last step to the first."""
         return self.steps.span(self.first, self.last, reverse=reverse)
 
     @property
     def most_rows(self) -> int:
-        """How many rows these steps have in the direction in which they have more."""
+        """The number of their rows in the direction in which there are more."""
         first, last = self.first, self.last
         sides = self.steps.span(first, last), self.steps.span(first, last, reverse=True)
         return max(side.stop - side.start for side in sides)
@@ -104,21 +103,21 @@ class Span(NamedTuple):
 
 
 def kept_type(dtype: Any) -> str:
-    """Return the type in which c is kept: float32 for float16."""
+    """Return the type of c: float32 for arrays of float16."""
     return "float32" if dtype == "float16" else str(dtype)
 
 
-def spans(steps: PackedSteps, row_bytes: int) -> Iterator[Span]:
-    """Cut the steps into spans whose rows take ``BLOCK_BYTES`` at most, at least one step each."""
+def step_ranges(steps: PackedSteps, row_bytes: int) -> Iterator[StepRange]:
+    """Divide the steps into ranges whose rows take at most ``BLOCK_BYTES``, at least one step each."""
     if steps.total == 0:
         return
     length = max(1, BLOCK_BYTES // (row_bytes * steps.batch))
     for first in range(0, len(steps), length):
-        yield Span(steps, first, min(first + length, len(steps)))
+        yield StepRange(steps, first, min(first + length, len(steps)))
 
 
 def empty(like: Array, *shape: int, dtype: Any = None) -> Array:
-    """Make room on the device of an array."""
+    """Allocate an array on the device of another one."""
     return namespace(like).empty(shape, dtype=like.dtype if dtype is None else dtype)
 
 

@@ -1,8 +1,7 @@
-"""What the blocks of a persistent launch tell each other by: one buffer for each stream.
+"""Exchange buffers and flags of persistent launches, one set for each stream.
 
-Launches of one stream come one after the other, so they can share it. Flags only grow, from launch to launch: a
-flag that an earlier one left behind says less than any that this one waits for, and nothing has to be cleared in
-between.
+Launches of one stream run one after the other, so they can share the memory. Flags only grow, from launch to
+launch: a flag of an earlier launch is lower than all that this one waits for, and nothing has to be cleared.
 """
 
 from threading import Lock
@@ -14,26 +13,26 @@ from nplstm.backends._cuda import Cuda
 from nplstm.engines.cuda.addresses import cuda_of
 from nplstm.errors import DeviceError
 
-__all__ = ["Board", "Posts", "board_of", "check_launches"]
+__all__ = ["ExchangeBuffers", "LaunchBuffers", "check_launches", "exchange_buffers_of"]
 
 _LAST = 2**30
-"""Flags start over from zero before they come near to where a 32-bit difference changes its sign."""
+"""Flags start again from zero above this number: a 32-bit difference must not change its sign."""
 
 
-class Posts(NamedTuple):
-    """What one launch is given of a board: by lane."""
+class LaunchBuffers(NamedTuple):
+    """Addresses of one launch's part of the buffers, by direction."""
 
     numbers: list[int]  # addresses
     flags: list[int]
-    base: int  # below every flag that the launch raises, and not below any that stands
+    base: int  # lower than all flags of the launch, and not lower than any that is set
     status: int
 
 
-class Board:
-    """The buffer of one stream."""
+class ExchangeBuffers:
+    """Exchange buffers, flags and status word of one stream."""
 
     def __init__(self, cuda: Cuda) -> None:
-        self.lock = Lock()  # held from taking the numbers of a launch until it is in the stream
+        self.lock = Lock()  # held from reserving the flags of a launch until it is in the stream
         self._cuda = cuda
         self._numbers: Array | None = None
         self._flags: Array | None = None
@@ -41,7 +40,7 @@ class Board:
         self._status = cuda.host_word()
 
     def check(self) -> None:
-        """Raise if a launch before this one gave up."""
+        """Raise if an earlier launch timed out."""
         step = int(self._status.value[0])
         if step:
             self._status.value[0] = 0
@@ -51,47 +50,47 @@ class Board:
                 f"nplstm.use_engines('fused', 'plain') runs without waiting"
             )
 
-    def posts(self, like: Array, lanes: int, bytes_each: int, flags_each: int, steps: int) -> Posts:
-        """Return room for a launch of so many steps; the lock must be held."""
+    def reserve(self, like: Array, directions: int, bytes_each: int, flags_each: int, steps: int) -> LaunchBuffers:
+        """Return the memory for a launch of so many steps; the lock must be held."""
         xp, numbers, flags = namespace(like), self._numbers, self._flags
-        if numbers is None or numbers.size < lanes * bytes_each:
-            numbers = self._numbers = xp.empty((lanes * bytes_each,), dtype="uint8")
-        if flags is None or flags.size < lanes * flags_each or self._base > _LAST:
-            flags, self._base = xp.zeros((lanes * flags_each,), dtype="uint32"), 0
+        if numbers is None or numbers.size < directions * bytes_each:
+            numbers = self._numbers = xp.empty((directions * bytes_each,), dtype="uint8")
+        if flags is None or flags.size < directions * flags_each or self._base > _LAST:
+            flags, self._base = xp.zeros((directions * flags_each,), dtype="uint32"), 0
             self._flags = flags
         base = self._base
         self._base += steps + 2
         first_number, first_flag = self._cuda.address(numbers), self._cuda.address(flags)
-        return Posts(
-            [first_number + k * bytes_each for k in range(lanes)],
-            [first_flag + 4 * k * flags_each for k in range(lanes)],
+        return LaunchBuffers(
+            [first_number + k * bytes_each for k in range(directions)],
+            [first_flag + 4 * k * flags_each for k in range(directions)],
             base,
             self._status.address,
         )
 
 
-_BOARDS_KEPT = 32
-"""Streams whose boards are kept: a program may make a stream for every call."""
+_STREAMS_KEPT = 32
+"""Streams whose buffers are kept: a program may make a stream for every call."""
 
-_boards: dict[tuple[Any, ...], Board] = {}
-_boards_lock = Lock()
+_buffers_by_stream: dict[tuple[Any, ...], ExchangeBuffers] = {}
+_buffers_lock = Lock()
 
 
-def board_of(array: Array) -> Board:
-    """Return the board of the current stream."""
+def exchange_buffers_of(array: Array) -> ExchangeBuffers:
+    """Return the buffers of the current stream."""
     cuda = cuda_of(array)
     key = (id(cuda), *cuda.stream())
-    with _boards_lock:
-        board = _boards.pop(key, None) or Board(cuda)
-        _boards[key] = board  # the one used last is the last to go
-        while len(_boards) > _BOARDS_KEPT:
-            del _boards[next(iter(_boards))]
-        return board
+    with _buffers_lock:
+        buffers = _buffers_by_stream.pop(key, None) or ExchangeBuffers(cuda)
+        _buffers_by_stream[key] = buffers  # the most recently used are last
+        while len(_buffers_by_stream) > _STREAMS_KEPT:
+            del _buffers_by_stream[next(iter(_buffers_by_stream))]
+        return buffers
 
 
 def check_launches(array: Array) -> None:
-    """Raise if a launch on the current stream gave up: what came of it may be what is to be read next."""
+    """Raise if a launch on the current stream timed out: the arrays that are read next may be its results."""
     cuda = cuda_of(array)
-    board = _boards.get((id(cuda), *cuda.stream()))
-    if board is not None:
-        board.check()
+    buffers = _buffers_by_stream.get((id(cuda), *cuda.stream()))
+    if buffers is not None:
+        buffers.check()

@@ -1,4 +1,4 @@
-"""Step by step on a CUDA device: a product by the library and one kernel for all that is left of a step."""
+"""The ``fused`` engine's steps: a matrix product by the library and one kernel for the rest of a step."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from nplstm._typing import Array
 from nplstm.backends._cuda import Kernel
 from nplstm.engines.cuda.addresses import DeviceWeights, address, cuda_of, row_stride, rows_address
 from nplstm.engines.cuda.arguments import BACKWARD_STEP, FORWARD_STEP, made
-from nplstm.engines.cuda.backward import BackwardSpan
-from nplstm.engines.cuda.directions import Span, empty, multiply
-from nplstm.engines.cuda.forward import ForwardSpan
+from nplstm.engines.cuda.backward import BackwardInputs
+from nplstm.engines.cuda.directions import StepRange, empty, multiply
+from nplstm.engines.cuda.forward import ForwardInputs
 from nplstm.engines.cuda.source import pointwise
 
 __all__ = ["fused_backward_steps", "fused_forward_steps"]
@@ -16,20 +16,20 @@ __all__ = ["fused_backward_steps", "fused_forward_steps"]
 _THREADS = 128
 
 
-def fused_forward_steps(directions: list[ForwardSpan], span: Span, precision: str) -> None:
+def fused_forward_steps(directions: list[ForwardInputs], step_range: StepRange, precision: str) -> None:
     """Run the directions in turn; see ``ForwardSteps``."""
     for direction in directions:
-        _forward(direction, span, precision)
+        _forward(direction, step_range, precision)
 
 
-def fused_backward_steps(directions: list[BackwardSpan], span: Span) -> None:
+def fused_backward_steps(directions: list[BackwardInputs], step_range: StepRange) -> None:
     """Run the directions back in turn; see ``BackwardSteps``."""
     for direction in directions:
-        _backward(direction, span)
+        _backward(direction, step_range)
 
 
-class _Places:
-    """Addresses of the rows of an array (n, m); the null address where there is none."""
+class _RowAddresses:
+    """Addresses of the rows of an array (n, m); null where there is no array."""
 
     def __init__(self, array: Array | None) -> None:
         self._first = rows_address(array)
@@ -44,12 +44,12 @@ def _launch(kernel: Kernel, arguments: Any, numbers: int) -> None:
     kernel.launch((-(-numbers // _THREADS), 1), _THREADS, arguments)
 
 
-def _forward(part: ForwardSpan, span: Span, precision: str) -> None:
-    direction, running, steps = part.direction, part.running, span.steps
+def _forward(part: ForwardInputs, step_range: StepRange, precision: str) -> None:
+    direction, running, steps = part.direction, part.running, step_range.steps
     x, H, weights = direction.x, running.h.shape[1], DeviceWeights.of(direction.weights)
     weight, product = weights.hh.T, empty(x, steps.batch, 4 * H)
     kernel = pointwise(cuda_of(x), "forward_step", x.dtype)
-    gates, out, cells = _Places(part.gates), _Places(direction.out), _Places(part.cells)
+    gates, out, cells = _RowAddresses(part.gates), _RowAddresses(direction.out), _RowAddresses(part.cells)
     arguments = made(
         FORWARD_STEP,
         product=address(product),
@@ -60,7 +60,7 @@ def _forward(part: ForwardSpan, span: Span, precision: str) -> None:
         out_stride=row_stride(direction.out),
         H=H,
     )
-    for t in span.times(reverse=direction.reverse):
+    for t in step_range.times(reverse=direction.reverse):
         n, row = steps.size(t), steps.bounds[t]
         if n:
             multiply(running.h[:n], weight, precision, product[:n])
@@ -69,12 +69,12 @@ def _forward(part: ForwardSpan, span: Span, precision: str) -> None:
             _launch(kernel, arguments, n * H)
 
 
-def _backward(part: BackwardSpan, span: Span) -> None:
-    tape, running, steps = part.tape, part.running, span.steps
+def _backward(part: BackwardInputs, step_range: StepRange) -> None:
+    tape, running, steps = part.tape, part.running, step_range.steps
     H, weight = running.h.shape[1], DeviceWeights.of(tape.weights).hh
     kernel = pointwise(cuda_of(tape.x), "backward_step", tape.x.dtype)
-    grad_out, grad_a = _Places(part.grad_out), _Places(part.grad_a)
-    gates, cells = _Places(tape.gates), _Places(tape.cells)
+    grad_out, grad_a = _RowAddresses(part.grad_out), _RowAddresses(part.grad_a)
+    gates, cells = _RowAddresses(tape.gates), _RowAddresses(tape.cells)
     arguments = made(
         BACKWARD_STEP,
         grad_h=address(running.h),
@@ -83,7 +83,7 @@ def _backward(part: BackwardSpan, span: Span) -> None:
         grad_stride=row_stride(part.grad_out),
         H=H,
     )
-    for t in span.times(reverse=not tape.reverse):
+    for t in step_range.times(reverse=not tape.reverse):
         n, row = steps.size(t), steps.bounds[t]
         before = t + 1 if tape.reverse else t - 1
         inside = 0 <= before < len(steps)

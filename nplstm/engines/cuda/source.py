@@ -1,4 +1,4 @@
-"""The kernels: the text of a file with what it includes, as a compiler at run time wants it, and its options."""
+"""Source text and compiler options of the kernels, which are compiled at run time."""
 
 import re
 from functools import cache
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nplstm.backends._cuda import Cuda, Kernel
-from nplstm.engines.cuda.plan import ARITHMETIC, Direction, Tile
+from nplstm.engines.cuda.plan import ARITHMETIC, Phase, Tile
 
 __all__ = [
     "KERNELS",
@@ -40,17 +40,17 @@ def read_source(name: str) -> str:
 
 
 STORED = {"float16": "float16", "float32": "float", "float64": "double"}
-"""By element type, what the kernels call it."""
+"""By element type, its name in the kernels."""
 
 
 def kernel_options(dtype: Any, **choices: int) -> tuple[str, ...]:
-    """Return what the compiler is told: the element type of the arrays, and what a kernel is made for."""
+    """Return the compiler's options: the element type of the arrays, and the macros of a kernel."""
     chosen = (f"-D{name}={value}" for name, value in choices.items())
     return ("--std=c++17", f"-DSTORED={STORED[str(dtype)]}", *chosen)
 
 
 def persistent_options(dtype: Any, precision: str, tile: Tile) -> tuple[str, ...]:
-    """Return what the compiler of a persistent kernel is told."""
+    """Return the compiler's options of a persistent kernel."""
     sizes = {"M_TILES": tile.m, "N_TILES": tile.n, "PASSES": tile.passes, "KEPT": tile.kept}
     return kernel_options(dtype, ARITHMETIC=ARITHMETIC[precision], **sizes)
 
@@ -60,9 +60,9 @@ def pointwise(cuda: Cuda, name: str, dtype: Any) -> Kernel:
     return cuda.kernel(read_source("pointwise.cu"), name, kernel_options(dtype))
 
 
-def persistent(cuda: Cuda, direction: Direction, dtype: Any, precision: str, tile: Tile) -> Kernel:
+def persistent(cuda: Cuda, phase: Phase, dtype: Any, precision: str, tile: Tile) -> Kernel:
     """Return the kernel of whole sequences."""
-    name = f"persistent_{direction}"
+    name = f"persistent_{phase}"
     return cuda.kernel(read_source(f"{name}.cu"), name, persistent_options(dtype, precision, tile))
 
 

@@ -1,4 +1,4 @@
-"""Real time on a CUDA device: a step of all layers is one launch of a graph that was captured once."""
+"""Streams on a CUDA device: a step of all layers is one replay of a CUDA graph."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +16,11 @@ from nplstm.errors import BackendError
 __all__ = ["CudaStepper"]
 
 _CELLS, _SEQUENCES = 4, 4
-"""Of a block, as in ``kernels/stream.cu``."""
+"""Cells and sequences of a block, as in ``kernels/stream.cu``."""
 
 
 class CudaStepper(Stepper):
-    """See ``Stepper``. h has two places that take turns, and so there are two graphs."""
+    """See ``Stepper``. h has two arrays that alternate, so there are two graphs."""
 
     def __init__(self, weights: list[LayerWeights], batch: int) -> None:
         weight = weights[0].params.weight_ih
@@ -34,11 +34,11 @@ class CudaStepper(Stepper):
         )
         self._cuda = cuda_of(weight)
         self._device = self._cuda.device().number
-        launches = [self._launches(turn) for turn in range(2)]  # made ahead: a capture may not allocate
+        launches = [self._launches(turn) for turn in range(2)]  # made before: a capture may not allocate
         self._graphs = [self._cuda.capture(partial(_run, some)) for some in launches]
 
     def _launches(self, turn: int) -> list[Callable[[], None]]:
-        """Return what launches each layer, from the state in one place to that in the other."""
+        """Return the launches, one for each layer, from h in one array to h in the other."""
         kernel = stream(self._cuda, self.x.dtype)
         below, last = self.x, len(self._weights) - 1
         launches: list[Callable[[], None]] = []

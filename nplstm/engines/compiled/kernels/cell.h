@@ -1,4 +1,4 @@
-// One step of the LSTM, and its derivative: the equations of the reference's cell for one vector of cells.
+// The LSTM cell for one vector of cells, forward and backward: the equations of core/cell.py.
 //
 //     i = sigmoid(a_i + p_i * c_{t-1})    f = sigmoid(a_f + p_f * c_{t-1})    g = tanh(a_g)
 //     c_t = f * c_{t-1} + i * g

@@ -1,4 +1,4 @@
-// What is summed over the rows of many steps once their gradients are there, and the packing of weights.
+// Gradients of the parameters and of the input, as sums over the rows of many steps; packing of weights.
 #pragma once
 #include "product.h"
 #include "rows.h"
@@ -24,7 +24,7 @@ static inline ptrdiff_t torch_row(ptrdiff_t r, ptrdiff_t H) {
     return cell < H ? gate * H + cell : -1;
 }
 
-// A weight (4H, K) for the way forward: by panel of cells (K, 4 gates, LANES).
+// A weight (4H, K) for the forward pass: by panel of cells (K, 4 gates, LANES).
 static void pack_forward(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed) {
     const ptrdiff_t G = 4 * panels_of(H, LANES) * LANES;
     for (ptrdiff_t r = 0; r < G; ++r) {
@@ -35,7 +35,7 @@ static void pack_forward(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed) 
     }
 }
 
-// The same weight for the way back: its rows in the kernels' order, packed by groups of columns.
+// The same weight for the backward pass: its rows in the kernels' order, packed by groups of columns.
 static void pack_backward(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed) {
     const ptrdiff_t G = 4 * panels_of(H, LANES) * LANES, vectors = panels_of(K, LANES);
     REAL* to = packed;

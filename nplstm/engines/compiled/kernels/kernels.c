@@ -1,4 +1,4 @@
-// All kernels for one instruction set and one element type; the build compiles this file once for each.
+// The table of kernels of one instruction set and element type; the build compiles this file once for each.
 #include "gradients.h"
 #include "sequence.h"
 #include "step.h"

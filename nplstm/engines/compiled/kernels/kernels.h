@@ -1,4 +1,4 @@
-// What the kernels are given, and the table of them that each instruction set and element type has.
+// Argument structures of the kernels, and the table of kernels of one instruction set and element type.
 //
 // Axes: T steps, N rows, B sequences, I input, H cells, P the width of h. Rows are packed: step t has the rows
 // offsets[t] to offsets[t + 1], those of the longest sequences first. Cells stand in panels of LANES, the elements
@@ -21,21 +21,21 @@ typedef struct {
     ptrdiff_t batch;         // B
 } Steps;
 
-// What one thread does of a layer.
+// The part of a layer that one thread computes.
 typedef struct {
     ptrdiff_t first, last;              // sequences
     ptrdiff_t first_panel, last_panel;  // of cells
-    int member, members;                // of the threads that have the same sequences and meet after each step
-} Share;
+    int member, members;  // of the threads that share these sequences and wait for each other at each step
+} Partition;
 
-// What makes a cell another one than the standard one. Coupled gates need nothing here: the forget gate's weights are
+// Options of the cell beyond the standard LSTM. Coupled gates need nothing here: the forget gate's weights are
 // those of the input gate with the other sign, since 1 - sigmoid(a) = sigmoid(-a).
 typedef struct {
     const void* peephole;  // (3, Hp)  weights of i, f and o for the cell state, diagonal; NULL: none
     double clip;           // bound of the gates' pre-activations; 0: none
 } Variant;
 
-// One layer in one direction on its way forward.
+// Forward pass of one layer in one direction.
 typedef struct {
     ptrdiff_t I, H, P;
     bool reverse;
@@ -50,7 +50,7 @@ typedef struct {
     void* projected;                           // (B, Hp + Pp)  work space with a projection
 } Forward;
 
-// The same on its way back.
+// Backward pass of one layer in one direction.
 typedef struct {
     ptrdiff_t I, H, P;
     bool reverse;
@@ -67,7 +67,7 @@ typedef struct {
     void* grad_m;           // (B, Hp)  work space with a projection
 } Backward;
 
-// What is summed over the rows of some steps.
+// Gradients that are sums over the rows of some steps.
 typedef struct {
     ptrdiff_t I, H, P, count;               // rows
     const void* grad_a;                     // (count, 4Hp)
@@ -97,22 +97,22 @@ typedef struct {
     void* gates;                   // (B, 6 * the largest Hp)  work space
 } Step;
 
-struct Meeting;
+struct Barrier;
 
 typedef struct {
     const char* name;
     int bits;         // of an element
     ptrdiff_t lanes;  // of a vector
-    void (*forward)(const Forward* lanes, int count, const Steps*, ptrdiff_t first, ptrdiff_t last,
-                    ptrdiff_t block, const Share*, void* const* rooms, struct Meeting*);
-    void (*backward)(const Backward* lanes, int count, const Steps*, ptrdiff_t first, ptrdiff_t last, const Share*,
-                     struct Meeting*);
+    void (*forward)(const Forward* directions, int count, const Steps*, ptrdiff_t first, ptrdiff_t last,
+                    ptrdiff_t block, const Partition*, void* const* workspaces, struct Barrier*);
+    void (*backward)(const Backward* directions, int count, const Steps*, ptrdiff_t first, ptrdiff_t last,
+                     const Partition*, struct Barrier*);
     void (*previous)(Matrix values, Matrix initial, ptrdiff_t width, bool reverse, const Steps*, ptrdiff_t first,
                      ptrdiff_t last, void* into);
     void (*outputs)(const void* gates, const void* cells, ptrdiff_t rows, ptrdiff_t H, void* into);
     void (*sum_weights)(const Sums*, ptrdiff_t first, ptrdiff_t last, void* packed);  // rows of the weights
     void (*sum_input)(const Sums*, ptrdiff_t first, ptrdiff_t last);                  // rows of x
-    void (*step)(const Step*, const Share*, struct Meeting*);  // the panels of a share in 64ths
+    void (*step)(const Step*, const Partition*, struct Barrier*);  // the panels of a partition in 64ths
     void (*pack_forward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
     void (*pack_backward)(Matrix weight, ptrdiff_t H, ptrdiff_t K, void* packed);
     void (*pack_columns)(Matrix values, ptrdiff_t K, ptrdiff_t width, void* packed);
@@ -123,7 +123,7 @@ enum {
     GROUP = 4,        // vectors of a group of packed columns: the four gates of a panel, or up to four panels
     TILE_ROWS = 6,    // rows of a product whose sums stay in registers
     DEPTH = 256,      // of k in a product that are summed before they are added to its result
-    STEP_PARTS = 64,  // in which a share of a step is told: layers may have different numbers of panels
+    STEP_PARTS = 64,  // units of a partition of a step: layers may have different numbers of panels
 };
 
 static inline ptrdiff_t panels_of(ptrdiff_t width, ptrdiff_t lanes) { return (width + lanes - 1) / lanes; }

@@ -1,4 +1,4 @@
-// How threads share a layer: by lanes, by sequences, by cells. See layer.h.
+// Division of a layer among threads: by directions, by sequences or by cells. See layer.h.
 #include "layer.h"
 #include "pool.h"
 
@@ -6,50 +6,52 @@
 #include <string.h>
 
 enum {
-    WORTH_SHARING = 400 * 1000,       // multiplications of a call below which it takes one thread less than two
-    WORTH_MEETING = 50 * 1000,        // multiplications of a step below which meeting takes longer than it saves
-    STEP_WORTH_SHARING = 400 * 1000,  // the same for a step in real time
-    STEP_THREADS = 8,                 // of a step in real time, at most
-    MANY = 8,
-    FEW = 4,                         // sequences of a share
-    FAR = 4 * 1000 * 1000,           // numbers in a layer's weights: more than a core's own cache holds
-    BLOCK_ROWS = 64,                 // rows of input transformed at once, at least
-    ROOM_BYTES = 1 << 18,            // of gates, which a core's own cache holds beside weights
-    MEETING_WORK = 4 * 1000 * 1000,  // multiplications after which threads that slept may join
-    PIECES = 2,                      // of the sums, for each thread
+    PARALLEL_MIN_WORK = 400 * 1000,  // multiplications of a call, below which one thread is faster than two
+    BARRIER_MIN_WORK = 50 * 1000,    // multiplications of a step, below which a barrier takes longer than it saves
+    STEP_PARALLEL_MIN_WORK = 400 * 1000,  // the same for a step in real time
+    STEP_THREADS = 8,                     // of a step in real time, at most
+    MANY = 8,                             // sequences of a partition that are worth a thread
+    FEW = 4,                              // the same where cells cannot be divided as well
+    FAR = 4 * 1000 * 1000,                // numbers in a layer's weights: more than a core's own cache holds
+    BLOCK_ROWS = 64,                      // rows of input transformed at once, at least
+    WORKSPACE_BYTES = 1 << 18,            // of gates, which a core's own cache holds beside weights
+    JOB_WORK = 4 * 1000 * 1000,  // multiplications of a job by cells; workers that slept may join the next one
+    PIECES = 2,                  // of the sums, for each thread
 };
 
-void* new_room(size_t bytes) {
+void* new_workspace(size_t bytes) {
     size_t whole = (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
     return aligned_alloc(CACHE_LINE, whole ? whole : CACHE_LINE);
 }
 
-// ------------------------------------------------------------------------------------------- how to cut a layer
+// ------------------------------------------------------------------------------------------- division of a layer
 
-typedef enum { ALONE, BY_LANES, BY_SEQUENCES, BY_CELLS } Way;
+typedef enum { SERIAL, BY_DIRECTIONS, BY_SEQUENCES, BY_CELLS } Scheme;
 
 typedef struct {
-    Way way;
-    int shares;  // of each lane
-} Cut;
+    Scheme scheme;
+    int parts;  // of each direction
+} Division;
 
-// `work`: multiplications of one sequence in one step of one lane
-static Cut cut_of(const Steps* steps, int lanes, ptrdiff_t panels, ptrdiff_t work, int threads, bool projected) {
+// `work`: multiplications of one sequence in one step of one direction
+static Division choose_division(const Steps* steps, int directions, ptrdiff_t panels, ptrdiff_t work, int threads,
+                                bool projected) {
     const ptrdiff_t rows = steps->offsets[steps->count], groups = panels_of(panels, GROUP);
-    if (threads < 2 || work * rows * lanes < WORTH_SHARING) return (Cut){ALONE, 1};
-    if (threads <= lanes) return (Cut){BY_LANES, 1};
-    int many = (int)least(threads / lanes, steps->batch / MANY),
-        few = (int)least(threads / lanes, steps->batch / FEW);
-    int cells = !projected && work * steps->batch * lanes >= WORTH_MEETING ? (int)least(threads, groups) : 1;
-    // threads that share sequences read all the weights each, which costs where they come from far
-    if (work > FAR && cells > 1 && cells >= many * lanes) return (Cut){BY_CELLS, cells};
-    if (many * lanes >= cells && many > 1) return (Cut){BY_SEQUENCES, many};
-    if (cells > lanes && cells > few * lanes) return (Cut){BY_CELLS, cells};
-    if (few > 1) return (Cut){BY_SEQUENCES, few};
-    return lanes > 1 ? (Cut){BY_LANES, 1} : (Cut){ALONE, 1};
+    if (threads < 2 || work * rows * directions < PARALLEL_MIN_WORK) return (Division){SERIAL, 1};
+    if (threads <= directions) return (Division){BY_DIRECTIONS, 1};
+    int many = (int)least(threads / directions, steps->batch / MANY),
+        few = (int)least(threads / directions, steps->batch / FEW);
+    int cells = !projected && work * steps->batch * directions >= BARRIER_MIN_WORK ? (int)least(threads, groups)
+                                                                                   : 1;
+    // divided by sequences, each thread reads all weights, which is slow where they do not fit into its cache
+    if (work > FAR && cells > 1 && cells >= many * directions) return (Division){BY_CELLS, cells};
+    if (many * directions >= cells && many > 1) return (Division){BY_SEQUENCES, many};
+    if (cells > directions && cells > few * directions) return (Division){BY_CELLS, cells};
+    if (few > 1) return (Division){BY_SEQUENCES, few};
+    return directions > 1 ? (Division){BY_DIRECTIONS, 1} : (Division){SERIAL, 1};
 }
 
-// Where the k-th of n runs of sequences with about as many rows begins; the longest sequences stand first.
+// Where the k-th of n ranges of sequences with about as many rows begins; the longest sequences stand first.
 static ptrdiff_t sequence_of(const Steps* steps, int k, int n) {
     const ptrdiff_t rows = steps->offsets[steps->count];
     if (rows == steps->count * steps->batch || !k || k == n) return steps->batch * k / n;
@@ -62,30 +64,32 @@ static ptrdiff_t sequence_of(const Steps* steps, int k, int n) {
     return sequence;
 }
 
-static Share share_by_sequences(const Steps* steps, ptrdiff_t panels, int k, int n) {
-    return (Share){sequence_of(steps, k, n), sequence_of(steps, k + 1, n), 0, panels, 0, 1};
+static Partition partition_by_sequences(const Steps* steps, ptrdiff_t panels, int k, int n) {
+    return (Partition){sequence_of(steps, k, n), sequence_of(steps, k + 1, n), 0, panels, 0, 1};
 }
 
-static Share share_by_cells(const Steps* steps, ptrdiff_t panels, int k, int n) {
+static Partition partition_by_cells(const Steps* steps, ptrdiff_t panels, int k, int n) {
     const ptrdiff_t groups = panels_of(panels, GROUP);
-    return (Share){
+    return (Partition){
         0, steps->batch, least(panels, groups * k / n * GROUP), least(panels, groups * (k + 1) / n * GROUP), k, n,
     };
 }
 
-// What a task has of a layer: some of the sequences or of the cells of some lanes.
+// What a task computes: a partition of some directions.
 typedef struct {
-    Share share;
-    int first, count;  // lanes
-    int room;          // the first lane's work space among all
-} Part;
+    Partition partition;
+    int first, count;  // directions
+    int workspace;     // the index of the first direction's workspace
+} Assignment;
 
-static Part part_of(Cut cut, const Steps* steps, int lanes, ptrdiff_t panels, int task, int tasks) {
-    const Share whole = {0, steps->batch, 0, panels, 0, 1};
-    if (cut.way == ALONE) return (Part){whole, 0, lanes, 0};
-    if (cut.way == BY_CELLS) return (Part){share_by_cells(steps, panels, task, tasks), 0, lanes, 0};
-    const int lane = task / cut.shares, k = task % cut.shares;
-    return (Part){share_by_sequences(steps, panels, k, cut.shares), lane, 1, task};
+static Assignment assignment_of(Division division, const Steps* steps, int directions, ptrdiff_t panels, int task,
+                                int tasks) {
+    const Partition whole = {0, steps->batch, 0, panels, 0, 1};
+    if (division.scheme == SERIAL) return (Assignment){whole, 0, directions, 0};
+    if (division.scheme == BY_CELLS)
+        return (Assignment){partition_by_cells(steps, panels, task, tasks), 0, directions, 0};
+    const int direction = task / division.parts, k = task % division.parts;
+    return (Assignment){partition_by_sequences(steps, panels, k, division.parts), direction, 1, task};
 }
 
 // Nanoseconds that one thread takes for so many multiplications, at least.
@@ -95,67 +99,68 @@ static int64_t expected_ns(ptrdiff_t work) { return work / 64; }
 
 typedef struct {
     const Kernels* kernels;
-    const Forward* lanes;
+    const Forward* directions;
     int count;
     const Steps* steps;
     ptrdiff_t first, last, block, panels;
-    Cut cut;
-    void* const* rooms;
+    Division division;
+    void* const* workspaces;
 } ForwardJob;
 
-static void forward_task(void* given, int task, int tasks, Meeting* meeting) {
-    const ForwardJob* job = given;
-    const Part part = part_of(job->cut, job->steps, job->count, job->panels, task, tasks);
-    if (part.share.first < part.share.last)
-        job->kernels->forward(job->lanes + part.first, part.count, job->steps, job->first, job->last, job->block,
-                              &part.share, job->rooms + part.room, meeting);
+static void forward_task(void* data, int task, int tasks, Barrier* barrier) {
+    const ForwardJob* job = data;
+    const Assignment assignment = assignment_of(job->division, job->steps, job->count, job->panels, task, tasks);
+    if (assignment.partition.first < assignment.partition.last)
+        job->kernels->forward(job->directions + assignment.first, assignment.count, job->steps, job->first,
+                              job->last, job->block, &assignment.partition, job->workspaces + assignment.workspace,
+                              barrier);
 }
 
 static void run_forward_job(ForwardJob* job, int threads, ptrdiff_t work) {
     const ptrdiff_t T = job->steps->count;
-    if (job->cut.way == ALONE) {
+    if (job->division.scheme == SERIAL) {
         job->last = T;
         forward_task(job, 0, 1, NULL);
-    } else if (job->cut.way == BY_CELLS) {
-        ptrdiff_t steps = MEETING_WORK / most(1, work * job->steps->batch * job->count);
+    } else if (job->division.scheme == BY_CELLS) {
+        ptrdiff_t steps = JOB_WORK / most(1, work * job->steps->batch * job->count);
         steps = most(1, steps / job->block) * job->block;
         for (; job->first < T; job->first = job->last) {
             job->last = least(T, job->first + steps);
-            run_together(forward_task, job, job->cut.shares,
+            run_together(forward_task, job, job->division.parts,
                          expected_ns(work * job->steps->batch * job->count * (job->last - job->first)));
         }
     } else {
         job->last = T;
-        run_each(forward_task, job, job->count * job->cut.shares, threads,
+        run_each(forward_task, job, job->count * job->division.parts, threads,
                  expected_ns(work * job->count * job->steps->offsets[T]));
     }
 }
 
-bool run_forward(const Kernels* kernels, const Forward* lanes, int count, const Steps* steps, int threads) {
+bool run_forward(const Kernels* kernels, const Forward* directions, int count, const Steps* steps, int threads) {
     if (!steps->count || !steps->offsets[steps->count]) return true;
-    const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), Hp = panels * kernels->lanes;
-    const ptrdiff_t work = 4 * Hp * (lanes->I + lanes->P), row = 4 * Hp * kernels->bits / 8;
-    ForwardJob job = {kernels, lanes, count, steps, .panels = panels};
-    job.cut = cut_of(steps, count, panels, work, threads, lanes->weight_hr);
-    const bool whole = job.cut.way != BY_SEQUENCES;
-    const int rooms = whole ? count : count * job.cut.shares;
-    ptrdiff_t most_rows = whole ? steps->batch : 0;  // sequences of a share
-    for (int k = 0; k < job.cut.shares && !whole; ++k) {
-        Share share = share_by_sequences(steps, panels, k, job.cut.shares);
-        most_rows = most(most_rows, share.last - share.first);
+    const ptrdiff_t panels = panels_of(directions->H, kernels->lanes), Hp = panels * kernels->lanes;
+    const ptrdiff_t work = 4 * Hp * (directions->I + directions->P), row = 4 * Hp * kernels->bits / 8;
+    ForwardJob job = {kernels, directions, count, steps, .panels = panels};
+    job.division = choose_division(steps, count, panels, work, threads, directions->weight_hr);
+    const bool whole = job.division.scheme != BY_SEQUENCES;
+    const int workspaces = whole ? count : count * job.division.parts;
+    ptrdiff_t most_rows = whole ? steps->batch : 0;  // sequences of a partition
+    for (int k = 0; k < job.division.parts && !whole; ++k) {
+        Partition partition = partition_by_sequences(steps, panels, k, job.division.parts);
+        most_rows = most(most_rows, partition.last - partition.first);
     }
-    job.block = least(steps->count, most(1, most(BLOCK_ROWS, ROOM_BYTES / row) / most(1, most_rows)));
-    void* at[MOST_THREADS + 2] = {0};
-    char* room = NULL;
-    if (!lanes->gates) {
+    job.block = least(steps->count, most(1, most(BLOCK_ROWS, WORKSPACE_BYTES / row) / most(1, most_rows)));
+    void* at[MAX_THREADS + 2] = {0};
+    char* workspace = NULL;
+    if (!directions->gates) {
         const ptrdiff_t bytes = job.block * most_rows * row;
-        room = new_room((size_t)(bytes * rooms));
-        if (!room) return false;
-        for (int k = 0; k < rooms; ++k) at[k] = room + k * bytes;
+        workspace = new_workspace((size_t)(bytes * workspaces));
+        if (!workspace) return false;
+        for (int k = 0; k < workspaces; ++k) at[k] = workspace + k * bytes;
     }
-    job.rooms = at;
+    job.workspaces = at;
     run_forward_job(&job, threads, work);
-    free(room);
+    free(workspace);
     return true;
 }
 
@@ -163,38 +168,39 @@ bool run_forward(const Kernels* kernels, const Forward* lanes, int count, const 
 
 typedef struct {
     const Kernels* kernels;
-    const Backward* lanes;
+    const Backward* directions;
     int count;
     const Steps* steps;
     ptrdiff_t first, last, panels;
-    Cut cut;
+    Division division;
 } BackwardJob;
 
-static void backward_task(void* given, int task, int tasks, Meeting* meeting) {
-    const BackwardJob* job = given;
-    const Part part = part_of(job->cut, job->steps, job->count, job->panels, task, tasks);
-    if (part.share.first < part.share.last)
-        job->kernels->backward(job->lanes + part.first, part.count, job->steps, job->first, job->last, &part.share,
-                               meeting);
+static void backward_task(void* data, int task, int tasks, Barrier* barrier) {
+    const BackwardJob* job = data;
+    const Assignment assignment = assignment_of(job->division, job->steps, job->count, job->panels, task, tasks);
+    if (assignment.partition.first < assignment.partition.last)
+        job->kernels->backward(job->directions + assignment.first, assignment.count, job->steps, job->first,
+                               job->last, &assignment.partition, barrier);
 }
 
-bool run_backward(const Kernels* kernels, const Backward* lanes, int count, const Steps* steps, ptrdiff_t first,
-                  ptrdiff_t last, int threads) {
+bool run_backward(const Kernels* kernels, const Backward* directions, int count, const Steps* steps,
+                  ptrdiff_t first, ptrdiff_t last, int threads) {
     if (first >= last) return true;
-    const ptrdiff_t panels = panels_of(lanes->H, kernels->lanes), work = 4 * panels * kernels->lanes * lanes->P;
-    const Cut cut = cut_of(steps, count, panels, work, threads, lanes->weight_hr);
-    BackwardJob job = {kernels, lanes, count, steps, first, last, panels, cut};
-    if (job.cut.way == ALONE) {
+    const ptrdiff_t panels = panels_of(directions->H, kernels->lanes),
+                    work = 4 * panels * kernels->lanes * directions->P;
+    const Division division = choose_division(steps, count, panels, work, threads, directions->weight_hr);
+    BackwardJob job = {kernels, directions, count, steps, first, last, panels, division};
+    if (job.division.scheme == SERIAL) {
         backward_task(&job, 0, 1, NULL);
-    } else if (job.cut.way == BY_CELLS) {
-        const ptrdiff_t some = most(1, MEETING_WORK / most(1, work * steps->batch * count));
+    } else if (job.division.scheme == BY_CELLS) {
+        const ptrdiff_t some = most(1, JOB_WORK / most(1, work * steps->batch * count));
         for (; job.last > first; job.last = job.first) {
             job.first = most(first, job.last - some);
-            run_together(backward_task, &job, job.cut.shares,
+            run_together(backward_task, &job, job.division.parts,
                          expected_ns(work * steps->batch * count * (job.last - job.first)));
         }
     } else
-        run_each(backward_task, &job, count * job.cut.shares, threads,
+        run_each(backward_task, &job, count * job.division.parts, threads,
                  expected_ns(work * count * steps->batch * (last - first)));
     return true;
 }
@@ -203,46 +209,47 @@ bool run_backward(const Kernels* kernels, const Backward* lanes, int count, cons
 
 typedef struct {
     const Kernels* kernels;
-    const Sums* lanes;
-    int pieces;      // of each lane, of the weights' rows and then of the input's
-    ptrdiff_t room;  // bytes
-    char* rooms;
+    const Sums* directions;
+    int pieces;           // of each direction: of the weights' rows, then of the input's
+    ptrdiff_t workspace;  // bytes
+    char* workspaces;
 } SumsJob;
 
-// Where the k-th of n runs of whole units begins.
-static ptrdiff_t run_of(ptrdiff_t count, ptrdiff_t unit, int k, int n) {
+// Where the k-th of n pieces of whole units begins.
+static ptrdiff_t start_of_piece(ptrdiff_t count, ptrdiff_t unit, int k, int n) {
     return least(count, (count + unit - 1) / unit * k / n * unit);
 }
 
-static void sums_task(void* given, int task, int tasks, Meeting* meeting) {
-    (void)tasks, (void)meeting;
-    const SumsJob* job = given;
-    const int n = job->pieces, lane = task / (2 * n), k = task % (2 * n);
-    const Sums* sums = job->lanes + lane;
+static void sums_task(void* data, int task, int tasks, Barrier* barrier) {
+    (void)tasks, (void)barrier;
+    const SumsJob* job = data;
+    const int n = job->pieces, direction = task / (2 * n), k = task % (2 * n);
+    const Sums* sums = job->directions + direction;
     if (k < n) {
-        const ptrdiff_t lanes = job->kernels->lanes, G = 4 * panels_of(sums->H, lanes) * lanes;
-        const ptrdiff_t first = run_of(G, lanes, k, n), last = run_of(G, lanes, k + 1, n);
-        if (first < last) job->kernels->sum_weights(sums, first, last, job->rooms + task * job->room);
+        const ptrdiff_t unit = job->kernels->lanes, G = 4 * panels_of(sums->H, unit) * unit;
+        const ptrdiff_t first = start_of_piece(G, unit, k, n), last = start_of_piece(G, unit, k + 1, n);
+        if (first < last) job->kernels->sum_weights(sums, first, last, job->workspaces + task * job->workspace);
     } else {
-        const ptrdiff_t first = run_of(sums->count, TILE_ROWS, k - n, n),
-                        last = run_of(sums->count, TILE_ROWS, k - n + 1, n);
+        const ptrdiff_t first = start_of_piece(sums->count, TILE_ROWS, k - n, n),
+                        last = start_of_piece(sums->count, TILE_ROWS, k - n + 1, n);
         if (first < last) job->kernels->sum_input(sums, first, last);
     }
 }
 
-bool run_sums(const Kernels* kernels, const Sums* lanes, int count, int threads) {
+bool run_sums(const Kernels* kernels, const Sums* directions, int count, int threads) {
     const ptrdiff_t size = kernels->lanes,
-                    wide = most(panels_of(lanes->I, size), panels_of(lanes->H, size)) * size;
+                    wide = most(panels_of(directions->I, size), panels_of(directions->H, size)) * size;
     ptrdiff_t rows = 0;
-    for (int k = 0; k < count; ++k) rows += lanes[k].count;
-    const ptrdiff_t work = rows * 4 * lanes->H * (2 * lanes->I + lanes->P);
-    if (work < WORTH_SHARING) threads = 1;
-    SumsJob job = {kernels, lanes, threads > 1 ? PIECES * threads : 1, DEPTH * wide * kernels->bits / 8, NULL};
+    for (int k = 0; k < count; ++k) rows += directions[k].count;
+    const ptrdiff_t work = rows * 4 * directions->H * (2 * directions->I + directions->P);
+    if (work < PARALLEL_MIN_WORK) threads = 1;
+    SumsJob job = {kernels, directions, threads > 1 ? PIECES * threads : 1, DEPTH * wide * kernels->bits / 8,
+                   NULL};
     const int tasks = 2 * job.pieces * count;
-    job.rooms = new_room((size_t)(job.room * tasks));
-    if (!job.rooms) return false;
+    job.workspaces = new_workspace((size_t)(job.workspace * tasks));
+    if (!job.workspaces) return false;
     run_each(sums_task, &job, tasks, threads, expected_ns(work));
-    free(job.rooms);
+    free(job.workspaces);
     return true;
 }
 
@@ -253,15 +260,15 @@ typedef struct {
     const Step* step;
 } StepJob;
 
-static void step_task(void* given, int task, int tasks, Meeting* meeting) {
-    const StepJob* job = given;
-    Share share = {0, 0, STEP_PARTS * task / tasks, STEP_PARTS * (task + 1) / tasks, task, tasks};
-    job->kernels->step(job->step, &share, meeting);
+static void step_task(void* data, int task, int tasks, Barrier* barrier) {
+    const StepJob* job = data;
+    Partition partition = {0, 0, STEP_PARTS * task / tasks, STEP_PARTS * (task + 1) / tasks, task, tasks};
+    job->kernels->step(job->step, &partition, barrier);
 }
 
 void run_step(const Kernels* kernels, const Step* step, ptrdiff_t work, int threads) {
     StepJob job = {kernels, step};
-    int tasks = work < STEP_WORTH_SHARING ? 1 : (int)least(threads, STEP_THREADS);
+    int tasks = work < STEP_PARALLEL_MIN_WORK ? 1 : (int)least(threads, STEP_THREADS);
     if (tasks > 1)
         run_together(step_task, &job, tasks, expected_ns(work));
     else
@@ -270,14 +277,14 @@ void run_step(const Kernels* kernels, const Step* step, ptrdiff_t work, int thre
 
 // ------------------------------------------------------------------------------------------- a whole stack
 
-// Work space of a stack: offsets of the steps, c, an initial h of zeros, the output of two layers that take turns.
+// Workspace of a stack: offsets of the steps, c, an initial h of zeros, the output of two layers that take turns.
 typedef struct {
     char* all;  // NULL: there is no memory
     int64_t* offsets;
     char *c, *h, *out[2];
-} StackRoom;
+} StackWorkspace;
 
-static StackRoom stack_room(const Stack* stack, ptrdiff_t Hp, ptrdiff_t bytes) {
+static StackWorkspace stack_workspace(const Stack* stack, ptrdiff_t Hp, ptrdiff_t bytes) {
     const ptrdiff_t states = stack->directions * stack->B, between = stack->T * states * stack->H * bytes;
     const ptrdiff_t sizes[] = {
         (stack->T + 1) * (ptrdiff_t)sizeof(int64_t),
@@ -288,12 +295,13 @@ static StackRoom stack_room(const Stack* stack, ptrdiff_t Hp, ptrdiff_t bytes) {
     };
     ptrdiff_t starts[6] = {0};
     for (int k = 0; k < 5; ++k) starts[k + 1] = starts[k] + panels_of(sizes[k], CACHE_LINE) * CACHE_LINE;
-    char* all = new_room((size_t)starts[5]);
-    if (!all) return (StackRoom){0};
-    StackRoom room = {all, (int64_t*)all, all + starts[1], all + starts[2], {all + starts[3], all + starts[4]}};
-    for (ptrdiff_t t = 0; t <= stack->T; ++t) room.offsets[t] = t * stack->B;
-    memset(room.h, 0, (size_t)sizes[2]);
-    return room;
+    char* all = new_workspace((size_t)starts[5]);
+    if (!all) return (StackWorkspace){0};
+    StackWorkspace workspace = {
+        all, (int64_t*)all, all + starts[1], all + starts[2], {all + starts[3], all + starts[4]}};
+    for (ptrdiff_t t = 0; t <= stack->T; ++t) workspace.offsets[t] = t * stack->B;
+    memset(workspace.h, 0, (size_t)sizes[2]);
+    return workspace;
 }
 
 static void copy_rows(char* to, ptrdiff_t to_row, const char* from, ptrdiff_t from_row, ptrdiff_t bytes,
@@ -304,20 +312,20 @@ static void copy_rows(char* to, ptrdiff_t to_row, const char* from, ptrdiff_t fr
 bool run_stack(const Kernels* kernels, const Stack* stack, int threads) {
     const ptrdiff_t D = stack->directions, T = stack->T, B = stack->B, H = stack->H, bytes = kernels->bits / 8;
     const ptrdiff_t Hp = panels_of(H, kernels->lanes) * kernels->lanes, row = H * bytes, state = B * row;
-    const StackRoom room = stack_room(stack, Hp, bytes);
-    const Steps steps = {room.offsets, T, B};
-    bool done = room.all;
+    const StackWorkspace workspace = stack_workspace(stack, Hp, bytes);
+    const Steps steps = {workspace.offsets, T, B};
+    bool done = workspace.all;
     const char* x = stack->x;
     ptrdiff_t width = stack->I;
     for (ptrdiff_t layer = 0; layer < stack->layers && done; ++layer) {
-        Forward lanes[2];
-        char* out = layer + 1 == stack->layers ? (char*)stack->out : room.out[layer % 2];
-        memset(room.c, 0, (size_t)(D * B * Hp * bytes));
+        Forward directions[2];
+        char* out = layer + 1 == stack->layers ? (char*)stack->out : workspace.out[layer % 2];
+        memset(workspace.c, 0, (size_t)(D * B * Hp * bytes));
         for (ptrdiff_t d = 0; d < D; ++d) {
             const ptrdiff_t k = layer * D + d;
-            char* c = room.c + d * B * Hp * bytes;
+            char* c = workspace.c + d * B * Hp * bytes;
             if (stack->c_0) copy_rows(c, Hp * bytes, (const char*)stack->c_0 + k * state, row, row, B);
-            lanes[d] = (Forward){
+            directions[d] = (Forward){
                 .I = width,
                 .H = H,
                 .P = H,
@@ -326,19 +334,19 @@ bool run_stack(const Kernels* kernels, const Stack* stack, int threads) {
                 .weight_ih = stack->weights[3 * k],
                 .weight_hh = stack->weights[3 * k + 1],
                 .bias = stack->weights[3 * k + 2],
-                .h_0 = {stack->h_0 ? (char*)stack->h_0 + k * state : room.h, H},
+                .h_0 = {stack->h_0 ? (char*)stack->h_0 + k * state : workspace.h, H},
                 .c = c,
                 .out = {out + d * row, D * H},
             };
         }
-        done = run_forward(kernels, lanes, (int)D, &steps, threads);
+        done = run_forward(kernels, directions, (int)D, &steps, threads);
         for (ptrdiff_t d = 0; d < D && done; ++d) {
             const ptrdiff_t k = layer * D + d, last = stack->reverse[d] ? 0 : (T - 1) * B;
             copy_rows((char*)stack->h_n + k * state, row, out + (last * D + d) * row, D * row, row, B);
-            copy_rows((char*)stack->c_n + k * state, row, lanes[d].c, Hp * bytes, row, B);
+            copy_rows((char*)stack->c_n + k * state, row, directions[d].c, Hp * bytes, row, B);
         }
         x = out, width = D * H;
     }
-    free(room.all);
+    free(workspace.all);
     return done;
 }

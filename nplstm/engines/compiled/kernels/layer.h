@@ -1,21 +1,21 @@
-// A layer as the caller has it: the work is cut among threads here, and work space is made.
+// One layer, a step or a stack: divides the work among threads and allocates workspaces.
 #pragma once
 #include "kernels.h"
 
 // Each returns false if there was no memory; nothing is lost by trying again. `threads`: 1 to MOST_THREADS.
 
-// Lanes are the directions of one layer: of the same sizes, over the same steps.
-bool run_forward(const Kernels*, const Forward* lanes, int count, const Steps*, int threads);
+// Forward pass of the directions of one layer, which have the same sizes and steps.
+bool run_forward(const Kernels*, const Forward* directions, int count, const Steps*, int threads);
 
-// The steps `first` to `last` back, in the order of processing.
-bool run_backward(const Kernels*, const Backward* lanes, int count, const Steps*, ptrdiff_t first, ptrdiff_t last,
-                  int threads);
+// Backward pass of the steps `first` to `last`, counted in the order of processing of the forward pass.
+bool run_backward(const Kernels*, const Backward* directions, int count, const Steps*, ptrdiff_t first,
+                  ptrdiff_t last, int threads);
 
-bool run_sums(const Kernels*, const Sums* lanes, int count, int threads);
+bool run_sums(const Kernels*, const Sums* directions, int count, int threads);
 
 void run_step(const Kernels*, const Step*, ptrdiff_t work, int threads);
 
-// A whole stack without recording, over sequences of one length; arrays as the user has them.
+// Forward pass of a whole stack without recording, over sequences of one length; arrays as the user has them.
 typedef struct {
     ptrdiff_t layers, directions, T, B, I, H;
     const bool* reverse;         // (directions,)
@@ -28,5 +28,5 @@ typedef struct {
 
 bool run_stack(const Kernels*, const Stack*, int threads);
 
-// Memory that begins where a cache line begins; NULL if there is none.
-void* new_room(size_t bytes);
+// Memory aligned to a cache line; NULL if there is none.
+void* new_workspace(size_t bytes);

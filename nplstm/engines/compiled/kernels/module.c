@@ -1,7 +1,7 @@
-// The kernels as a Python module: arrays are checked here, so that no kernel reads or writes outside of them.
+// The Python module of the kernels: checks all arrays, so that no kernel reads or writes outside of them.
 //
 // Of Python only the limited API is used: one library serves every version from 3.11 on. Arrays come by the buffer
-// protocol. Python's lock is given back while a kernel runs.
+// protocol. The GIL is released while a kernel runs.
 #if !defined(Py_GIL_DISABLED) && !defined(Py_LIMITED_API)
 #define Py_LIMITED_API 0x030B0000
 #endif
@@ -53,7 +53,7 @@ static void find_sets(void) {
     add_set(&kernels_baseline_32, &kernels_baseline_64);
 }
 
-// Why this library cannot run here; NULL if it can. The compiler may have been told to use what this CPU lacks.
+// The instructions that this library needs and this CPU lacks; NULL if it can run.
 static const char* cpu_lacks(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -72,32 +72,34 @@ static const char* cpu_lacks(void) {
 
 // ------------------------------------------------------------------------------------------- arguments
 
-// A work space has up to 6 * rows * width elements of 8 bytes, a weight 4 * width * width: neither overflows.
-enum { MOST_BUFFERS = 64, MOST_WIDTH = 1 << 24 };
-static const ptrdiff_t MOST_ROWS = (ptrdiff_t)1 << 33;
+// A workspace has up to 6 * rows * width elements of 8 bytes, a weight 4 * width * width: neither overflows.
+enum { MAX_BUFFERS = 64, MAX_WIDTH = 1 << 24 };
+static const ptrdiff_t MAX_ROWS = (ptrdiff_t)1 << 33;
 
-// What was taken of the caller's arrays in one call, to be given back at its end.
+// The buffers of the caller's arrays in one call, released at its end.
 typedef struct {
-    Py_buffer views[MOST_BUFFERS];
+    Py_buffer views[MAX_BUFFERS];
     int count;
     const Kernels* kernels;
-    const char* problem;  // of the first argument that does not fit
-} Taken;
+    const char* problem;  // with the first argument that does not fit
+} Buffers;
 
-static void begin(Taken* taken) { taken->count = 0, taken->kernels = NULL, taken->problem = NULL; }
-
-static void give_back(Taken* taken) {
-    while (taken->count) PyBuffer_Release(&taken->views[--taken->count]);
+static void init_buffers(Buffers* buffers) {
+    buffers->count = 0, buffers->kernels = NULL, buffers->problem = NULL;
 }
 
-static PyObject* failed(Taken* taken) {
-    give_back(taken);
-    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, taken->problem ? taken->problem : "arguments");
+static void release_buffers(Buffers* buffers) {
+    while (buffers->count) PyBuffer_Release(&buffers->views[--buffers->count]);
+}
+
+static PyObject* failed(Buffers* buffers) {
+    release_buffers(buffers);
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, buffers->problem ? buffers->problem : "arguments");
     return NULL;
 }
 
-static bool wrong(Taken* taken, const char* problem) {
-    if (!taken->problem) taken->problem = problem;
+static bool wrong(Buffers* buffers, const char* problem) {
+    if (!buffers->problem) buffers->problem = problem;
     return false;
 }
 
@@ -108,8 +110,7 @@ static bool is_aligned(const Py_buffer* view) {
     return true;
 }
 
-// The letter of the elements' type; 0 for those that are not single numbers in this machine's byte order, which may be
-// spelt out.
+// The format character of the elements; 0 if they are not single numbers in this machine's byte order.
 static char kind_of(const Py_buffer* view) {
     const char* format = view->format ? view->format : "B";
     const char here = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
@@ -118,72 +119,72 @@ static char kind_of(const Py_buffer* view) {
 }
 
 // Take an array of so many axes; `format` is what its elements have to be.
-static const Py_buffer* take_buffer(Taken* taken, PyObject* object, int axes, bool writable, char format) {
-    if (taken->count == MOST_BUFFERS) return wrong(taken, "too many arrays"), NULL;
-    Py_buffer* view = &taken->views[taken->count];
+static const Py_buffer* take_buffer(Buffers* buffers, PyObject* object, int axes, bool writable, char format) {
+    if (buffers->count == MAX_BUFFERS) return wrong(buffers, "too many arrays"), NULL;
+    Py_buffer* view = &buffers->views[buffers->count];
     if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)))
         return NULL;
-    ++taken->count;
+    ++buffers->count;
     const char kind = kind_of(view);
     const bool fits = kind == format || (format == 'q' && kind == 'l' && view->itemsize == 8);
     // ctypes leaves the strides out
     if (view->ndim != axes || !fits || !view->strides || !is_aligned(view))
-        return wrong(taken, "an array of another kind"), NULL;
+        return wrong(buffers, "an array of another kind"), NULL;
     return view;
 }
 
-static char format_of(const Taken* taken) { return taken->kernels->bits == 32 ? 'f' : 'd'; }
+static char format_of(const Buffers* buffers) { return buffers->kernels->bits == 32 ? 'f' : 'd'; }
 
 // Take (rows, columns); -1 stands for any number. Elements of a row are side by side.
-static bool take_matrix(Taken* taken, PyObject* object, bool writable, ptrdiff_t* rows, ptrdiff_t* columns,
+static bool take_matrix(Buffers* buffers, PyObject* object, bool writable, ptrdiff_t* rows, ptrdiff_t* columns,
                         Matrix* to) {
-    const Py_buffer* view = take_buffer(taken, object, 2, writable, format_of(taken));
+    const Py_buffer* view = take_buffer(buffers, object, 2, writable, format_of(buffers));
     if (!view) return false;
     if (*rows < 0) *rows = view->shape[0];
     if (*columns < 0) *columns = view->shape[1];
-    if (*rows > MOST_ROWS || *columns > 4 * MOST_WIDTH) return wrong(taken, "a matrix that is too large");
-    if (view->shape[0] != *rows || view->shape[1] != *columns) return wrong(taken, "a matrix of another shape");
+    if (*rows > MAX_ROWS || *columns > 4 * MAX_WIDTH) return wrong(buffers, "a matrix that is too large");
+    if (view->shape[0] != *rows || view->shape[1] != *columns) return wrong(buffers, "a matrix of another shape");
     if (*columns > 1 && view->strides[1] != view->itemsize)
-        return wrong(taken, "elements of a row that stand apart");
+        return wrong(buffers, "elements of a row that stand apart");
     *to = (Matrix){view->buf, *rows > 1 ? view->strides[0] / view->itemsize : *columns};
     return true;
 }
 
 // Take elements without gaps, of any shape of `axes` axes.
-static void* take_whole(Taken* taken, PyObject* object, int axes, bool writable, ptrdiff_t size) {
-    const Py_buffer* view = take_buffer(taken, object, axes, writable, format_of(taken));
+static void* take_whole(Buffers* buffers, PyObject* object, int axes, bool writable, ptrdiff_t size) {
+    const Py_buffer* view = take_buffer(buffers, object, axes, writable, format_of(buffers));
     if (!view) return NULL;
-    if (view->len != size * view->itemsize) return wrong(taken, "an array of another size"), NULL;
+    if (view->len != size * view->itemsize) return wrong(buffers, "an array of another size"), NULL;
     ptrdiff_t stride = view->itemsize;
     for (int axis = axes - 1; axis >= 0; stride *= view->shape[axis--])
         if (view->shape[axis] > 1 && view->strides[axis] != stride)
-            return wrong(taken, "an array with gaps"), NULL;
+            return wrong(buffers, "an array with gaps"), NULL;
     return view->buf;
 }
 
-static bool take_number(Taken* taken, PyObject* object, ptrdiff_t least_value, ptrdiff_t most_value,
+static bool take_number(Buffers* buffers, PyObject* object, ptrdiff_t least_value, ptrdiff_t most_value,
                         ptrdiff_t* to) {
     *to = PyLong_AsSsize_t(object);
     if (*to == -1 && PyErr_Occurred()) return false;
-    return (*to >= least_value && *to <= most_value) || wrong(taken, "a number out of range");
+    return (*to >= least_value && *to <= most_value) || wrong(buffers, "a number out of range");
 }
 
 // `count` of the fastest instruction sets there are, and the element type by an array or by its bits.
-static bool take_kernels(Taken* taken, PyObject* which, ptrdiff_t bits) {
+static bool take_kernels(Buffers* buffers, PyObject* which, ptrdiff_t bits) {
     ptrdiff_t k;
-    if (!take_number(taken, which, 0, set_count - 1, &k)) return false;
-    if (bits != 32 && bits != 64) return wrong(taken, "elements that are neither float32 nor float64");
-    taken->kernels = bits == 32 ? sets[k].of_float : sets[k].of_double;
+    if (!take_number(buffers, which, 0, set_count - 1, &k)) return false;
+    if (bits != 32 && bits != 64) return wrong(buffers, "elements that are neither float32 nor float64");
+    buffers->kernels = bits == 32 ? sets[k].of_float : sets[k].of_double;
     return true;
 }
 
-static bool take_kernels_for(Taken* taken, PyObject* which, PyObject* array) {
+static bool take_kernels_for(Buffers* buffers, PyObject* which, PyObject* array) {
     Py_buffer view;
-    begin(taken);
+    init_buffers(buffers);
     if (PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT)) return false;
     const char kind = kind_of(&view);
     PyBuffer_Release(&view);
-    return take_kernels(taken, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
+    return take_kernels(buffers, which, kind == 'f' ? 32 : kind == 'd' ? 64 : 0);
 }
 
 // Steps whose offsets have been checked, once for all calls of a pass; a copy, so that they do not change.
@@ -194,63 +195,64 @@ typedef struct {
 
 static const char steps_name[] = "nplstm.core.packed";
 
-static bool take_steps(Taken* taken, PyObject* capsule, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
+static bool take_steps(Buffers* buffers, PyObject* capsule, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
     const CheckedSteps* checked = PyCapsule_GetPointer(capsule, steps_name);
     if (!checked) return false;
     *to = checked->steps;
-    return (to->batch == batch && to->offsets[to->count] == rows) || wrong(taken, "steps of another size");
+    return (to->batch == batch && to->offsets[to->count] == rows) || wrong(buffers, "steps of another size");
 }
 
-static bool take_fields(Taken* taken, PyObject* tuple, ptrdiff_t count, PyObject** to) {
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) return wrong(taken, "a tuple of another size");
+static bool take_fields(Buffers* buffers, PyObject* tuple, ptrdiff_t count, PyObject** to) {
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) return wrong(buffers, "a tuple of another size");
     for (ptrdiff_t k = 0; k < count; ++k) to[k] = PyTuple_GetItem(tuple, k);
     return true;
 }
 
-// One or two lanes, tuples whose element type is that of their array at `place`; 0: they are something else.
-static int take_lanes(Taken* taken, PyObject* which, PyObject* lanes, Py_ssize_t place) {
-    begin(taken);
-    const Py_ssize_t count = PyTuple_Check(lanes) ? PyTuple_Size(lanes) : 0;
-    if (count != 1 && count != 2) return wrong(taken, "neither one lane nor two");
-    PyObject* first = PyTuple_GetItem(lanes, 0);
-    if (!PyTuple_Check(first) || PyTuple_Size(first) <= place) return wrong(taken, "a lane that is no tuple");
-    return take_kernels_for(taken, which, PyTuple_GetItem(first, place)) ? (int)count : 0;
+// One or two directions, tuples whose element type is that of their array at `place`; 0: anything else.
+static int take_directions(Buffers* buffers, PyObject* which, PyObject* directions, Py_ssize_t place) {
+    init_buffers(buffers);
+    const Py_ssize_t count = PyTuple_Check(directions) ? PyTuple_Size(directions) : 0;
+    if (count != 1 && count != 2) return wrong(buffers, "neither one direction nor two");
+    PyObject* first = PyTuple_GetItem(directions, 0);
+    if (!PyTuple_Check(first) || PyTuple_Size(first) <= place)
+        return wrong(buffers, "a direction that is no tuple");
+    return take_kernels_for(buffers, which, PyTuple_GetItem(first, place)) ? (int)count : 0;
 }
 
-static bool take_threads(Taken* taken, PyObject* object, int* to) {
+static bool take_threads(Buffers* buffers, PyObject* object, int* to) {
     ptrdiff_t threads;
-    if (!take_number(taken, object, 1, PY_SSIZE_T_MAX, &threads)) return false;
-    *to = (int)least(threads, MOST_THREADS);
+    if (!take_number(buffers, object, 1, PY_SSIZE_T_MAX, &threads)) return false;
+    *to = (int)least(threads, MAX_THREADS);
     return true;
 }
 
-static bool check_count(Py_ssize_t given, Py_ssize_t wanted) {
-    if (given == wanted) return true;
-    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, given);
+static bool check_count(Py_ssize_t count, Py_ssize_t wanted) {
+    if (count == wanted) return true;
+    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", wanted, count);
     return false;
 }
 
 // Return None, or raise for memory.
-static PyObject* ended(Taken* taken, bool done) {
-    give_back(taken);
+static PyObject* none_or_no_memory(Buffers* buffers, bool done) {
+    release_buffers(buffers);
     if (!done) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
-static ptrdiff_t padded(const Taken* taken, ptrdiff_t width) {
-    return panels_of(width, taken->kernels->lanes) * taken->kernels->lanes;
+static ptrdiff_t padded(const Buffers* buffers, ptrdiff_t width) {
+    return panels_of(width, buffers->kernels->lanes) * buffers->kernels->lanes;
 }
 
 // ------------------------------------------------------------------------------------------- steps
 
 static void free_steps(PyObject* capsule) { free(PyCapsule_GetPointer(capsule, steps_name)); }
 
-static bool check_steps(Taken* taken, const Steps* steps) {
+static bool check_steps(Buffers* buffers, const Steps* steps) {
     int64_t before = steps->batch;
-    if (steps->offsets[0]) return wrong(taken, "offsets that do not begin at 0");
+    if (steps->offsets[0]) return wrong(buffers, "offsets that do not begin at 0");
     for (ptrdiff_t t = 0; t < steps->count; ++t) {
         const int64_t count = steps->offsets[t + 1] - steps->offsets[t];
-        if (count < 0 || count > before) return wrong(taken, "offsets that do not decrease in size");
+        if (count < 0 || count > before) return wrong(buffers, "offsets that do not decrease in size");
         before = count;
     }
     return true;
@@ -261,313 +263,321 @@ PyDoc_STRVAR(steps_text,
              "Return what other functions take for the steps of packed rows: `offsets` (T + 1,) of each "
              "step's rows, of `batch` sequences.");
 
-static PyObject* py_steps(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_steps(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     ptrdiff_t batch;
     if (!check_count(count, 2)) return NULL;
-    begin(&taken);
-    const Py_buffer* view = take_buffer(&taken, given[0], 1, false, 'q');
-    if (!view || !take_number(&taken, given[1], 0, MOST_ROWS, &batch)) return failed(&taken);
+    init_buffers(&buffers);
+    const Py_buffer* view = take_buffer(&buffers, args[0], 1, false, 'q');
+    if (!view || !take_number(&buffers, args[1], 0, MAX_ROWS, &batch)) return failed(&buffers);
     if (view->shape[0] < 1 || (view->shape[0] > 1 && view->strides[0] != 8))
-        return wrong(&taken, "offsets of another kind"), failed(&taken);
+        return wrong(&buffers, "offsets of another kind"), failed(&buffers);
     CheckedSteps* checked = malloc(sizeof *checked + (size_t)view->len);
-    if (!checked) return ended(&taken, false);
+    if (!checked) return none_or_no_memory(&buffers, false);
     checked->steps = (Steps){checked->offsets, view->shape[0] - 1, batch};
     memcpy(checked->offsets, view->buf, (size_t)view->len);
-    PyObject* capsule = check_steps(&taken, &checked->steps) ? PyCapsule_New(checked, steps_name, free_steps)
-                                                             : NULL;
+    PyObject* capsule = check_steps(&buffers, &checked->steps) ? PyCapsule_New(checked, steps_name, free_steps)
+                                                               : NULL;
     if (!capsule) {
         free(checked);
-        return failed(&taken);
+        return failed(&buffers);
     }
-    give_back(&taken);
+    release_buffers(&buffers);
     return capsule;
 }
 
 // ------------------------------------------------------------------------------------------- forward
 
-// What makes a cell another one: peepholes (3, Hp) or None, and a bound or 0.
-static bool take_variant(Taken* taken, PyObject* peephole, PyObject* clip, ptrdiff_t Hp, Variant* to) {
-    if (peephole != Py_None && !(to->peephole = take_whole(taken, peephole, 2, false, 3 * Hp))) return false;
+// Options of the cell: peepholes (3, Hp) or None, and the bound of the clip or 0.
+static bool take_variant(Buffers* buffers, PyObject* peephole, PyObject* clip, ptrdiff_t Hp, Variant* to) {
+    if (peephole != Py_None && !(to->peephole = take_whole(buffers, peephole, 2, false, 3 * Hp))) return false;
     to->clip = PyFloat_AsDouble(clip);
     if (to->clip == -1.0 && PyErr_Occurred()) return false;
-    return to->clip >= 0 || wrong(taken, "a clip below 0");
+    return to->clip >= 0 || wrong(buffers, "a clip below 0");
 }
 
-static bool take_forward(Taken* taken, PyObject* tuple, Forward* lane, ptrdiff_t* rows, ptrdiff_t* batch) {
+static bool take_forward(Buffers* buffers, PyObject* tuple, Forward* direction, ptrdiff_t* rows,
+                         ptrdiff_t* batch) {
     PyObject* field[15];
-    if (!take_fields(taken, tuple, 15, field)) return false;
-    *lane = (Forward){.I = -1, .P = -1};
-    if (!take_matrix(taken, field[0], false, rows, &lane->I, &lane->x)) return false;
-    if (!take_matrix(taken, field[6], true, rows, &lane->P, &lane->out)) return false;
-    if (!take_matrix(taken, field[4], false, batch, &lane->P, &lane->h_0)) return false;
-    if (!take_number(taken, field[10], 1, MOST_WIDTH, &lane->H)) return false;
-    const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
-    lane->weight_ih = take_whole(taken, field[1], 1, false, 4 * Hp * lane->I);
-    lane->weight_hh = take_whole(taken, field[2], 1, false, 4 * Hp * lane->P);
-    lane->bias = take_whole(taken, field[3], 1, false, 4 * Hp);
-    lane->c = take_whole(taken, field[5], 2, true, *batch * Hp);
-    lane->reverse = PyObject_IsTrue(field[7]) == 1;
+    if (!take_fields(buffers, tuple, 15, field)) return false;
+    *direction = (Forward){.I = -1, .P = -1};
+    if (!take_matrix(buffers, field[0], false, rows, &direction->I, &direction->x)) return false;
+    if (!take_matrix(buffers, field[6], true, rows, &direction->P, &direction->out)) return false;
+    if (!take_matrix(buffers, field[4], false, batch, &direction->P, &direction->h_0)) return false;
+    if (!take_number(buffers, field[10], 1, MAX_WIDTH, &direction->H)) return false;
+    const ptrdiff_t Hp = padded(buffers, direction->H), Pp = padded(buffers, direction->P);
+    direction->weight_ih = take_whole(buffers, field[1], 1, false, 4 * Hp * direction->I);
+    direction->weight_hh = take_whole(buffers, field[2], 1, false, 4 * Hp * direction->P);
+    direction->bias = take_whole(buffers, field[3], 1, false, 4 * Hp);
+    direction->c = take_whole(buffers, field[5], 2, true, *batch * Hp);
+    direction->reverse = PyObject_IsTrue(field[7]) == 1;
     if (field[8] != Py_None) {
-        lane->gates = take_whole(taken, field[8], 2, true, *rows * 4 * Hp);
-        lane->cells = take_whole(taken, field[9], 2, true, *rows * Hp);
+        direction->gates = take_whole(buffers, field[8], 2, true, *rows * 4 * Hp);
+        direction->cells = take_whole(buffers, field[9], 2, true, *rows * Hp);
     }
-    if (!take_variant(taken, field[11], field[12], Hp, &lane->variant)) return false;
+    if (!take_variant(buffers, field[11], field[12], Hp, &direction->variant)) return false;
     if (field[13] != Py_None) {
-        lane->weight_hr = take_whole(taken, field[13], 1, false, lane->H * Pp);
-        lane->projected = take_whole(taken, field[14], 1, true, *batch * (Hp + Pp));
-    } else if (lane->P != lane->H)
-        return wrong(taken, "h of another width than c, without a projection");
-    return !taken->problem && !PyErr_Occurred();
+        direction->weight_hr = take_whole(buffers, field[13], 1, false, direction->H * Pp);
+        direction->projected = take_whole(buffers, field[14], 1, true, *batch * (Hp + Pp));
+    } else if (direction->P != direction->H)
+        return wrong(buffers, "h of another width than c, without a projection");
+    return !buffers->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(forward_text, "forward(set, lanes, steps, threads)\n--\n\n"
-                           "Run the directions of a layer. Each lane: x, weight_ih, weight_hh, bias, h_0, c, out, "
+PyDoc_STRVAR(forward_text, "forward(set, directions, steps, threads)\n--\n\n"
+                           "Run the directions of a layer. Each: x, weight_ih, weight_hh, bias, h_0, c, out, "
                            "reverse, gates, cells, H, "
                            "peephole, clip, weight_hr, projected.");
 
-static PyObject* py_forward(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_forward(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
-    Forward lanes[2];
+    Buffers buffers;
+    Forward directions[2];
     Steps steps;
     ptrdiff_t rows = -1, batch = -1;
     int threads;
     if (!check_count(count, 4)) return NULL;
-    const int n = take_lanes(&taken, given[0], given[1], 0);
-    if (!n) return failed(&taken);
+    const int n = take_directions(&buffers, args[0], args[1], 0);
+    if (!n) return failed(&buffers);
     for (int k = 0; k < n; ++k) {
-        if (!take_forward(&taken, PyTuple_GetItem(given[1], k), lanes + k, &rows, &batch)) return failed(&taken);
-        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P ||
-            !lanes[k].gates != !lanes->gates || !lanes[k].weight_hr != !lanes->weight_hr)
-            return wrong(&taken, "lanes of different sizes"), failed(&taken);
+        if (!take_forward(&buffers, PyTuple_GetItem(args[1], k), directions + k, &rows, &batch))
+            return failed(&buffers);
+        if (directions[k].I != directions->I || directions[k].H != directions->H ||
+            directions[k].P != directions->P || !directions[k].gates != !directions->gates ||
+            !directions[k].weight_hr != !directions->weight_hr)
+            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
     }
-    if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
-    if (!take_threads(&taken, given[3], &threads)) return failed(&taken);
+    if (!take_steps(&buffers, args[2], batch, rows, &steps)) return failed(&buffers);
+    if (!take_threads(&buffers, args[3], &threads)) return failed(&buffers);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_forward(taken.kernels, lanes, n, &steps, threads);
+    done = run_forward(buffers.kernels, directions, n, &steps, threads);
     Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    return none_or_no_memory(&buffers, done);
 }
 
 // ------------------------------------------------------------------------------------------- backward
 
-static bool take_backward(Taken* taken, PyObject* tuple, Backward* lane, ptrdiff_t* rows, ptrdiff_t* batch,
-                          ptrdiff_t* some_rows) {
+static bool take_backward(Buffers* buffers, PyObject* tuple, Backward* direction, ptrdiff_t* rows,
+                          ptrdiff_t* batch, ptrdiff_t* some_rows) {
     PyObject* field[17];
-    if (!take_fields(taken, tuple, 17, field)) return false;
-    *lane = (Backward){0};
-    if (!take_number(taken, field[10], 1, MOST_WIDTH, &lane->H)) return false;
-    if (!take_number(taken, field[11], 1, MOST_WIDTH, &lane->P)) return false;
-    const ptrdiff_t Hp = padded(taken, lane->H), Pp = padded(taken, lane->P);
+    if (!take_fields(buffers, tuple, 17, field)) return false;
+    *direction = (Backward){0};
+    if (!take_number(buffers, field[10], 1, MAX_WIDTH, &direction->H)) return false;
+    if (!take_number(buffers, field[11], 1, MAX_WIDTH, &direction->P)) return false;
+    const ptrdiff_t Hp = padded(buffers, direction->H), Pp = padded(buffers, direction->P);
     ptrdiff_t width = 4 * Hp, states = Pp;
     Matrix matrix;
-    if (!take_matrix(taken, field[5], false, rows, &width, &matrix)) return false;
-    lane->gates = take_whole(taken, field[5], 2, false, *rows * 4 * Hp);
-    if (field[0] != Py_None && !take_matrix(taken, field[0], false, rows, &lane->P, &lane->grad_out)) return false;
-    lane->weight_hh = take_whole(taken, field[1], 1, false, 4 * Hp * Pp);
-    if (!take_matrix(taken, field[2], true, batch, &states, &matrix)) return false;
-    lane->grad_h = take_whole(taken, field[2], 2, true, *batch * Pp);
-    lane->grad_c = take_whole(taken, field[3], 2, true, *batch * Hp);
-    lane->c_0 = take_whole(taken, field[4], 2, false, *batch * Hp);
-    lane->cells = take_whole(taken, field[6], 2, false, *rows * Hp);
-    if (!take_matrix(taken, field[7], true, some_rows, &width, &matrix)) return false;
-    lane->grad_a = take_whole(taken, field[7], 2, true, *some_rows * width);
-    if (!take_number(taken, field[8], 0, PTRDIFF_MAX, &lane->first_row)) return false;
-    lane->reverse = PyObject_IsTrue(field[9]) == 1;
-    if (!take_variant(taken, field[12], field[13], Hp, &lane->variant)) return false;
+    if (!take_matrix(buffers, field[5], false, rows, &width, &matrix)) return false;
+    direction->gates = take_whole(buffers, field[5], 2, false, *rows * 4 * Hp);
+    if (field[0] != Py_None && !take_matrix(buffers, field[0], false, rows, &direction->P, &direction->grad_out))
+        return false;
+    direction->weight_hh = take_whole(buffers, field[1], 1, false, 4 * Hp * Pp);
+    if (!take_matrix(buffers, field[2], true, batch, &states, &matrix)) return false;
+    direction->grad_h = take_whole(buffers, field[2], 2, true, *batch * Pp);
+    direction->grad_c = take_whole(buffers, field[3], 2, true, *batch * Hp);
+    direction->c_0 = take_whole(buffers, field[4], 2, false, *batch * Hp);
+    direction->cells = take_whole(buffers, field[6], 2, false, *rows * Hp);
+    if (!take_matrix(buffers, field[7], true, some_rows, &width, &matrix)) return false;
+    direction->grad_a = take_whole(buffers, field[7], 2, true, *some_rows * width);
+    if (!take_number(buffers, field[8], 0, PTRDIFF_MAX, &direction->first_row)) return false;
+    direction->reverse = PyObject_IsTrue(field[9]) == 1;
+    if (!take_variant(buffers, field[12], field[13], Hp, &direction->variant)) return false;
     if (field[14] != Py_None) {
-        lane->weight_hr = take_whole(taken, field[14], 1, false, lane->P * Hp);
-        lane->grad_projected = take_whole(taken, field[15], 2, true, *some_rows * Pp);
-        lane->grad_m = take_whole(taken, field[16], 2, true, *batch * Hp);
-    } else if (lane->P != lane->H)
-        return wrong(taken, "h of another width than c, without a projection");
-    return !taken->problem && !PyErr_Occurred();
+        direction->weight_hr = take_whole(buffers, field[14], 1, false, direction->P * Hp);
+        direction->grad_projected = take_whole(buffers, field[15], 2, true, *some_rows * Pp);
+        direction->grad_m = take_whole(buffers, field[16], 2, true, *batch * Hp);
+    } else if (direction->P != direction->H)
+        return wrong(buffers, "h of another width than c, without a projection");
+    return !buffers->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(backward_text,
-             "backward(set, lanes, steps, first, last, threads)\n--\n\n"
-             "Run some steps of the directions of a layer back. Each lane: grad_out, weight_hh, grad_h, grad_c, "
+             "backward(set, directions, steps, first, last, threads)\n--\n\n"
+             "Run some steps of the directions of a layer back. Each: grad_out, weight_hh, grad_h, grad_c, "
              "c_0, gates, cells, "
              "grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
 
-static PyObject* py_backward(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_backward(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
-    Backward lanes[2];
+    Buffers buffers;
+    Backward directions[2];
     Steps steps;
     ptrdiff_t rows = -1, batch = -1, first, last;
     int threads;
     if (!check_count(count, 6)) return NULL;
-    const int n = take_lanes(&taken, given[0], given[1], 1);
-    if (!n) return failed(&taken);
-    ptrdiff_t room[2] = {-1, -1};
+    const int n = take_directions(&buffers, args[0], args[1], 1);
+    if (!n) return failed(&buffers);
+    ptrdiff_t grad_rows[2] = {-1, -1};
     for (int k = 0; k < n; ++k) {
-        PyObject* tuple = PyTuple_GetItem(given[1], k);
-        if (!take_backward(&taken, tuple, lanes + k, &rows, &batch, room + k)) return failed(&taken);
-        if (lanes[k].H != lanes->H || lanes[k].P != lanes->P || !lanes[k].weight_hr != !lanes->weight_hr)
-            return wrong(&taken, "lanes of different sizes"), failed(&taken);
+        PyObject* tuple = PyTuple_GetItem(args[1], k);
+        if (!take_backward(&buffers, tuple, directions + k, &rows, &batch, grad_rows + k)) return failed(&buffers);
+        if (directions[k].H != directions->H || directions[k].P != directions->P ||
+            !directions[k].weight_hr != !directions->weight_hr)
+            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
     }
-    if (!take_steps(&taken, given[2], batch, rows, &steps)) return failed(&taken);
-    if (!take_number(&taken, given[3], 0, steps.count, &first)) return failed(&taken);
-    if (!take_number(&taken, given[4], first, steps.count, &last)) return failed(&taken);
-    if (!take_threads(&taken, given[5], &threads)) return failed(&taken);
+    if (!take_steps(&buffers, args[2], batch, rows, &steps)) return failed(&buffers);
+    if (!take_number(&buffers, args[3], 0, steps.count, &first)) return failed(&buffers);
+    if (!take_number(&buffers, args[4], first, steps.count, &last)) return failed(&buffers);
+    if (!take_threads(&buffers, args[5], &threads)) return failed(&buffers);
     for (int k = 0; k < n && first < last; ++k) {
-        ptrdiff_t from = lanes[k].reverse ? steps.count - last : first,
-                  to = lanes[k].reverse ? steps.count - first : last;
-        if (steps.offsets[from] != lanes[k].first_row || steps.offsets[to] - lanes[k].first_row > room[k])
-            return wrong(&taken, "no room for the gradients of these steps"), failed(&taken);
+        ptrdiff_t from = directions[k].reverse ? steps.count - last : first,
+                  to = directions[k].reverse ? steps.count - first : last;
+        if (steps.offsets[from] != directions[k].first_row ||
+            steps.offsets[to] - directions[k].first_row > grad_rows[k])
+            return wrong(&buffers, "gradients that are too small for these steps"), failed(&buffers);
     }
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_backward(taken.kernels, lanes, n, &steps, first, last, threads);
+    done = run_backward(buffers.kernels, directions, n, &steps, first, last, threads);
     Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    return none_or_no_memory(&buffers, done);
 }
 
 PyDoc_STRVAR(previous_text,
              "previous(set, values, initial, steps, first, last, reverse, into)\n--\n\n"
              "Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
 
-static PyObject* py_previous(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_previous(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     Steps steps;
     Matrix values, initial, into;
     ptrdiff_t rows = -1, batch = -1, width = -1, some = -1, first, last;
     if (!check_count(count, 8)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_matrix(&taken, given[1], false, &rows, &width, &values)) return failed(&taken);
-    if (!take_matrix(&taken, given[2], false, &batch, &width, &initial)) return failed(&taken);
-    if (!take_steps(&taken, given[3], batch, rows, &steps)) return failed(&taken);
-    if (!take_number(&taken, given[4], 0, steps.count, &first)) return failed(&taken);
-    if (!take_number(&taken, given[5], first, steps.count, &last)) return failed(&taken);
-    const bool reverse = PyObject_IsTrue(given[6]) == 1;
-    if (PyErr_Occurred() || !take_matrix(&taken, given[7], true, &some, &width, &into)) return failed(&taken);
+    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
+    if (!take_matrix(&buffers, args[1], false, &rows, &width, &values)) return failed(&buffers);
+    if (!take_matrix(&buffers, args[2], false, &batch, &width, &initial)) return failed(&buffers);
+    if (!take_steps(&buffers, args[3], batch, rows, &steps)) return failed(&buffers);
+    if (!take_number(&buffers, args[4], 0, steps.count, &first)) return failed(&buffers);
+    if (!take_number(&buffers, args[5], first, steps.count, &last)) return failed(&buffers);
+    const bool reverse = PyObject_IsTrue(args[6]) == 1;
+    if (PyErr_Occurred() || !take_matrix(&buffers, args[7], true, &some, &width, &into)) return failed(&buffers);
     const ptrdiff_t from = reverse ? steps.count - last : first, to = reverse ? steps.count - first : last;
     if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != width))
-        return wrong(&taken, "no room for these rows"), failed(&taken);
-    if (first < last) taken.kernels->previous(values, initial, width, reverse, &steps, first, last, into.at);
-    return ended(&taken, true);
+        return wrong(&buffers, "an output that is too small for these rows"), failed(&buffers);
+    if (first < last) buffers.kernels->previous(values, initial, width, reverse, &steps, first, last, into.at);
+    return none_or_no_memory(&buffers, true);
 }
 
 PyDoc_STRVAR(outputs_text, "outputs(set, gates, cells, H, into)\n--\n\n"
                            "Write what the cells put out, o * tanh(c), from what a recording kept.");
 
-static PyObject* py_outputs(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_outputs(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     ptrdiff_t H;
     if (!check_count(count, 5)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_number(&taken, given[3], 1, MOST_WIDTH, &H)) return failed(&taken);
-    const Py_buffer* rows = take_buffer(&taken, given[2], 2, false, format_of(&taken));
-    if (!rows) return failed(&taken);
-    const ptrdiff_t n = rows->shape[0], Hp = padded(&taken, H);
-    if (n > MOST_ROWS) return wrong(&taken, "too many rows"), failed(&taken);
-    const void* gates = take_whole(&taken, given[1], 2, false, n * 4 * Hp);
-    const void* cells = take_whole(&taken, given[2], 2, false, n * Hp);
-    void* into = take_whole(&taken, given[4], 2, true, n * Hp);
-    if (!gates || !cells || !into) return failed(&taken);
-    taken.kernels->outputs(gates, cells, n, H, into);
-    return ended(&taken, true);
+    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
+    if (!take_number(&buffers, args[3], 1, MAX_WIDTH, &H)) return failed(&buffers);
+    const Py_buffer* rows = take_buffer(&buffers, args[2], 2, false, format_of(&buffers));
+    if (!rows) return failed(&buffers);
+    const ptrdiff_t n = rows->shape[0], Hp = padded(&buffers, H);
+    if (n > MAX_ROWS) return wrong(&buffers, "too many rows"), failed(&buffers);
+    const void* gates = take_whole(&buffers, args[1], 2, false, n * 4 * Hp);
+    const void* cells = take_whole(&buffers, args[2], 2, false, n * Hp);
+    void* into = take_whole(&buffers, args[4], 2, true, n * Hp);
+    if (!gates || !cells || !into) return failed(&buffers);
+    buffers.kernels->outputs(gates, cells, n, H, into);
+    return none_or_no_memory(&buffers, true);
 }
 
-static bool take_sums(Taken* taken, PyObject* tuple, Sums* lane) {
+static bool take_sums(Buffers* buffers, PyObject* tuple, Sums* direction) {
     PyObject* field[16];
-    if (!take_fields(taken, tuple, 16, field)) return false;
-    *lane = (Sums){.I = -1, .count = -1};
-    if (!take_number(taken, field[8], 1, MOST_WIDTH, &lane->H)) return false;
-    if (!take_number(taken, field[9], 1, MOST_WIDTH, &lane->P)) return false;
-    if (lane->P > lane->H) return wrong(taken, "h wider than c");
-    if (!take_matrix(taken, field[1], false, &lane->count, &lane->I, &lane->x)) return false;
-    const ptrdiff_t Hp = padded(taken, lane->H), G = 4 * Hp, Ip = padded(taken, lane->I),
-                    Pp = padded(taken, lane->P);
-    lane->grad_a = take_whole(taken, field[0], 2, false, lane->count * G);
-    lane->before = take_whole(taken, field[2], 2, false, lane->count * lane->P);
-    lane->grad_weight_ih = take_whole(taken, field[3], 2, true, G * Ip);
-    lane->grad_weight_hh = take_whole(taken, field[4], 2, true, G * Pp);
-    lane->grad_bias = take_whole(taken, field[5], 1, true, G);
-    lane->weight_ih = take_whole(taken, field[6], 1, false, G * Ip);
-    lane->grad_x = take_whole(taken, field[7], 2, true, lane->count * Ip);
+    if (!take_fields(buffers, tuple, 16, field)) return false;
+    *direction = (Sums){.I = -1, .count = -1};
+    if (!take_number(buffers, field[8], 1, MAX_WIDTH, &direction->H)) return false;
+    if (!take_number(buffers, field[9], 1, MAX_WIDTH, &direction->P)) return false;
+    if (direction->P > direction->H) return wrong(buffers, "h wider than c");
+    if (!take_matrix(buffers, field[1], false, &direction->count, &direction->I, &direction->x)) return false;
+    const ptrdiff_t Hp = padded(buffers, direction->H), G = 4 * Hp, Ip = padded(buffers, direction->I),
+                    Pp = padded(buffers, direction->P);
+    direction->grad_a = take_whole(buffers, field[0], 2, false, direction->count * G);
+    direction->before = take_whole(buffers, field[2], 2, false, direction->count * direction->P);
+    direction->grad_weight_ih = take_whole(buffers, field[3], 2, true, G * Ip);
+    direction->grad_weight_hh = take_whole(buffers, field[4], 2, true, G * Pp);
+    direction->grad_bias = take_whole(buffers, field[5], 1, true, G);
+    direction->weight_ih = take_whole(buffers, field[6], 1, false, G * Ip);
+    direction->grad_x = take_whole(buffers, field[7], 2, true, direction->count * Ip);
     if (field[12] != Py_None) {
-        lane->cells = take_whole(taken, field[10], 2, false, lane->count * Hp);
-        lane->cells_before = take_whole(taken, field[11], 2, false, lane->count * Hp);
-        lane->grad_peephole = take_whole(taken, field[12], 2, true, 3 * Hp);
+        direction->cells = take_whole(buffers, field[10], 2, false, direction->count * Hp);
+        direction->cells_before = take_whole(buffers, field[11], 2, false, direction->count * Hp);
+        direction->grad_peephole = take_whole(buffers, field[12], 2, true, 3 * Hp);
     }
     if (field[15] != Py_None) {
-        lane->grad_projected = take_whole(taken, field[13], 2, false, lane->count * Pp);
-        lane->m = take_whole(taken, field[14], 2, false, lane->count * Hp);
-        lane->grad_weight_hr = take_whole(taken, field[15], 2, true, Pp * Hp);
+        direction->grad_projected = take_whole(buffers, field[13], 2, false, direction->count * Pp);
+        direction->m = take_whole(buffers, field[14], 2, false, direction->count * Hp);
+        direction->grad_weight_hr = take_whole(buffers, field[15], 2, true, Pp * Hp);
     }
-    return !taken->problem && !PyErr_Occurred();
+    return !buffers->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(sums_text, "sums(set, lanes, threads)\n--\n\n"
+PyDoc_STRVAR(sums_text, "sums(set, directions, threads)\n--\n\n"
                         "Add what some rows contribute to the gradients of the parameters, and write that of the "
-                        "input. Each lane: grad_a, x, "
+                        "input. Each direction: grad_a, x, "
                         "before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, P, cells, "
                         "cells_before, grad_peephole, "
                         "grad_projected, m, grad_weight_hr.");
 
-static PyObject* py_sums(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_sums(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
-    Sums lanes[2];
+    Buffers buffers;
+    Sums directions[2];
     int threads;
     if (!check_count(count, 3)) return NULL;
-    const int n = take_lanes(&taken, given[0], given[1], 0);
-    if (!n) return failed(&taken);
+    const int n = take_directions(&buffers, args[0], args[1], 0);
+    if (!n) return failed(&buffers);
     for (int k = 0; k < n; ++k) {
-        if (!take_sums(&taken, PyTuple_GetItem(given[1], k), lanes + k)) return failed(&taken);
-        if (lanes[k].I != lanes->I || lanes[k].H != lanes->H || lanes[k].P != lanes->P)
-            return wrong(&taken, "lanes of different sizes"), failed(&taken);
+        if (!take_sums(&buffers, PyTuple_GetItem(args[1], k), directions + k)) return failed(&buffers);
+        if (directions[k].I != directions->I || directions[k].H != directions->H ||
+            directions[k].P != directions->P)
+            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
     }
-    if (!take_threads(&taken, given[2], &threads)) return failed(&taken);
+    if (!take_threads(&buffers, args[2], &threads)) return failed(&buffers);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_sums(taken.kernels, lanes, n, threads);
+    done = run_sums(buffers.kernels, directions, n, threads);
     Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    return none_or_no_memory(&buffers, done);
 }
 
 // ------------------------------------------------------------------------------------------- a whole stack
 
-static bool take_stack(Taken* taken, PyObject* const* given, Stack* stack, const void** weights, bool* reverse) {
-    const Py_buffer* x = take_buffer(taken, given[1], 3, false, format_of(taken));
+static bool take_stack(Buffers* buffers, PyObject* const* args, Stack* stack, const void** weights,
+                       bool* reverse) {
+    const Py_buffer* x = take_buffer(buffers, args[1], 3, false, format_of(buffers));
     if (!x) return false;
     stack->T = x->shape[0], stack->B = x->shape[1], stack->I = x->shape[2];
-    if (stack->T < 1 || stack->T > MOST_ROWS / most(1, stack->B) || stack->I > MOST_WIDTH)
-        return wrong(taken, "no steps, or an input that is too large");
-    stack->x = take_whole(taken, given[1], 3, false, stack->T * stack->B * stack->I);
-    const Py_buffer* h_n = take_buffer(taken, given[5], 4, true, format_of(taken));
-    if (!h_n || h_n->shape[2] != stack->B) return wrong(taken, "h_n of another shape");
+    if (stack->T < 1 || stack->T > MAX_ROWS / most(1, stack->B) || stack->I > MAX_WIDTH)
+        return wrong(buffers, "no steps, or an input that is too large");
+    stack->x = take_whole(buffers, args[1], 3, false, stack->T * stack->B * stack->I);
+    const Py_buffer* h_n = take_buffer(buffers, args[5], 4, true, format_of(buffers));
+    if (!h_n || h_n->shape[2] != stack->B) return wrong(buffers, "h_n of another shape");
     stack->layers = h_n->shape[0], stack->directions = h_n->shape[1], stack->H = h_n->shape[3];
-    if (stack->H < 1 || stack->H > MOST_WIDTH) return wrong(taken, "no cells, or too many");
-    if (stack->directions != 1 && stack->directions != 2) return wrong(taken, "neither one direction nor two");
-    if (!stack->layers) return wrong(taken, "no layers");
-    if (stack->layers > MOST_BUFFERS / 3 / stack->directions) return wrong(taken, "too many layers");
-    const ptrdiff_t states = stack->layers * stack->directions, Hp = padded(taken, stack->H);
-    if (!PyTuple_Check(given[7]) || !PyTuple_Check(given[8])) return wrong(taken, "weights that are no tuple");
-    if (PyTuple_Size(given[8]) != stack->directions) return wrong(taken, "another number of directions");
-    if (PyTuple_Size(given[7]) != 3 * states) return wrong(taken, "weights of another number of layers");
+    if (stack->H < 1 || stack->H > MAX_WIDTH) return wrong(buffers, "no cells, or too many");
+    if (stack->directions != 1 && stack->directions != 2) return wrong(buffers, "neither one direction nor two");
+    if (!stack->layers) return wrong(buffers, "no layers");
+    if (stack->layers > MAX_BUFFERS / 3 / stack->directions) return wrong(buffers, "too many layers");
+    const ptrdiff_t states = stack->layers * stack->directions, Hp = padded(buffers, stack->H);
+    if (!PyTuple_Check(args[7]) || !PyTuple_Check(args[8])) return wrong(buffers, "weights that are no tuple");
+    if (PyTuple_Size(args[8]) != stack->directions) return wrong(buffers, "another number of directions");
+    if (PyTuple_Size(args[7]) != 3 * states) return wrong(buffers, "weights of another number of layers");
     const ptrdiff_t size = states * stack->B * stack->H, D = stack->directions;
-    stack->h_0 = given[2] == Py_None ? NULL : take_whole(taken, given[2], 4, false, size);
-    stack->c_0 = given[3] == Py_None ? NULL : take_whole(taken, given[3], 4, false, size);
-    stack->out = take_whole(taken, given[4], 3, true, stack->T * stack->B * D * stack->H);
-    stack->h_n = take_whole(taken, given[5], 4, true, size);
-    stack->c_n = take_whole(taken, given[6], 4, true, size);
+    stack->h_0 = args[2] == Py_None ? NULL : take_whole(buffers, args[2], 4, false, size);
+    stack->c_0 = args[3] == Py_None ? NULL : take_whole(buffers, args[3], 4, false, size);
+    stack->out = take_whole(buffers, args[4], 3, true, stack->T * stack->B * D * stack->H);
+    stack->h_n = take_whole(buffers, args[5], 4, true, size);
+    stack->c_n = take_whole(buffers, args[6], 4, true, size);
     for (ptrdiff_t k = 0; k < states; ++k) {
         const ptrdiff_t width = k < D ? stack->I : D * stack->H,
                         sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
         for (int part = 0; part < 3; ++part)
-            weights[3 * k + part] = take_whole(taken, PyTuple_GetItem(given[7], 3 * k + part), 1, false,
+            weights[3 * k + part] = take_whole(buffers, PyTuple_GetItem(args[7], 3 * k + part), 1, false,
                                                sizes[part]);
     }
-    for (ptrdiff_t d = 0; d < D; ++d) reverse[d] = PyObject_IsTrue(PyTuple_GetItem(given[8], d)) == 1;
-    return !taken->problem && !PyErr_Occurred();
+    for (ptrdiff_t d = 0; d < D; ++d) reverse[d] = PyObject_IsTrue(PyTuple_GetItem(args[8], d)) == 1;
+    return !buffers->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
@@ -575,204 +585,204 @@ PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, revers
                          "(T, B, D * H), states (L, D, B, H). `weights` has W_ih, W_hh and b of each layer and "
                          "direction, packed; `reverse` whether each direction runs back.");
 
-static PyObject* py_stack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_stack(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
-    const void* weights[MOST_BUFFERS];
+    Buffers buffers;
+    const void* weights[MAX_BUFFERS];
     bool reverse[2];
     Stack stack = {.weights = weights, .reverse = reverse};
     int threads;
     if (!check_count(count, 10)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_stack(&taken, given, &stack, weights, reverse)) return failed(&taken);
-    if (!take_threads(&taken, given[9], &threads)) return failed(&taken);
+    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
+    if (!take_stack(&buffers, args, &stack, weights, reverse)) return failed(&buffers);
+    if (!take_threads(&buffers, args[9], &threads)) return failed(&buffers);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_stack(taken.kernels, &stack, threads);
+    done = run_stack(buffers.kernels, &stack, threads);
     Py_END_ALLOW_THREADS
-    return ended(&taken, done);
+    return none_or_no_memory(&buffers, done);
 }
 
-// ------------------------------------------------------------------------------------------- real time
+// ------------------------------------------------------------------------------------------- streams
 
-// A step that is taken again and again: its arrays are held for as long as it lives.
+// A step of a stream, which runs many times: its arrays are held for as long as it lives.
 typedef struct {
-    Taken taken;
+    Buffers buffers;
     Step step;
     int64_t* sizes;   // a copy: what was checked does not change
-    void* states[2];  // h before and after, which take turns
+    void* states[2];  // h before and after a step, alternately
     int turn;
     int threads;
     ptrdiff_t work;
     void* out;  // (B, H) of the last layer
-} Steady;
+} StreamStep;
 
-static const char steady_name[] = "nplstm.step";
+static const char stream_step_name[] = "nplstm.step";
 
-static void free_steady(PyObject* capsule) {
-    Steady* steady = PyCapsule_GetPointer(capsule, steady_name);
-    if (!steady) return;
-    give_back(&steady->taken);
-    free(steady->sizes);
-    free(steady);
+static void free_stream_step(PyObject* capsule) {
+    StreamStep* stream_step = PyCapsule_GetPointer(capsule, stream_step_name);
+    if (!stream_step) return;
+    release_buffers(&stream_step->buffers);
+    free(stream_step->sizes);
+    free(stream_step);
 }
 
-static bool take_step(Steady* steady, PyObject* const* given) {
-    Taken* taken = &steady->taken;
-    Step* step = &steady->step;
-    const Py_buffer* sizes = take_buffer(taken, given[2], 1, false, 'q');
+static bool take_step(StreamStep* stream_step, PyObject* const* args) {
+    Buffers* buffers = &stream_step->buffers;
+    Step* step = &stream_step->step;
+    const Py_buffer* sizes = take_buffer(buffers, args[2], 1, false, 'q');
     if (!sizes) return false;
     if (sizes->shape[0] < 3 || sizes->shape[0] % 2 == 0 || sizes->strides[0] != 8)
-        return wrong(taken, "sizes of no layer");
-    steady->sizes = malloc((size_t)sizes->len);
-    if (!steady->sizes) return PyErr_NoMemory(), false;
-    memcpy(steady->sizes, sizes->buf, (size_t)sizes->len);
-    step->sizes = steady->sizes, step->layers = sizes->shape[0] / 2, step->batch = -1;
+        return wrong(buffers, "sizes of no layer");
+    stream_step->sizes = malloc((size_t)sizes->len);
+    if (!stream_step->sizes) return PyErr_NoMemory(), false;
+    memcpy(stream_step->sizes, sizes->buf, (size_t)sizes->len);
+    step->sizes = stream_step->sizes, step->layers = sizes->shape[0] / 2, step->batch = -1;
     for (ptrdiff_t k = 0; k <= 2 * step->layers; ++k)
-        if (step->sizes[k] < 1 || step->sizes[k] > MOST_WIDTH) return wrong(taken, "a size out of range");
+        if (step->sizes[k] < 1 || step->sizes[k] > MAX_WIDTH) return wrong(buffers, "a size out of range");
     ptrdiff_t width = step->sizes[0], weights = 0, states = 0, cells = 0, widest = 0, below = width, last = 0;
     Matrix x;
-    if (!take_matrix(taken, given[1], false, &step->batch, &width, &x)) return false;
+    if (!take_matrix(buffers, args[1], false, &step->batch, &width, &x)) return false;
     for (ptrdiff_t k = 0; k < step->layers; ++k) {
-        const ptrdiff_t H = step->sizes[2 * k + 1], P = step->sizes[2 * k + 2], Hp = padded(taken, H);
-        if (P > H) return wrong(taken, "h wider than c");
-        weights += 4 * Hp * (below + P) + (P < H ? H * padded(taken, P) : 0);
+        const ptrdiff_t H = step->sizes[2 * k + 1], P = step->sizes[2 * k + 2], Hp = padded(buffers, H);
+        if (P > H) return wrong(buffers, "h wider than c");
+        weights += 4 * Hp * (below + P) + (P < H ? H * padded(buffers, P) : 0);
         states += P, cells += Hp, widest = most(widest, Hp), below = last = P;
-        if (weights > PTRDIFF_MAX / 64) return wrong(taken, "too many layers");
+        if (weights > PTRDIFF_MAX / 64) return wrong(buffers, "too many layers");
     }
     const ptrdiff_t B = step->batch;
-    if (B > MOST_ROWS / step->layers) return wrong(taken, "too many sequences");
-    step->peephole = PyObject_IsTrue(given[11]) == 1;
-    step->clip = PyFloat_AsDouble(given[12]);
+    if (B > MAX_ROWS / step->layers) return wrong(buffers, "too many sequences");
+    step->peephole = PyObject_IsTrue(args[11]) == 1;
+    step->clip = PyFloat_AsDouble(args[12]);
     if (step->clip == -1.0 && PyErr_Occurred()) return false;
-    step->x = take_whole(taken, given[1], 2, false, B * width);
-    step->weights = take_whole(taken, given[3], 1, false, weights);
-    step->biases = take_whole(taken, given[4], 1, false, (step->peephole ? 7 : 4) * cells);
-    steady->states[0] = take_whole(taken, given[5], 1, true, B * states);
-    steady->states[1] = take_whole(taken, given[6], 1, true, B * states);
-    step->c = take_whole(taken, given[7], 1, true, B * cells);
-    step->gates = take_whole(taken, given[8], 1, true, B * 6 * widest);
-    steady->out = take_whole(taken, given[9], 2, true, B * last);
-    steady->work = weights * B;
-    return !taken->problem && !PyErr_Occurred();
+    step->x = take_whole(buffers, args[1], 2, false, B * width);
+    step->weights = take_whole(buffers, args[3], 1, false, weights);
+    step->biases = take_whole(buffers, args[4], 1, false, (step->peephole ? 7 : 4) * cells);
+    stream_step->states[0] = take_whole(buffers, args[5], 1, true, B * states);
+    stream_step->states[1] = take_whole(buffers, args[6], 1, true, B * states);
+    step->c = take_whole(buffers, args[7], 1, true, B * cells);
+    step->gates = take_whole(buffers, args[8], 1, true, B * 6 * widest);
+    stream_step->out = take_whole(buffers, args[9], 2, true, B * last);
+    stream_step->work = weights * B;
+    return !buffers->problem && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(new_step_text,
              "new_step(set, x, sizes, weights, biases, h, other_h, c, gates, out, threads, peephole, clip)\n--\n\n"
              "Return what `step` takes: one step through a stack of layers, in these arrays.");
 
-static PyObject* py_new_step(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_new_step(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
     if (!check_count(count, 13)) return NULL;
-    Steady* steady = calloc(1, sizeof *steady);
-    if (!steady) return PyErr_NoMemory();
-    bool fits = take_kernels_for(&steady->taken, given[0], given[1]) && take_step(steady, given) &&
-                take_threads(&steady->taken, given[10], &steady->threads);
-    PyObject* capsule = fits ? PyCapsule_New(steady, steady_name, free_steady) : NULL;
+    StreamStep* stream_step = calloc(1, sizeof *stream_step);
+    if (!stream_step) return PyErr_NoMemory();
+    bool fits = take_kernels_for(&stream_step->buffers, args[0], args[1]) && take_step(stream_step, args) &&
+                take_threads(&stream_step->buffers, args[10], &stream_step->threads);
+    PyObject* capsule = fits ? PyCapsule_New(stream_step, stream_step_name, free_stream_step) : NULL;
     if (!capsule) {
-        failed(&steady->taken);
-        free(steady->sizes);
-        free(steady);
+        failed(&stream_step->buffers);
+        free(stream_step->sizes);
+        free(stream_step);
         return NULL;
     }
     return capsule;
 }
 
 PyDoc_STRVAR(step_text, "step(step)\n--\n\n"
-                        "Take one step; return which of the two arrays has h now.");
+                        "Run one step; return which of the two arrays has h now.");
 
 static PyObject* py_step(PyObject* module, PyObject* capsule) {
     (void)module;
-    Steady* steady = PyCapsule_GetPointer(capsule, steady_name);
-    if (!steady) return NULL;
-    Step* step = &steady->step;
-    step->h_before = steady->states[steady->turn], step->h = steady->states[!steady->turn];
+    StreamStep* stream_step = PyCapsule_GetPointer(capsule, stream_step_name);
+    if (!stream_step) return NULL;
+    Step* step = &stream_step->step;
+    step->h_before = stream_step->states[stream_step->turn], step->h = stream_step->states[!stream_step->turn];
     Py_BEGIN_ALLOW_THREADS
-    run_step(steady->taken.kernels, step, steady->work, steady->threads);
-    const ptrdiff_t row = step->batch * steady->taken.kernels->bits / 8;
+    run_step(stream_step->buffers.kernels, step, stream_step->work, stream_step->threads);
+    const ptrdiff_t row = step->batch * stream_step->buffers.kernels->bits / 8;
     ptrdiff_t before = 0;
     for (ptrdiff_t k = 1; k < step->layers; ++k) before += step->sizes[2 * k] * row;
-    memcpy(steady->out, (char*)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
+    memcpy(stream_step->out, (char*)step->h + before, (size_t)(step->sizes[2 * step->layers] * row));
     Py_END_ALLOW_THREADS
-    steady->turn = !steady->turn;
-    return PyLong_FromLong(steady->turn);
+    stream_step->turn = !stream_step->turn;
+    return PyLong_FromLong(stream_step->turn);
 }
 
-// ------------------------------------------------------------------------------------------- the rest
+// ------------------------------------------------------------------------------------------- packing and information
 
 PyDoc_STRVAR(pack_text, "pack(set, weight, packed, how)\n--\n\n"
                         "Write a weight in the order in which the kernels read it: (4H, K) on the way forward "
                         "(how = 0) or back (1), or any "
                         "(K, width) by its columns (2).");
 
-static PyObject* py_pack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_pack(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     Matrix weight;
     ptrdiff_t rows = -1, columns = -1, how;
     if (!check_count(count, 4)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_matrix(&taken, given[1], false, &rows, &columns, &weight)) return failed(&taken);
-    if (!take_number(&taken, given[3], 0, 2, &how)) return failed(&taken);
-    if (columns > MOST_WIDTH) return wrong(&taken, "a weight that is too large"), failed(&taken);
-    if (how < 2 && rows % 4) return wrong(&taken, "rows that are not those of four gates"), failed(&taken);
-    const ptrdiff_t H = rows / 4, Hp = padded(&taken, H), width = padded(&taken, columns);
+    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
+    if (!take_matrix(&buffers, args[1], false, &rows, &columns, &weight)) return failed(&buffers);
+    if (!take_number(&buffers, args[3], 0, 2, &how)) return failed(&buffers);
+    if (columns > MAX_WIDTH) return wrong(&buffers, "a weight that is too large"), failed(&buffers);
+    if (how < 2 && rows % 4) return wrong(&buffers, "rows that are not those of four gates"), failed(&buffers);
+    const ptrdiff_t H = rows / 4, Hp = padded(&buffers, H), width = padded(&buffers, columns);
     const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
-    void* packed = take_whole(&taken, given[2], 1, true, size);
-    if (!packed) return failed(&taken);
+    void* packed = take_whole(&buffers, args[2], 1, true, size);
+    if (!packed) return failed(&buffers);
     Py_BEGIN_ALLOW_THREADS
-    if (how == 0) taken.kernels->pack_forward(weight, H, columns, packed);
-    if (how == 1) taken.kernels->pack_backward(weight, H, columns, packed);
-    if (how == 2) taken.kernels->pack_columns(weight, rows, columns, packed);
+    if (how == 0) buffers.kernels->pack_forward(weight, H, columns, packed);
+    if (how == 1) buffers.kernels->pack_backward(weight, H, columns, packed);
+    if (how == 2) buffers.kernels->pack_columns(weight, rows, columns, packed);
     Py_END_ALLOW_THREADS
-    return ended(&taken, true);
+    return none_or_no_memory(&buffers, true);
 }
 
 PyDoc_STRVAR(unpack_text, "unpack(set, values, into, H)\n--\n\n"
                           "Write the gradients of four gates, rows by panels of cells, in torch's order: "
                           "(4Hp, at least K) into (4H, K).");
 
-static PyObject* py_unpack(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_unpack(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     Matrix values, into;
     ptrdiff_t rows = -1, columns = -1, own_rows = -1, own_columns = -1, H;
     if (!check_count(count, 4)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[1])) return failed(&taken);
-    if (!take_matrix(&taken, given[1], false, &rows, &columns, &values)) return failed(&taken);
-    if (!take_matrix(&taken, given[2], true, &own_rows, &own_columns, &into)) return failed(&taken);
-    if (!take_number(&taken, given[3], 1, MOST_WIDTH, &H)) return failed(&taken);
-    if (rows != 4 * padded(&taken, H) || own_rows != 4 * H || own_columns > columns)
-        return wrong(&taken, "gradients of another size"), failed(&taken);
-    const ptrdiff_t lanes = taken.kernels->lanes, bytes = taken.kernels->bits / 8;
+    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
+    if (!take_matrix(&buffers, args[1], false, &rows, &columns, &values)) return failed(&buffers);
+    if (!take_matrix(&buffers, args[2], true, &own_rows, &own_columns, &into)) return failed(&buffers);
+    if (!take_number(&buffers, args[3], 1, MAX_WIDTH, &H)) return failed(&buffers);
+    if (rows != 4 * padded(&buffers, H) || own_rows != 4 * H || own_columns > columns)
+        return wrong(&buffers, "gradients of another size"), failed(&buffers);
+    const ptrdiff_t panel = buffers.kernels->lanes, bytes = buffers.kernels->bits / 8;
     for (ptrdiff_t gate = 0; gate < 4; ++gate)
         for (ptrdiff_t cell = 0; cell < H; ++cell) {
-            const ptrdiff_t row = (cell / lanes * 4 + gate) * lanes + cell % lanes;
+            const ptrdiff_t row = (cell / panel * 4 + gate) * panel + cell % panel;
             memcpy((char*)into.at + (gate * H + cell) * into.row * bytes,
                    (const char*)values.at + row * values.row * bytes, (size_t)(own_columns * bytes));
         }
-    return ended(&taken, true);
+    return none_or_no_memory(&buffers, true);
 }
 
 PyDoc_STRVAR(functions_text, "functions(set, which, values, into)\n--\n\n"
                              "Write sigmoid (which = False) or tanh of all values, as the kernels compute them: "
                              "for tests.");
 
-static PyObject* py_functions(PyObject* module, PyObject* const* given, Py_ssize_t count) {
+static PyObject* py_functions(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
-    Taken taken;
+    Buffers buffers;
     if (!check_count(count, 4)) return NULL;
-    if (!take_kernels_for(&taken, given[0], given[2])) return failed(&taken);
-    const Py_buffer* values = take_buffer(&taken, given[2], 1, false, format_of(&taken));
-    if (!values) return failed(&taken);
+    if (!take_kernels_for(&buffers, args[0], args[2])) return failed(&buffers);
+    const Py_buffer* values = take_buffer(&buffers, args[2], 1, false, format_of(&buffers));
+    if (!values) return failed(&buffers);
     const ptrdiff_t size = values->shape[0];
-    const void* from = take_whole(&taken, given[2], 1, false, size);
-    void* into = take_whole(&taken, given[3], 1, true, size);
-    if (!from || !into) return failed(&taken);
-    const bool which = PyObject_IsTrue(given[1]) == 1;
-    if (PyErr_Occurred()) return failed(&taken);
-    taken.kernels->functions(which, from, into, size);
-    return ended(&taken, true);
+    const void* from = take_whole(&buffers, args[2], 1, false, size);
+    void* into = take_whole(&buffers, args[3], 1, true, size);
+    if (!from || !into) return failed(&buffers);
+    const bool which = PyObject_IsTrue(args[1]) == 1;
+    if (PyErr_Occurred()) return failed(&buffers);
+    buffers.kernels->functions(which, from, into, size);
+    return none_or_no_memory(&buffers, true);
 }
 
 PyDoc_STRVAR(sets_text, "sets()\n--\n\n"
@@ -790,7 +800,7 @@ static PyObject* py_sets(PyObject* module, PyObject* unused) {
     return found;
 }
 
-PyDoc_STRVAR(pool_text, "pool_size()\n--\n\nReturn how many threads there are beside those of the program.");
+PyDoc_STRVAR(pool_text, "pool_size()\n--\n\nReturn the number of worker threads.");
 
 static PyObject* py_pool_size(PyObject* module, PyObject* unused) {
     (void)module, (void)unused;

@@ -1,7 +1,7 @@
-// See pool.h. The calling thread takes tasks itself, so that a job is done even if no other thread gets a CPU.
+// The thread pool, see pool.h. The calling thread takes tasks itself, so a job is done even if no worker gets a CPU.
 //
-// On a busy machine a thread may wait for its partners longer than they save it. So each job that was shared is
-// judged: what was lost by it is made up for by working alone for a few times as long.
+// On a busy machine a thread may wait for the others longer than they save it. So each shared job is timed: after a
+// loss, jobs run in the calling thread alone for a multiple of the time that was lost.
 #include "pool.h"
 
 #include <limits.h>
@@ -11,55 +11,55 @@
 #include <time.h>
 
 enum {
-    LOOKS = 64,                // between two looks at the clock
-    LOOK_NS = 50 * 1000,       // how long to look before sleeping, while others work
-    IDLE_NS = 500 * 1000,      // how long to look for the next job
-    WAKE_NS = 100 * 1000,      // of a job that is worth waking threads for
-    JOIN_NS = 100 * 1000,      // how long to wait for threads to join a job, at most
-    TOO_LONG_NS = 500 * 1000,  // lost by waiting in one job, after which the first member goes on alone
-    MAKE_UP = 20,              // times the loss, to be worked alone
-    MOST_TASKS = (1 << 12) - 1,
+    SPINS = 64,                 // between two readings of the clock
+    SPIN_NS = 50 * 1000,        // how long to spin for a counter before sleeping
+    IDLE_SPIN_NS = 500 * 1000,  // how long an idle worker spins for the next job
+    WAKE_NS = 100 * 1000,       // length of a job from which it pays to wake workers
+    JOIN_NS = 100 * 1000,       // how long to wait for workers to join a job, at most
+    TOO_LONG_NS = 500 * 1000,   // loss by waiting in one job, after which member 0 goes on alone
+    PENALTY = 20,               // times the loss: how long jobs then run in the calling thread alone
+    MAX_TASKS = (1 << 12) - 1,
     STACK_BYTES = 256 * 1024,
 };
 
-static const int64_t MOST_LOSS_NS = 3000000000;  // that is made up for: a process may have been stopped for hours
+static const int64_t MAX_LOSS_NS = 3000000000;  // a process may have been stopped for hours
 
-// The current job's number, how many threads may still join it, how many tasks it has, and which is the next to be
-// taken: one word, so that a task can only be taken of the job that was seen.
+// The current job's number, how many workers may still join it, how many tasks it has, and the next task in the queue:
+// one word, so that a task can only be taken from the job that was seen.
 typedef struct {
     uint32_t job;
-    uint32_t seats : 8, tasks : 12, next : 12;
-} Work;
+    uint32_t slots : 8, tasks : 12, next : 12;
+} JobState;
 
-static uint64_t word_of(Work work) {
-    return (uint64_t)work.job << 32 | (uint32_t)work.seats << 24 | (uint32_t)work.tasks << 12 | work.next;
+static uint64_t pack_state(JobState state) {
+    return (uint64_t)state.job << 32 | (uint32_t)state.slots << 24 | (uint32_t)state.tasks << 12 | state.next;
 }
 
-static Work work_of(uint64_t word) {
-    return (Work){(uint32_t)(word >> 32), word >> 24 & 0xFF, word >> 12 & 0xFFF, word & 0xFFF};
+static JobState unpack_state(uint64_t word) {
+    return (JobState){(uint32_t)(word >> 32), word >> 24 & 0xFF, word >> 12 & 0xFFF, word & 0xFFF};
 }
 
-// Threads asleep until something changes.
+// Threads that sleep until something changes.
 typedef struct {
     _Atomic int count;
     pthread_cond_t changed;
-} Sleepers;
+} WaitQueue;
 
 static struct {
-    _Alignas(CACHE_LINE) _Atomic uint64_t work;
-    _Alignas(CACHE_LINE) _Atomic int busy;  // whether someone is giving a job
-    _Atomic int awake;                      // threads that look for a job
-    _Atomic int64_t alone_until;            // nanoseconds, as all times
-    _Atomic int64_t entered;                // when the last job was asked for
+    _Alignas(CACHE_LINE) _Atomic uint64_t state;
+    _Alignas(CACHE_LINE) _Atomic int busy;  // whether a thread has submitted a job
+    _Atomic int awake;                      // workers that spin for a job
+    _Atomic int64_t serial_until;           // nanoseconds, as all times
+    _Atomic int64_t last_request;           // when claim_pool was last called
     _Atomic int threads;
-    Run* run;
-    void* given;
-    Meeting* meeting;
-    Count done;         // tasks of this job, all but the caller's first
-    Count members;      // of a job whose tasks meet; 0 until it is known
+    TaskFunction* run;
+    void* data;
+    Barrier* barrier;
+    Counter done;       // tasks of this job, all but the caller's first
+    Counter members;    // of a job with a barrier; 0 until it is known
     uint32_t floating;  // the caller's rounding and denormals
     pthread_mutex_t lock;
-    Sleepers idle, waiting;  // for a job, for a count
+    WaitQueue idle, waiting;  // for a job, for a counter
 } pool = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .idle.changed = PTHREAD_COND_INITIALIZER,
@@ -74,11 +74,11 @@ static int64_t nanoseconds(clockid_t clock) {
 
 static int64_t now(void) { return nanoseconds(CLOCK_MONOTONIC); }
 
-// Of the job that this thread gave: when it began, what this thread had used of a CPU by then, how long it has waited
-// for others.
-static _Thread_local int64_t begun, used, waited;
+// Of the job that this thread submitted: when it began, this thread's CPU time by then, and how long it has waited for
+// other threads.
+static _Thread_local int64_t job_start, cpu_at_start, time_waited;
 
-static inline void relax(void) {
+static inline void cpu_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -109,137 +109,138 @@ static void set_floating(uint32_t control) {
 #endif
 }
 
-// So many sleeping threads look again at what they wait for. A thread counts itself as sleeping before its last look,
-// and who changes something looks for sleepers afterwards: one of the two sees the other.
-static void wake(Sleepers* sleepers, int most) {
-    int count = atomic_load(&sleepers->count);
+// Wake up to `most` threads of a queue to check their condition again. A thread enters the queue before its last check,
+// and a change is made before the queue is read: one of the two threads sees the other.
+static void wake(WaitQueue* queue, int most) {
+    int count = atomic_load(&queue->count);
     if (!count || most <= 0) return;
     pthread_mutex_lock(&pool.lock);
     if (most >= count)
-        pthread_cond_broadcast(&sleepers->changed);
+        pthread_cond_broadcast(&queue->changed);
     else
-        while (most--) pthread_cond_signal(&sleepers->changed);
+        while (most--) pthread_cond_signal(&queue->changed);
     pthread_mutex_unlock(&pool.lock);
 }
 
-#define SLEEP_UNTIL(sleepers, condition)                                                                          \
+#define SLEEP_UNTIL(queue, condition)                                                                             \
     do {                                                                                                          \
         pthread_mutex_lock(&pool.lock);                                                                           \
-        atomic_fetch_add(&(sleepers)->count, 1);                                                                  \
-        while (!(condition)) pthread_cond_wait(&(sleepers)->changed, &pool.lock);                                 \
-        atomic_fetch_sub(&(sleepers)->count, 1);                                                                  \
+        atomic_fetch_add(&(queue)->count, 1);                                                                     \
+        while (!(condition)) pthread_cond_wait(&(queue)->changed, &pool.lock);                                    \
+        atomic_fetch_sub(&(queue)->count, 1);                                                                     \
         pthread_mutex_unlock(&pool.lock);                                                                         \
     } while (0)
 
-// Look until the condition holds or the time is over; whether it holds.
-#define LOOK_UNTIL(end, condition)                                                                                \
+// Spin until the condition holds or the time is over; whether it holds.
+#define SPIN_UNTIL(end, condition)                                                                                \
     ({                                                                                                            \
         bool holds = condition;                                                                                   \
         while (!holds && now() < (end))                                                                           \
-            for (int look = 0; look < LOOKS && !(holds = (condition)); ++look) relax();                           \
+            for (int spin = 0; spin < SPINS && !(holds = (condition)); ++spin) cpu_pause();                       \
         holds;                                                                                                    \
     })
 
-void count_to(Count* count, int64_t value) {
-    atomic_store(&count->value, value);
+void set_counter(Counter* counter, int64_t value) {
+    atomic_store(&counter->value, value);
     wake(&pool.waiting, INT_MAX);
 }
 
-void wait_for(Count* count, int64_t value) {
-    for (int look = 0; look < LOOKS; ++look) {
-        if (atomic_load_explicit(&count->value, memory_order_acquire) >= value) return;
-        relax();
+void wait_for(Counter* counter, int64_t value) {
+    for (int spin = 0; spin < SPINS; ++spin) {
+        if (atomic_load_explicit(&counter->value, memory_order_acquire) >= value) return;
+        cpu_pause();
     }
     int64_t start = now();
-    if (!LOOK_UNTIL(start + LOOK_NS, atomic_load(&count->value) >= value))
-        SLEEP_UNTIL(&pool.waiting, atomic_load(&count->value) >= value);
-    waited += now() - start;
+    if (!SPIN_UNTIL(start + SPIN_NS, atomic_load(&counter->value) >= value))
+        SLEEP_UNTIL(&pool.waiting, atomic_load(&counter->value) >= value);
+    time_waited += now() - start;
 }
 
-void meet(Meeting* meeting, int member) {
-    int64_t count = atomic_load_explicit(&meeting->come[member].value, memory_order_relaxed) + 1;
-    count_to(&meeting->come[member], count);
-    for (int other = 0; other < meeting->members; ++other) wait_for(&meeting->come[other], count);
+void barrier_wait(Barrier* barrier, int member) {
+    int64_t round = atomic_load_explicit(&barrier->arrivals[member].value, memory_order_relaxed) + 1;
+    set_counter(&barrier->arrivals[member], round);
+    for (int other = 0; other < barrier->members; ++other) wait_for(&barrier->arrivals[other], round);
 }
 
-// What sharing cost more than it saved: this thread did `mine` of the tasks, and would have done all of them alone.
-// A thread that had no CPU did nothing meanwhile, whether it waited or not.
-static int64_t lost(int mine, int tasks) {
-    const int64_t all = now() - begun, running = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - used;
-    const int64_t own = running < all - waited ? running : all - waited;
+// How much longer the job took than in one thread: this thread ran `mine` of the tasks, and would have run all of them.
+// Time without a CPU counts as time of waiting.
+static int64_t loss_by_sharing(int mine, int tasks) {
+    const int64_t all = now() - job_start, running = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu_at_start;
+    const int64_t own = running < all - time_waited ? running : all - time_waited;
     return all - own / mine * tasks;
 }
 
-bool meet_and_go_on(Meeting* meeting, int member) {
-    int64_t count = atomic_load_explicit(&meeting->come[member].value, memory_order_relaxed) + 1;
-    if (member == 0 && waited > TOO_LONG_NS && lost(1, meeting->members) > TOO_LONG_NS) meeting->last = count;
-    meet(meeting, member);
-    return meeting->last != count;
+bool barrier_wait_or_dissolve(Barrier* barrier, int member) {
+    int64_t round = atomic_load_explicit(&barrier->arrivals[member].value, memory_order_relaxed) + 1;
+    if (member == 0 && time_waited > TOO_LONG_NS && loss_by_sharing(1, barrier->members) > TOO_LONG_NS)
+        barrier->last_round = round;
+    barrier_wait(barrier, member);
+    return barrier->last_round != round;
 }
 
-static Work current(void) { return work_of(atomic_load(&pool.work)); }
+static JobState current(void) { return unpack_state(atomic_load(&pool.state)); }
 
-// Take a task of a job; -1 if there is none left. A thread of the pool needs a seat for its first one.
-static int take(uint32_t job, bool seat) {
-    uint64_t word = atomic_load(&pool.work);
+// Take the next task of a job; -1 if there is none left. A worker needs a free slot for its first task.
+static int take_task(uint32_t job, bool needs_slot) {
+    uint64_t word = atomic_load(&pool.state);
     for (;;) {
-        Work work = work_of(word);
-        if (work.job != job || work.next >= work.tasks || (seat && !work.seats)) return -1;
-        ++work.next, work.seats -= seat;
-        if (atomic_compare_exchange_weak(&pool.work, &word, word_of(work))) return work.next - 1;
+        JobState state = unpack_state(word);
+        if (state.job != job || state.next >= state.tasks || (needs_slot && !state.slots)) return -1;
+        ++state.next, state.slots -= needs_slot;
+        if (atomic_compare_exchange_weak(&pool.state, &word, pack_state(state))) return state.next - 1;
     }
 }
 
-static void run_taken(int task, int tasks) {
-    pool.run(pool.given, task, tasks, pool.meeting);
+static void run_task(int task, int tasks) {
+    pool.run(pool.data, task, tasks, pool.barrier);
     atomic_fetch_add(&pool.done.value, 1);
     wake(&pool.waiting, INT_MAX);
 }
 
-// What a thread of the pool does.
-static void* serve(void* unused) {
+// The loop of a worker thread.
+static void* worker_loop(void* unused) {
     (void)unused;
     uint32_t job = 0;
-    for (int64_t since = now();;) {  // last wanted
+    for (int64_t since = now();;) {  // when it last had a job, or joined too late
         atomic_fetch_add(&pool.awake, 1);
-        bool found = LOOK_UNTIL(since + IDLE_NS, current().job != job);
+        bool found = SPIN_UNTIL(since + IDLE_SPIN_NS, current().job != job);
         atomic_fetch_sub(&pool.awake, 1);
         if (!found) SLEEP_UNTIL(&pool.idle, current().job != job);
-        const Work seen = current();
+        const JobState seen = current();
         job = seen.job;
-        bool seat = true;
-        for (int task; (task = take(job, seat)) >= 0; seat = false) {
+        bool needs_slot = true;
+        for (int task; (task = take_task(job, needs_slot)) >= 0; needs_slot = false) {
             int tasks = (int)current().tasks;
-            if (pool.meeting) {
+            if (pool.barrier) {
                 wait_for(&pool.members, 1);
                 tasks = (int)atomic_load(&pool.members.value);
             }
             set_floating(pool.floating);
-            run_taken(task, tasks);
+            run_task(task, tasks);
         }
-        // one that came too late looks on, as the next job may want it too; one that was not wanted goes to sleep
-        if (!found || !seat || seen.seats) since = now();
+        // a worker that came too late goes on spinning, as the next job may need it; one without a slot goes to sleep
+        if (!found || !needs_slot || seen.slots) since = now();
     }
     return NULL;
 }
 
-static void forget_threads(void) {  // a child of fork has none of its parent's
-    atomic_store(&pool.work, 0);
+static void reset_in_child(void) {  // a child of fork has no threads of its parent's
+    atomic_store(&pool.state, 0);
     atomic_store(&pool.busy, 0);
     atomic_store(&pool.awake, 0);
     atomic_store(&pool.threads, 0);
     pthread_mutex_init(&pool.lock, NULL);
-    Sleepers* const all[] = {&pool.idle, &pool.waiting};
+    WaitQueue* const all[] = {&pool.idle, &pool.waiting};
     for (int k = 0; k < 2; ++k) atomic_store(&all[k]->count, 0), pthread_cond_init(&all[k]->changed, NULL);
 }
 
-// Start threads until there are so many, or the system lets no more be started; how many there are.
-static int have_threads(int wanted) {
+// Start workers until there are so many, or the system starts no more; how many there are.
+static int start_workers(int wanted) {
     static _Atomic bool prepared;
-    int there = atomic_load(&pool.threads);
-    if (there >= wanted) return there;
-    if (!atomic_exchange(&prepared, true)) pthread_atfork(NULL, NULL, forget_threads);
-    sigset_t every, before;  // signals are for the threads of the program, but for those of a thread's own faults
+    int started = atomic_load(&pool.threads);
+    if (started >= wanted) return started;
+    if (!atomic_exchange(&prepared, true)) pthread_atfork(NULL, NULL, reset_in_child);
+    sigset_t every, before;  // workers block all signals but those of their own faults
     sigfillset(&every);
     sigdelset(&every, SIGSEGV), sigdelset(&every, SIGBUS), sigdelset(&every, SIGFPE), sigdelset(&every, SIGILL);
     pthread_sigmask(SIG_SETMASK, &every, &before);
@@ -248,79 +249,80 @@ static int have_threads(int wanted) {
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_t thread;
-    while (there < wanted && !pthread_create(&thread, &attributes, serve, NULL)) ++there;
+    while (started < wanted && !pthread_create(&thread, &attributes, worker_loop, NULL)) ++started;
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    atomic_store(&pool.threads, there);
-    return there;
+    atomic_store(&pool.threads, started);
+    return started;
 }
 
 int pool_size(void) { return atomic_load(&pool.threads); }
 
-// Begin a job that other threads may have a part in; false if it is better done alone. To wake threads takes some
+// Reserve the pool for a job; false if it is better to run it in this thread alone. To wake workers takes some
 // microseconds: a short job does so only if it is one of many, of which the next ones find them awake.
-static bool enter(int64_t expected) {
-    int nobody = 0;
-    int64_t time = now(), before = atomic_exchange(&pool.entered, time);
-    bool awake = atomic_load(&pool.awake) || expected >= WAKE_NS || time - before < IDLE_NS;
-    return awake && time >= atomic_load(&pool.alone_until) &&
-           atomic_compare_exchange_strong(&pool.busy, &nobody, 1);
+static bool claim_pool(int64_t expected) {
+    int free = 0;
+    int64_t time = now(), before = atomic_exchange(&pool.last_request, time);
+    bool awake = atomic_load(&pool.awake) || expected >= WAKE_NS || time - before < IDLE_SPIN_NS;
+    return awake && time >= atomic_load(&pool.serial_until) &&
+           atomic_compare_exchange_strong(&pool.busy, &free, 1);
 }
 
-// `seats`: of threads beside the caller.
-static void begin(Run* run, void* job, Meeting* meeting, int seats, int tasks, int next) {
-    begun = now(), used = nanoseconds(CLOCK_THREAD_CPUTIME_ID), waited = 0;
-    pool.run = run, pool.given = job, pool.meeting = meeting, pool.floating = floating();
+// Start a job. `slots`: how many workers may join the calling thread.
+static void submit(TaskFunction* run, void* job, Barrier* barrier, int slots, int tasks, int next) {
+    job_start = now(), cpu_at_start = nanoseconds(CLOCK_THREAD_CPUTIME_ID), time_waited = 0;
+    pool.run = run, pool.data = job, pool.barrier = barrier, pool.floating = floating();
     atomic_store(&pool.done.value, 0);
     atomic_store(&pool.members.value, 0);
-    atomic_store(&pool.work, word_of((Work){current().job + 1, (uint8_t)seats, (uint16_t)tasks, (uint16_t)next}));
-    wake(&pool.idle, seats - atomic_load(&pool.awake));
+    atomic_store(&pool.state,
+                 pack_state((JobState){current().job + 1, (uint8_t)slots, (uint16_t)tasks, (uint16_t)next}));
+    wake(&pool.idle, slots - atomic_load(&pool.awake));
 }
 
-static void end(int64_t loss) {
-    if (loss > MOST_LOSS_NS) loss = MOST_LOSS_NS;
-    if (loss > 0) atomic_store(&pool.alone_until, now() + MAKE_UP * loss);
+static void release_pool(int64_t loss) {
+    if (loss > MAX_LOSS_NS) loss = MAX_LOSS_NS;
+    if (loss > 0) atomic_store(&pool.serial_until, now() + PENALTY * loss);
     atomic_store(&pool.busy, 0);
 }
 
-void run_each(Run* run, void* job, int tasks, int threads, int64_t expected) {
+void run_each(TaskFunction* run, void* job, int tasks, int threads, int64_t expected) {
     if (threads > tasks) threads = tasks;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    if (threads < 2 || tasks > MOST_TASKS || !enter(expected)) {
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    if (threads < 2 || tasks > MAX_TASKS || !claim_pool(expected)) {
         for (int task = 0; task < tasks; ++task) run(job, task, tasks, NULL);
         return;
     }
-    have_threads(threads - 1);
+    start_workers(threads - 1);
     int mine = 0;
-    begin(run, job, NULL, threads - 1, tasks, 0);
+    submit(run, job, NULL, threads - 1, tasks, 0);
     const uint32_t number = current().job;
-    for (int task; (task = take(number, false)) >= 0; ++mine) run_taken(task, tasks);
+    for (int task; (task = take_task(number, false)) >= 0; ++mine) run_task(task, tasks);
     wait_for(&pool.done, tasks);
-    end(mine ? lost(mine, tasks) : now() - begun - expected);
+    release_pool(mine ? loss_by_sharing(mine, tasks) : now() - job_start - expected);
 }
 
-void run_together(Run* run, void* job, int tasks, int64_t expected) {
-    Meeting meeting = {.members = 1, .last = -1};
-    if (tasks > MOST_THREADS) tasks = MOST_THREADS;
-    if (tasks < 2 || !enter(expected)) {
-        run(job, 0, 1, &meeting);
+void run_together(TaskFunction* run, void* job, int tasks, int64_t expected) {
+    Barrier barrier = {.members = 1, .last_round = -1};
+    if (tasks > MAX_THREADS) tasks = MAX_THREADS;
+    if (tasks < 2 || !claim_pool(expected)) {
+        run(job, 0, 1, &barrier);
         return;
     }
-    int there = have_threads(tasks - 1) + 1;
-    if (tasks > there) tasks = there;
-    begin(run, job, &meeting, tasks - 1, tasks, 1);
-    // a thread that sleeps takes a while to come: a short job does not wait for it, but the next one finds it awake
-    int64_t patience = expected / 4 < JOIN_NS ? expected / 4 : JOIN_NS;
-    LOOK_UNTIL(begun + patience, current().next >= (unsigned)tasks);
-    waited = now() - begun;
-    uint64_t word = atomic_load(&pool.work);
-    Work closed;
-    do closed = work_of(word), closed.tasks = 0;
-    while (!atomic_compare_exchange_weak(&pool.work, &word, word_of(closed)));
+    int started = start_workers(tasks - 1) + 1;
+    if (tasks > started) tasks = started;
+    submit(run, job, &barrier, tasks - 1, tasks, 1);
+    // a sleeping worker takes a while to join: a short job does not wait for it, but the next one finds it awake
+    int64_t join_ns = expected / 4 < JOIN_NS ? expected / 4 : JOIN_NS;
+    SPIN_UNTIL(job_start + join_ns, current().next >= (unsigned)tasks);
+    time_waited = now() - job_start;
+    uint64_t word = atomic_load(&pool.state);
+    JobState closed;
+    do closed = unpack_state(word), closed.tasks = 0;
+    while (!atomic_compare_exchange_weak(&pool.state, &word, pack_state(closed)));
     const int members = closed.next;
-    meeting.members = members;
-    count_to(&pool.members, members);
-    run(job, 0, members, &meeting);
+    barrier.members = members;
+    set_counter(&pool.members, members);
+    run(job, 0, members, &barrier);
     wait_for(&pool.done, members - 1);
-    end(lost(1, members));
+    release_pool(loss_by_sharing(1, members));
 }

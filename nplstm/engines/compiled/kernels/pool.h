@@ -1,17 +1,17 @@
-// Threads for one job at a time. They look for the next one for a short while, and then sleep.
+// The process-wide thread pool: one job at a time. Idle workers spin for a short while, then sleep.
 #pragma once
-#include "meeting.h"
+#include "barrier.h"
 
-// Runs one task of a job. `tasks` is how many there are: of those that meet, it may be less than was asked for.
-typedef void Run(void* job, int task, int tasks, Meeting* meeting);
+// Runs one task of a job. `tasks` is how many there are: with a barrier it may be fewer than were asked for.
+typedef void TaskFunction(void* job, int task, int tasks, Barrier* barrier);
 
 // Run tasks 0 to tasks - 1, in any order, on up to `threads` threads. `expected`: nanoseconds that one thread would
 // take for all.
-void run_each(Run* run, void* job, int tasks, int threads, int64_t expected);
+void run_each(TaskFunction* run, void* job, int tasks, int threads, int64_t expected);
 
-// Run tasks at the same time: those that are called can meet. Where not all threads come in time there are fewer.
-// `expected`: nanoseconds that one thread would take, of which a part is spent on waiting for them.
-void run_together(Run* run, void* job, int tasks, int64_t expected);
+// Run tasks at the same time, one per thread, with a barrier between them. If not all workers join in time, there are
+// fewer tasks. `expected`: nanoseconds that one thread would take; a part of it is spent on waiting for workers.
+void run_together(TaskFunction* run, void* job, int tasks, int64_t expected);
 
-// Threads that the process has for this, without the callers.
+// The number of workers, without the calling threads.
 int pool_size(void);

@@ -1,4 +1,4 @@
-// The product of a few rows with packed weights: what nearly all the time of an LSTM goes into.
+// Matrix products of a few rows with packed weights: nearly all the time of an LSTM is spent here.
 //
 //     c[r, v] += sum over k < K of a[r, k] * w[k, v]
 //

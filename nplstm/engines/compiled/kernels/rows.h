@@ -1,31 +1,33 @@
-// Where the rows of a step stand in packed data, in the order of processing, and which of them a share has.
+// Row ranges of packed data: those of a step, in the order of processing, and the part of them in a partition.
 #pragma once
 #include "kernels.h"
 
 typedef struct {
     ptrdiff_t first, count;
-} Run;  // of rows
+} RowRange;
 
 static inline ptrdiff_t time_of(const Steps* steps, ptrdiff_t s, bool reverse) {
     return reverse ? steps->count - 1 - s : s;
 }
 
 // All rows of step s.
-static inline Run rows_of(const Steps* steps, ptrdiff_t s, bool reverse) {
+static inline RowRange rows_of(const Steps* steps, ptrdiff_t s, bool reverse) {
     const int64_t* at = steps->offsets + time_of(steps, s, reverse);
-    return (Run){at[0], at[1] - at[0]};
+    return (RowRange){at[0], at[1] - at[0]};
 }
 
-// Those of a share.
-static inline Run share_of(Run rows, const Share* share) {
-    return (Run){rows.first + share->first, most(0, least(share->last, rows.count) - share->first)};
+// Those in a partition.
+static inline RowRange rows_of_partition(RowRange rows, const Partition* partition) {
+    return (RowRange){rows.first + partition->first,
+                      most(0, least(partition->last, rows.count) - partition->first)};
 }
 
-// Where the step before s had the sequences of these rows; `count` of them took it, the others begin with s.
-static inline Run rows_before(const Steps* steps, ptrdiff_t s, Run rows, bool reverse, const Share* share) {
-    if (s == 0) return (Run){0, 0};
-    Run before = share_of(rows_of(steps, s - 1, reverse), share);
-    return (Run){before.first, least(rows.count, before.count)};
+// The rows of step s - 1 of the same sequences: the first `count` of them have one, the others begin with step s.
+static inline RowRange rows_before(const Steps* steps, ptrdiff_t s, RowRange rows, bool reverse,
+                                   const Partition* partition) {
+    if (s == 0) return (RowRange){0, 0};
+    RowRange before = rows_of_partition(rows_of(steps, s - 1, reverse), partition);
+    return (RowRange){before.first, least(rows.count, before.count)};
 }
 
 // The lowest row of the steps `first` to `last`, in the order of processing.

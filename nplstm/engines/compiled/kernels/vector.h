@@ -1,4 +1,4 @@
-// A vector of numbers as wide as a register of the instruction set, and what can be done with it.
+// SIMD vectors: a vector of numbers as wide as a register of the instruction set, and its operations.
 //
 // The compiler's own vector types: + - * / act on each element, and a * b + c is one instruction where the CPU has
 // it. REAL is float or double; VECTOR_BYTES and TILE_VECTORS come from the build, one set for each instruction set.

@@ -1,4 +1,4 @@
-// The products of a warp: which numbers they multiply, and in which pieces.
+// The matrix products of a warp: precision, and layout of the operands.
 //
 // ARITHMETIC says what h and the weights are rounded to before they are multiplied; sums are float32 in all of
 // them.

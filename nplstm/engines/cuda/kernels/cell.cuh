@@ -1,7 +1,7 @@
 // One cell of the standard LSTM for one step, and its derivative.
 //
-// The same equations in the same operations as cells/lstm.py (lstm_cell_forward, lstm_cell_backward) and
-// core/cell.py (gates_forward, gates_backward), which are what the tests compare this file with.
+// The same equations in the same operations as core/cell.py (lstm_cell_forward, lstm_cell_backward, gates_forward,
+// gates_backward), with which the tests compare this file.
 #pragma once
 #include "numbers.cuh"
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ Gates cell_backward(real grad_h, real& grad_c, Gates 
             grad * gate.i * (one - gate.g * gate.g), grad_h * tanh_c * gate.o * (one - gate.o)};
 }
 
-// The same as they are stored: to load them is not to wait for them.
+// Gates as they are stored: a load does not wait until the values are converted.
 struct StoredGates {
     STORED i, f, g, o;
 };

@@ -1,8 +1,8 @@
-// What a kernel needs of the device beyond C++: the one file with instructions in PTX.
+// Device functions beyond C++, in PTX: conversions, matrix instructions, memory access and flags.
 //
 // Everything here has a counterpart on the CPU, by the same name (tests/cuda_on_cpu/device.cuh), on which the
-// tests run the kernels as they are. What blocks share is read and written through the functions below alone, so
-// that the tests can tell who may see whose writes.
+// tests run the kernels as they are. Memory that blocks share is accessed through these functions alone, so that
+// the tests can check which thread may see which writes.
 #pragma once
 #include "words.cuh"
 
@@ -70,7 +70,7 @@ __device__ __forceinline__ void multiply_bfloat16(float (&d)[4], const u32 (&a)[
 
 // ---------------------------------------------------------------------------------------------------- memory
 
-// An array that a launch was given, which no other block writes.
+// Load from an array that no other block writes.
 template <typename T>
 __device__ __forceinline__ T load(const T* place) {
     return *place;
@@ -81,7 +81,7 @@ __device__ __forceinline__ void store(T* place, T value) {
     *place = value;
 }
 
-// The memory of a block, whose size is given at the launch, and what is in it.
+// Shared memory of the block, whose size is an argument of the launch, and access to it.
 __device__ __forceinline__ unsigned char* block_memory() {
     extern __shared__ __align__(16) unsigned char memory[];
     return memory;
@@ -99,13 +99,13 @@ __device__ __forceinline__ void put(T* place, T value) {
 
 // ---------------------------------------------------------------------------------------------------- between blocks
 
-// Write what other blocks will read.
+// Write numbers that other blocks will read.
 template <typename T>
 __device__ __forceinline__ void send(T* place, T value) {
     *place = value;
 }
 
-// Read what other blocks have written, past the first-level cache, which does not see their writes.
+// Read numbers that other blocks have written, not through the first-level cache, which does not see their writes.
 __device__ __forceinline__ quad receive(const quad* place) {
     quad q;
     asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -115,19 +115,19 @@ __device__ __forceinline__ quad receive(const quad* place) {
     return q;
 }
 
-// Raise a flag: whoever sees it sees all that this thread has written, or seen written, before.
+// Set a flag: a thread that sees it sees all that this thread has written, or seen written, before (release).
 __device__ __forceinline__ void announce(u32* flag, u32 value) {
     asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
-// Look at a flag.
+// Read a flag (acquire).
 __device__ __forceinline__ u32 look(const u32* flag) {
     u32 value;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
     return value;
 }
 
-// Tell the host that something went wrong: the word is in its memory.
+// Report an error to the host: the word is in its memory.
 __device__ __forceinline__ void report(u32* word, u32 value) {
     asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }

@@ -1,4 +1,4 @@
-// The element type of a layer's arrays, and what is computed with it.
+// The element type of a layer's arrays, and the type that is computed in.
 //
 // STORED: float16, float or double, as the layer's parameters, input and output are. State and gates are computed
 // in `real`, and c is kept in it: float32 also where the arrays are float16.

@@ -1,38 +1,40 @@
-// What the two persistent kernels share: a whole sequence in one launch, all blocks of which run at once.
+// Code of both persistent kernels: a whole sequence in one launch, all blocks of which run at once.
 //
-// A block has UNITS cells of one lane (a layer in one direction) for ROWS sequences: it keeps the weights of these
-// cells in registers and its own memory, and their state in registers, over all steps. After each step it sends
-// what it has computed to the blocks that have the lane's other cells for the same sequences, and raises its flag;
-// before each step it waits for theirs. Blocks of other sequences or directions never wait for one another. A lane
-// may have a leader, the layer whose results it reads as they are made, a step ahead of it.
+// A direction is one layer in one direction: those of a launch are the directions of a layer, or the layers of a
+// chain. A block computes UNITS cells of one direction for ROWS sequences: it keeps the weights of these cells in
+// registers and shared memory, and their state in registers, over all steps. After each step it sends its results to
+// the blocks that have the direction's other cells for the same sequences, and sets its flag; before each step it waits
+// for their flags. Blocks of other sequences never wait for one another, nor do the directions of one layer. In a chain
+// a direction has a leader, the layer whose results it reads one step after they are computed; it is that layer's
+// follower.
 //
-// A step is a product of the block's weights, OUTPUTS rows of `numbers` numbers, with what was sent. Its 8 warps
-// share the numbers between them, a warp waits only for the blocks that send its own, and the sums of the warps
-// are added up in the block's memory.
+// A step is a product of the block's weights, OUTPUTS rows of `numbers` numbers, with the numbers that were sent. Its 8
+// warps share the numbers between them, a warp waits only for the blocks that send its own, and the sums of the warps
+// are added up in shared memory.
 //
-// Memory that blocks share, `sent` numbers: (ring, rows, width) for each lane: state v is in slot v % ring. Nobody
-// overwrites state v - ring before all who read it are done: in the lane itself they are when state v - 1 is
-// there, and a follower's flags tell for it.
+// Exchange buffers in global memory, numbers of type `sent`: (ring, rows, width) for each direction; state v is in slot
+// v % ring. State v - ring is overwritten only after all blocks have read it: those of the direction itself have, once
+// state v - 1 is complete; the flags of the follower tell when the follower has.
 #pragma once
 #include "arithmetic.cuh"
 #include "cell.cuh"
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
-constexpr int OUTPUTS = 16 * M_TILES;                             // rows of weights in a block
-constexpr int PASS_ROWS = 8 * N_TILES;                            // sequences that a block takes at once
-constexpr int ROWS = PASS_ROWS * PASSES;                          // and in a step
-constexpr int UNITS = OUTPUTS / OUTPUTS_PER_CELL;                 // cells of a block
-constexpr int OWN = (UNITS * PASS_ROWS + THREADS - 1) / THREADS;  // cells of a thread in a pass
-constexpr int SUM_STRIDE = OUTPUTS + 4;  // keeps the warps' sums off each other's banks, in steps of 16 bytes
+constexpr int OUTPUTS = 16 * M_TILES;              // rows of weights in a block
+constexpr int PASS_ROWS = 8 * N_TILES;             // sequences that a block takes at once
+constexpr int ROWS = PASS_ROWS * PASSES;           // and in a step
+constexpr int UNITS = OUTPUTS / OUTPUTS_PER_CELL;  // cells of a block
+constexpr int CELLS_PER_PASS = (UNITS * PASS_ROWS + THREADS - 1) / THREADS;  // cells of a thread in a pass
+constexpr int SUM_STRIDE = OUTPUTS + 4;  // avoids bank conflicts between the warps' sums; in steps of 16 bytes
 constexpr int SUMS = WARPS * PASS_ROWS * SUM_STRIDE;
-// Groups that a warp asks for at once.
+// Groups that a warp loads at once.
 constexpr int AHEAD = ARITHMETIC == FLOAT32 || N_TILES > 1 ? 1 : 2;
-constexpr int MAX_LANES = 8;
+constexpr int MAX_DIRECTIONS = 8;
 
 static_assert(THREADS % UNITS == 0, "a thread has the same cell in all its sequences");
 static_assert(KEPT % AHEAD == 0, "registers are found by constants");
 
-struct Board {      // what a lane's blocks tell each other
+struct Exchange {   // exchange buffer and flags of the blocks of a direction
     sent* numbers;  // (ring, rows, width)
     u32* flags;     // (tiles, blocks)
 };
@@ -44,8 +46,8 @@ struct Shape {
     int B, H;
     int tiles, blocks;      // of ROWS sequences; of UNITS cells
     int ring, rows, width;  // ring is a power of two
-    u32 base;               // a flag of base + 1 + v says that state v is there
-    u32 patience;           // looks at a flag before a wait is given up
+    u32 base;               // a flag of base + 1 + v means that state v is complete
+    u32 patience;           // reads of a flag before a wait times out
 };
 
 // ---------------------------------------------------------------------------------------------------- steps
@@ -63,18 +65,18 @@ __device__ __forceinline__ Rows rows_of(const Shape& shape, int t) {
     return {first, (int)(load(shape.bounds + t + 1) - first)};
 }
 
-// ---------------------------------------------------------------------------------------------------- who has what
+// ------------------------------------------------------------------------------------------------ division of the work
 
 struct Place {
-    int warp, lane, r, q;  // r and q: the lane's row and column in a tile
+    int warp, lane, r, q;  // r and q: the warp lane's row and column in a tile
     int tile, first_row;   // sequences
     int first_cell;
-    int groups, led;         // of all the numbers; of the leader's, which come first
-    int first_group, count;  // this warp's
-    int most;                // of the warp that has most
+    int groups, leader_groups;  // of all the numbers; of the leader's, which come first
+    int first_group, count;     // this warp's
+    int most;                   // of the warp that has most
 };
 
-__device__ __forceinline__ Place place_of(int tile, int numbers, bool led) {
+__device__ __forceinline__ Place place_of(int tile, int numbers, bool has_leader) {
     Place p;
     p.warp = threadIdx.x / 32;
     p.lane = threadIdx.x % 32;
@@ -84,8 +86,8 @@ __device__ __forceinline__ Place place_of(int tile, int numbers, bool led) {
     p.first_row = tile * ROWS;
     p.first_cell = blockIdx.x * UNITS;
     const int groups = (numbers + GROUP - 1) / GROUP;
-    p.led = led ? groups : 0;
-    p.groups = groups + p.led;
+    p.leader_groups = has_leader ? groups : 0;
+    p.groups = groups + p.leader_groups;
     const int each = p.groups / WARPS, more = p.groups % WARPS;
     p.first_group = p.warp * each + min(p.warp, more);
     p.count = each + (p.warp < more);
@@ -93,11 +95,11 @@ __device__ __forceinline__ Place place_of(int tile, int numbers, bool led) {
     return p;
 }
 
-// A thread has the same cell of all its sequences: OWN of them in each of PASSES.
-struct Own {
+// The cell of a thread, the same in all its sequences: CELLS_PER_PASS of them in each of PASSES.
+struct ThreadCells {
     int unit, column;  // in the block; in a pass
 
-    __device__ __forceinline__ Own() : unit(threadIdx.x % UNITS), column(threadIdx.x / UNITS) {}
+    __device__ __forceinline__ ThreadCells() : unit(threadIdx.x % UNITS), column(threadIdx.x / UNITS) {}
 
     __device__ __forceinline__ int column_of(int o) const { return column + o * (THREADS / UNITS); }
 
@@ -106,7 +108,7 @@ struct Own {
     template <typename F>
     __device__ __forceinline__ void each(const Place& p, int pass, F f) const {
 #pragma unroll
-        for (int o = 0; o < OWN; ++o)
+        for (int o = 0; o < CELLS_PER_PASS; ++o)
             if (column_of(o) < PASS_ROWS) f(pass, o, p.first_row + pass * PASS_ROWS + column_of(o));
     }
 
@@ -177,46 +179,46 @@ struct Weights {
 
 __device__ __forceinline__ u32 ready(const Shape& shape, int state) { return shape.base + 1u + (u32)state; }
 
-// Wait, as a warp, until flags `first` to `last` have come to `value`; false if they do not come.
+// Wait, as a warp, until flags `first` to `last` have reached `value`; false if they time out.
 __device__ __forceinline__ bool wait(const Shape& shape, const u32* flags, int first, int last, u32 value) {
-    bool came = true;
+    bool arrived = true;
     for (int b = first + (int)(threadIdx.x % 32); b <= last; b += 32) {
         u32 looks = 0;
-        while (came && (int)(look(flags + b) - value) < 0) came = ++looks < shape.patience;
+        while (arrived && (int)(look(flags + b) - value) < 0) arrived = ++looks < shape.patience;
     }
-    came = __all_sync(0xffffffffu, came);
-    __syncwarp();  // what one lane has seen, all may read
-    return came;
+    arrived = __all_sync(0xffffffffu, arrived);
+    __syncwarp();  // what one lane of the warp has seen, all may read
+    return arrived;
 }
 
-// Wait for the blocks that send groups `first` to `last` of a lane's numbers.
-__device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Board& board, int tile, int first,
+// Wait for the blocks that send groups `first` to `last` of a direction's numbers.
+__device__ __forceinline__ bool wait_for_groups(const Shape& shape, const Exchange& exchange, int tile, int first,
                                                 int last, int numbers_per_block, u32 value) {
     const int from = first * GROUP / numbers_per_block, to = (last * GROUP + GROUP - 1) / numbers_per_block;
-    return wait(shape, board.flags + (size_t)tile * shape.blocks, min(from, shape.blocks - 1),
+    return wait(shape, exchange.flags + (size_t)tile * shape.blocks, min(from, shape.blocks - 1),
                 min(to, shape.blocks - 1), value);
 }
 
-// Wait for all that a warp needs for step `s` of this launch: state s of its own lane and, but for the step behind
-// the last, s + 1 of its leader.
-__device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p, const Board& own,
-                                              const Board& leader, const u32* follower, int numbers_per_block,
+// Wait for all that a warp needs for step `s` of this launch: state s of its own direction and, except in the step
+// after the last one, state s + 1 of its leader.
+__device__ __forceinline__ bool wait_for_step(const Shape& shape, const Place& p, const Exchange& own,
+                                              const Exchange& leader, const u32* follower, int numbers_per_block,
                                               int s) {
     const int last = p.first_group + p.count - 1;
-    bool came = true;
-    if (p.count && p.first_group < p.led && s < shape.steps)
-        came = wait_for_groups(shape, leader, p.tile, p.first_group, min(last, p.led - 1), numbers_per_block,
-                               ready(shape, s + 1));
-    if (p.count && last >= p.led)
-        came = wait_for_groups(shape, own, p.tile, max(p.first_group - p.led, 0), last - p.led, numbers_per_block,
-                               ready(shape, s)) &&
-               came;
+    bool arrived = true;
+    if (p.count && p.first_group < p.leader_groups && s < shape.steps)
+        arrived = wait_for_groups(shape, leader, p.tile, p.first_group, min(last, p.leader_groups - 1),
+                                  numbers_per_block, ready(shape, s + 1));
+    if (p.count && last >= p.leader_groups)
+        arrived = wait_for_groups(shape, own, p.tile, max(p.first_group - p.leader_groups, 0),
+                                  last - p.leader_groups, numbers_per_block, ready(shape, s)) &&
+                  arrived;
     // state s + 1 takes the place of state s + 1 - ring, which the follower reads in its step s - ring
     if (follower && p.warp == WARPS - 1 && s >= shape.ring)
-        came = wait(shape, follower + (size_t)p.tile * shape.blocks, 0, shape.blocks - 1,
-                    ready(shape, s + 1 - shape.ring)) &&
-               came;
-    return came;
+        arrived = wait(shape, follower + (size_t)p.tile * shape.blocks, 0, shape.blocks - 1,
+                       ready(shape, s + 1 - shape.ring)) &&
+                  arrived;
+    return arrived;
 }
 
 // ---------------------------------------------------------------------------------------------------- the product
@@ -225,35 +227,36 @@ __device__ __forceinline__ size_t slot(const Shape& shape, int state) {
     return (size_t)(state & (shape.ring - 1)) * shape.rows * shape.width;
 }
 
-// Groups of numbers that a warp has asked for.
+// Groups of numbers that a warp loads.
 struct Batch {
     quad numbers[AHEAD][N_TILES];
 };
 
 typedef float Sums[M_TILES][N_TILES][4];
 
-// Where a step's numbers are, for one lane of a warp: of its row of each tile of sequences in one pass.
+// Addresses of a step's numbers for one lane of a warp: of its row of each tile of sequences in one pass.
 struct Numbers {
     const sent *own, *leader;
-    int row, batch, width, led, column;
-    bool with_leader;  // behind the last step there is none
+    int row, batch, width, leader_groups, column;
+    bool with_leader;  // false in the step after the last one
 
-    __device__ __forceinline__ Numbers(const Shape& shape, const Place& p, const Board& own_board,
-                                       const Board& leader_board, int s, int pass)
-        : own(own_board.numbers + slot(shape, s)),
-          leader(p.led ? leader_board.numbers + slot(shape, s + 1) : nullptr),
-          row(p.first_row + pass * PASS_ROWS + p.r), batch(shape.B), width(shape.width), led(p.led),
-          column(p.q * 4 * PER_WORD), with_leader(s < shape.steps) {}
+    __device__ __forceinline__ Numbers(const Shape& shape, const Place& p, const Exchange& own_exchange,
+                                       const Exchange& leader_exchange, int s, int pass)
+        : own(own_exchange.numbers + slot(shape, s)),
+          leader(p.leader_groups ? leader_exchange.numbers + slot(shape, s + 1) : nullptr),
+          row(p.first_row + pass * PASS_ROWS + p.r), batch(shape.B), width(shape.width),
+          leader_groups(p.leader_groups), column(p.q * 4 * PER_WORD), with_leader(s < shape.steps) {}
 
     __device__ __forceinline__ void ask(const Place& p, int first, Batch& batch_of) const {
 #pragma unroll
         for (int i = 0; i < AHEAD; ++i) {
             const int g = p.first_group + first + i;
             if (first + i >= p.count) continue;
-            const sent* from = (g < led ? leader + g * GROUP : own + (g - led) * GROUP) + column;
+            const sent* from = (g < leader_groups ? leader + g * GROUP : own + (g - leader_groups) * GROUP) +
+                               column;
 #pragma unroll
             for (int n = 0; n < N_TILES; ++n)
-                batch_of.numbers[i][n] = row + 8 * n < batch && (g >= led || with_leader)
+                batch_of.numbers[i][n] = row + 8 * n < batch && (g >= leader_groups || with_leader)
                                              ? receive((const quad*)(from + (size_t)(row + 8 * n) * width))
                                              : quad{0, 0, 0, 0};
         }
@@ -276,8 +279,8 @@ __device__ __forceinline__ void put_sums(const Place& p, const Sums& total, floa
                 put(sums + (8 * n + 2 * p.q + k % 2) * SUM_STRIDE + 16 * m + p.r + 8 * (k / 2), total[m][n][k]);
 }
 
-// The warp's share of the sums of one pass, into the block's memory: (WARPS, PASS_ROWS, SUM_STRIDE). It asks for the
-// next numbers before it multiplies those that have come.
+// The warp's part of the sums of one pass, into shared memory: (WARPS, PASS_ROWS, SUM_STRIDE). It loads the next
+// numbers before it multiplies the current ones.
 __device__ __forceinline__ void warp_product(const Place& p, const Weights& weights, const Numbers& numbers,
                                              float* sums) {
     Sums total = {};
@@ -301,13 +304,13 @@ __device__ __forceinline__ void warp_product(const Place& p, const Weights& weig
     if (p.count) put_sums(p, total, sums + (size_t)p.warp * PASS_ROWS * SUM_STRIDE);
 }
 
-// The warps that had something to add.
+// The number of warps that have groups to multiply.
 __device__ __forceinline__ int adding(const Place& p) { return min(p.groups, WARPS); }
 
 // ---------------------------------------------------------------------------------------------------- sending
 
-// Numbers beyond those of the last block meet weights of zero, and must not be what an earlier launch left there.
-__device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p, const Board& own,
+// Padding after the numbers of the last block is multiplied by zero: it must not be NaN of an earlier launch.
+__device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p, const Exchange& own,
                                               int numbers_per_block) {
     if (blockIdx.x != shape.blocks - 1) return;
     const int first = shape.blocks * numbers_per_block, more = shape.width - first;
@@ -317,12 +320,13 @@ __device__ __forceinline__ void clear_padding(const Shape& shape, const Place& p
     }
 }
 
-// Tell that the block's part of a state is there: after a barrier behind all that was sent.
-__device__ __forceinline__ void announce_state(const Shape& shape, const Place& p, const Board& own, int state) {
+// Set the flag of the block's part of a state: after a barrier that follows all sends.
+__device__ __forceinline__ void announce_state(const Shape& shape, const Place& p, const Exchange& own,
+                                               int state) {
     if (threadIdx.x == 0) announce(own.flags + (size_t)p.tile * shape.blocks + blockIdx.x, ready(shape, state));
 }
 
-__device__ __forceinline__ void give_up(const Shape& shape, int s) {
+__device__ __forceinline__ void report_timeout(const Shape& shape, int s) {
     if (threadIdx.x == 0) report(shape.status, 1u + (u32)s);
 }
 

@@ -1,7 +1,7 @@
-// The way back through whole sequences in one launch. How blocks share the work is in persistent.cuh.
+// Backward pass of whole sequences in one launch. The division among blocks is described in persistent.cuh.
 //
-// Reference: sequence.py (sequence_backward) over cells/lstm.py (lstm_cell_backward).
-// Axes as in persistent_forward.cu. "Steps" are those of the way back, from each sequence's end; what is sent is
+// Reference: core/time_loop.py (sequence_backward) over core/cell.py (lstm_cell_backward).
+// Axes as in persistent_forward.cu. "Steps" are those of the backward pass, from each sequence's end; what is sent is
 // d loss / d a of a step, its 4H numbers in the order of cells, the four gates of one side by side.
 //
 //     grad_h_t = grad_out_t + grad_a_{t+1} W_hh (+ grad_a_t of the leader, the layer above, times its W_ih)
@@ -9,7 +9,7 @@
 #define OUTPUTS_PER_CELL 1
 #include "persistent.cuh"
 
-struct BackwardLane {
+struct BackwardDirection {
     const STORED* weight_hh;  // (4H, H)
     const STORED* weight_ih;  // (4H, H)  the leader's, or null
     const STORED* grad_out;   // (N, H)   rows `grad_stride` apart; or null
@@ -20,20 +20,20 @@ struct BackwardLane {
     STORED* grad_h;           // (B, H)   of the state after the steps, then of that before them
     real* grad_c;             // (B, H)
     long long grad_stride, grad_a_from;
-    Board own, leader;
+    Exchange own, leader;
     const u32* follower;
     int reverse;  // the forward pass ran from the last step to the first
 };
 
 struct Backward {
     Shape shape;
-    BackwardLane lane[MAX_LANES];
+    BackwardDirection direction[MAX_DIRECTIONS];
 };
 
 struct BackwardState {
-    real grad_h[PASSES][OWN];  // of sequences that the steps have not come to, or have left
-    real grad_c[PASSES][OWN];
-    bool began[PASSES][OWN];  // whether the last step was one of this sequence's
+    real grad_h[PASSES][CELLS_PER_PASS];  // of sequences that the steps have not reached, or have left
+    real grad_c[PASSES][CELLS_PER_PASS];
+    bool began[PASSES][CELLS_PER_PASS];  // whether the last step was one of this sequence's
 };
 
 struct Recorded {  // what a step needs of the forward pass
@@ -41,7 +41,7 @@ struct Recorded {  // what a step needs of the forward pass
     real c, before, grad_out;
 };
 
-__device__ __forceinline__ void send_gates(const Shape& shape, const Board& own, int state, int row, int cell,
+__device__ __forceinline__ void send_gates(const Shape& shape, const Exchange& own, int state, int row, int cell,
                                            Gates grad) {
     sent* place = own.numbers + slot(shape, state) + (size_t)row * shape.width + 4 * cell;
 #if HALF_WORDS
@@ -58,29 +58,31 @@ __device__ __forceinline__ real sum_of(const Place& p, const float* sums, int co
     return total;
 }
 
-__device__ __forceinline__ Recorded recorded(const BackwardLane& lane, int H, int row, int cell, Rows rows,
-                                             Rows earlier) {
+__device__ __forceinline__ Recorded recorded(const BackwardDirection& direction, int H, int row, int cell,
+                                             Rows rows, Rows earlier) {
     const long long here = rows.first + row;
     Recorded r;
-    r.gate = load_gates(lane.gates + here * 4 * H, cell, H);
-    r.c = load(lane.cells + here * H + cell);
-    r.before = earlier.has(row) ? load(lane.cells + (earlier.first + row) * H + cell)
-                                : load_real(lane.c_0 + (size_t)row * H + cell);
-    r.grad_out = lane.grad_out ? load_real(lane.grad_out + here * lane.grad_stride + cell) : (real)0;
+    r.gate = load_gates(direction.gates + here * 4 * H, cell, H);
+    r.c = load(direction.cells + here * H + cell);
+    r.before = earlier.has(row) ? load(direction.cells + (earlier.first + row) * H + cell)
+                                : load_real(direction.c_0 + (size_t)row * H + cell);
+    r.grad_out = direction.grad_out ? load_real(direction.grad_out + here * direction.grad_stride + cell)
+                                    : (real)0;
     return r;
 }
 
-// A wait was given up: what was not computed must not look like numbers.
-__device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place& p, Own own, int from) {
-    give_up(shape, from);
+// A wait has timed out: write NaN where results were not computed.
+__device__ void fill_with_nan(const Shape& shape, const BackwardDirection& direction, const Place& p,
+                              ThreadCells mine, int from) {
+    report_timeout(shape, from);
     const real nan = not_a_number();
-    const int cell = p.first_cell + own.unit;
+    const int cell = p.first_cell + mine.unit;
     for (int s = from; s < shape.first + shape.steps; ++s) {
-        const Rows rows = rows_of(shape, lane.reverse ? s : shape.T - 1 - s);
-        own.each(p, [&](int, int, int row) {
+        const Rows rows = rows_of(shape, direction.reverse ? s : shape.T - 1 - s);
+        mine.each(p, [&](int, int, int row) {
             if (cell < shape.H && rows.has(row))
-                store_gates(lane.grad_a + (rows.first - lane.grad_a_from + row) * 4 * shape.H, cell, shape.H,
-                            Gates{nan, nan, nan, nan});
+                store_gates(direction.grad_a + (rows.first - direction.grad_a_from + row) * 4 * shape.H, cell,
+                            shape.H, Gates{nan, nan, nan, nan});
         });
     }
 }
@@ -88,53 +90,53 @@ __device__ void spoil(const Shape& shape, const BackwardLane& lane, const Place&
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     persistent_backward(const __grid_constant__ Backward backward) {
     const Shape& shape = backward.shape;
-    const BackwardLane& lane = backward.lane[blockIdx.y / shape.tiles];
+    const BackwardDirection& direction = backward.direction[blockIdx.y / shape.tiles];
     const int H = shape.H;
-    const Place p = place_of(blockIdx.y % shape.tiles, 4 * H, lane.leader.numbers);
-    const Own own;
-    const int cell = p.first_cell + own.unit;
+    const Place p = place_of(blockIdx.y % shape.tiles, 4 * H, direction.leader.numbers);
+    const ThreadCells mine;
+    const int cell = p.first_cell + mine.unit;
     const bool is_cell = cell < H;
     float* sums = (float*)block_memory();
 
     Weights weights;
     weights.fill(p, block_memory() + SUMS * sizeof(float), [&](int m, int g, int k) {
-        const int of = p.first_cell + m, number = (g < p.led ? g : g - p.led) * GROUP + k;
-        const STORED* weight = g < p.led ? lane.weight_ih : lane.weight_hh;
+        const int of = p.first_cell + m, number = (g < p.leader_groups ? g : g - p.leader_groups) * GROUP + k;
+        const STORED* weight = g < p.leader_groups ? direction.weight_ih : direction.weight_hh;
         return of < H && number < 4 * H ? load_real(weight + (size_t)(number % 4 * H + number / 4) * H + of)
                                         : (real)0;
     });
 
     BackwardState state;
-    own.each(p, [&](int pass, int o, int row) {
+    mine.each(p, [&](int pass, int o, int row) {
         const bool real_one = is_cell && row < shape.B;
-        state.grad_h[pass][o] = real_one ? load_real(lane.grad_h + (size_t)row * H + cell) : (real)0;
-        state.grad_c[pass][o] = real_one ? load(lane.grad_c + (size_t)row * H + cell) : (real)0;
+        state.grad_h[pass][o] = real_one ? load_real(direction.grad_h + (size_t)row * H + cell) : (real)0;
+        state.grad_c[pass][o] = real_one ? load(direction.grad_c + (size_t)row * H + cell) : (real)0;
         state.began[pass][o] = false;
-        send_gates(shape, lane.own, 0, row, cell, Gates{0, 0, 0, 0});
+        send_gates(shape, direction.own, 0, row, cell, Gates{0, 0, 0, 0});
     });
-    clear_padding(shape, p, lane.own, 4 * UNITS);
+    clear_padding(shape, p, direction.own, 4 * UNITS);
     __syncthreads();
-    announce_state(shape, p, lane.own, 0);
+    announce_state(shape, p, direction.own, 0);
 
-    // one step more than there are: what the last one sends makes the gradient of the state before it
-    bool came = true;
-    for (int s = 0; s <= shape.steps && came; ++s) {
+    // one step more: the numbers sent by the last step give the gradient of the state before it
+    bool arrived = true;
+    for (int s = 0; s <= shape.steps && arrived; ++s) {
         const bool more = s < shape.steps;
-        const int t = lane.reverse ? shape.first + s : shape.T - 1 - shape.first - s;
+        const int t = direction.reverse ? shape.first + s : shape.T - 1 - shape.first - s;
         const Rows rows = more ? rows_of(shape, t) : Rows{0, 0};
-        const Rows earlier = rows_of(shape, lane.reverse ? t + 1 : t - 1);
-        Recorded kept[PASSES][OWN];
-        own.each(p, [&](int pass, int o, int row) {  // asked for ahead of the wait
-            if (is_cell && rows.has(row)) kept[pass][o] = recorded(lane, H, row, cell, rows, earlier);
+        const Rows earlier = rows_of(shape, direction.reverse ? t + 1 : t - 1);
+        Recorded kept[PASSES][CELLS_PER_PASS];
+        mine.each(p, [&](int pass, int o, int row) {  // loaded before the wait
+            if (is_cell && rows.has(row)) kept[pass][o] = recorded(direction, H, row, cell, rows, earlier);
         });
-        came = wait_for_step(shape, p, lane.own, lane.leader, lane.follower, 4 * UNITS, s);
-        Gates grad_a[PASSES][OWN];
+        arrived = wait_for_step(shape, p, direction.own, direction.leader, direction.follower, 4 * UNITS, s);
+        Gates grad_a[PASSES][CELLS_PER_PASS];
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass) {
-            warp_product(p, weights, Numbers(shape, p, lane.own, lane.leader, s, pass), sums);
-            came = __syncthreads_and(came);
-            own.each(p, pass, [&](int pass, int o, int row) {
-                real grad_h = sum_of(p, sums, own.column_of(o), own.unit);
+            warp_product(p, weights, Numbers(shape, p, direction.own, direction.leader, s, pass), sums);
+            arrived = __syncthreads_and(arrived);
+            mine.each(p, pass, [&](int pass, int o, int row) {
+                real grad_h = sum_of(p, sums, mine.column_of(o), mine.unit);
                 if (!state.began[pass][o]) grad_h += state.grad_h[pass][o];
                 state.grad_h[pass][o] = grad_h;
                 state.began[pass][o] = is_cell && rows.has(row);
@@ -144,25 +146,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     grad_a[pass][o] = cell_backward(grad_h + r.grad_out, state.grad_c[pass][o], r.gate, r.c,
                                                     r.before);
                 }
-                // where a wait was given up, others may still read what stands there
-                if (more && came) send_gates(shape, lane.own, s + 1, row, cell, grad_a[pass][o]);
+                // where a wait has timed out, other blocks may still read the slot
+                if (more && arrived) send_gates(shape, direction.own, s + 1, row, cell, grad_a[pass][o]);
             });
             __syncthreads();
         }
-        if (!came) {
-            spoil(shape, lane, p, own, shape.first + s);
+        if (!arrived) {
+            fill_with_nan(shape, direction, p, mine, shape.first + s);
             break;
         }
         if (!more) break;
-        announce_state(shape, p, lane.own, s + 1);
-        own.each(p, [&](int pass, int o, int row) {  // what no other block waits for
+        announce_state(shape, p, direction.own, s + 1);
+        mine.each(p, [&](int pass, int o, int row) {  // results that no other block waits for
             if (state.began[pass][o])
-                store_gates(lane.grad_a + (rows.first - lane.grad_a_from + row) * 4 * H, cell, H, grad_a[pass][o]);
+                store_gates(direction.grad_a + (rows.first - direction.grad_a_from + row) * 4 * H, cell, H,
+                            grad_a[pass][o]);
         });
     }
-    own.each(p, [&](int pass, int o, int row) {
+    mine.each(p, [&](int pass, int o, int row) {
         if (!is_cell || row >= shape.B) return;
-        store_real(lane.grad_h + (size_t)row * H + cell, came ? state.grad_h[pass][o] : not_a_number());
-        store(lane.grad_c + (size_t)row * H + cell, came ? state.grad_c[pass][o] : not_a_number());
+        store_real(direction.grad_h + (size_t)row * H + cell, arrived ? state.grad_h[pass][o] : not_a_number());
+        store(direction.grad_c + (size_t)row * H + cell, arrived ? state.grad_c[pass][o] : not_a_number());
     });
 }

@@ -1,6 +1,6 @@
 // One step of the time loop between two matrix products: a thread has one cell of one sequence.
 //
-// Reference: cells/lstm.py (lstm_cell_forward, lstm_cell_backward).
+// Reference: core/cell.py (lstm_cell_forward, lstm_cell_backward).
 // Axes: n sequences of a step, B of the batch, H cells; 4H gates in blocks i, f, g, o.
 #include "cell.cuh"
 
@@ -37,8 +37,8 @@ extern "C" __global__ void forward_step(const ForwardStep step) {
 }
 
 struct BackwardStep {
-    const STORED* grad_out;  // (n, H)   d loss / d h_t but for the share of step t + 1; or null
-    const STORED* grad_h;    // (B, H)   that share, or d loss / d h_n
+    const STORED* grad_out;  // (n, H)   d loss / d h_t without the part of step t + 1; or null
+    const STORED* grad_h;    // (B, H)   that part, or d loss / d h_n
     real* grad_c;            // (B, H)   d loss / d c_t from step t + 1 or the end; receives d loss / d c_{t-1}
     const STORED* gates;     // (n, 4H)
     const real* cells;       // (n, H)   c_t

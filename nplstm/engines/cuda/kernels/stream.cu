@@ -1,10 +1,10 @@
-// One step of one layer in real time: both products, the gates and the cell in one launch.
+// One step of one layer of a stream: both products, the gates and the cell in one launch.
 //
-// Reference: cells/lstm.py (lstm_cell_forward) on x_t W_ih^T + h_{t-1} W_hh^T + b.
+// Reference: core/cell.py (lstm_cell_forward) on x_t W_ih^T + h_{t-1} W_hh^T + b.
 // Axes: B sequences, I input, H cells, 4H gates in blocks i, f, g, o.
 //
 // The grid is (batches, cells): a warp has one cell for SEQUENCES sequences, and its lanes share the inputs between
-// them. h is read by all and so has two places, which take turns: `h` before the step and `h_next` after it.
+// them. All blocks read h, so it has two arrays that alternate: `h` before the step and `h_next` after it.
 #include "cell.cuh"
 
 constexpr int SEQUENCES = 4, CELLS = 4;  // of a warp; of a block, one for each of its warps

@@ -1,5 +1,5 @@
-// What registers and memory hold, on a device and on the CPU: words, numbers of 16 bits, and as many words as one access
-// takes.
+// Plain types for registers and memory, on a device and on the CPU: words, 16-bit numbers, and vectors of words that
+// one instruction loads or stores.
 #pragma once
 
 typedef unsigned int u32;
