@@ -125,9 +125,11 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'nplstm' has no attribute {name!r}")
     home = _LAZY[name]
-    found = import_module(f"{home}.{name}") if home == "nplstm" else getattr(import_module(home), name)
-    globals()[name] = found
-    return found
+    return import_module(f"{home}.{name}") if home == "nplstm" else getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
 
 
 find_moved_modules()

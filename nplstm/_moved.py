@@ -9,7 +9,9 @@ from typing import Any
 _MOVED = {
     "nplstm.cells": "nplstm.core",
     "nplstm.cells.spec": "nplstm.core.cell_spec",
+    "nplstm.io.door": "nplstm.io",
     "nplstm.layers.structure": "nplstm._moved",
+    "nplstm.module": "nplstm.core.module",
     "nplstm.ops": "nplstm.core.ops",
     "nplstm.ops.activations": "nplstm.core.ops.activations",
     "nplstm.packing": "nplstm.batch.packing",

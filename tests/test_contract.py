@@ -87,3 +87,14 @@ def test_the_changelog_knows_the_version():
 
 def test_the_package_says_that_it_is_typed():
     assert (Path(nplstm.__file__).parent / "py.typed").exists()
+
+
+def test_what_is_imported_late_is_listed_and_not_kept(monkeypatch):
+    assert set(nplstm.__all__) <= set(dir(nplstm))
+    assert {"io", "onnx"} <= set(dir(nplstm))
+    monkeypatch.setattr("nplstm.io.load", "another")
+    assert nplstm.load == "another"
+    monkeypatch.undo()
+    assert nplstm.load is nplstm.io.load
+    with pytest.raises(AttributeError, match="module 'nplstm' has no attribute 'lode'"):
+        nplstm.lode  # noqa: B018

@@ -191,3 +191,12 @@ def test_bad_input_is_named(name):
     call, message = REFUSED[name]
     with pytest.raises(nplstm.NplstmError, match=message):
         call()
+
+
+def test_a_subclass_is_a_packed_sequence():
+    class Own(nplstm.PackedSequence):
+        pass
+
+    packed = nplstm.pack_sequence([np.ones((3, 2), np.float32), np.ones((1, 2), np.float32)])
+    lstm = nplstm.LSTM(2, 3, rng=0)
+    assert np.array_equal(lstm(Own(*packed))[0].data, lstm(packed)[0].data)

@@ -7,6 +7,7 @@ from pathlib import Path
 import make_pickles
 import numpy as np
 import pytest
+from conftest import needs_kernels
 
 import nplstm
 
@@ -72,3 +73,38 @@ def test_an_option_cannot_be_set():
     assert lstm(np.zeros((1, 5, 2), np.float32))[0].shape == (1, 5, 3)
     with pytest.raises(nplstm.ArgumentError, match=r"dropout: expected a number in \[0.0, 1.0\], got 2"):
         lstm.dropout = 2
+
+
+class Subclass(nplstm.LSTM):
+    """With attributes of its own, of which some have defaults of the class, and one a slot."""
+
+    __slots__ = ("kept",)
+    calls = 0
+    note = None
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.calls, self.note, self.options, self.kept = 2, "hi", {"own": True}, [1]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_a_subclass_keeps_its_attributes(again):
+    other = again(Subclass(2, 3, num_layers=2, rng=0))
+    assert (other.calls, other.note, other.options, other.kept) == (2, "hi", {"own": True}, [1])
+    assert repr(other) == "LSTM(2, 3, num_layers=2)"
+
+
+@pytest.mark.parametrize("every", [None, 2])
+@pytest.mark.parametrize("engine", ["compiled", "numpy", "plain"])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda tape: pickle.loads(pickle.dumps(tape))])
+def test_a_tape_is_pickled(again, engine, every):
+    """Beside other layers of the same sizes, which share the steps."""
+    if engine == "compiled":
+        needs_kernels()
+    lstm, x = nplstm.LSTM(2, 3, 2, dtype="float64", rng=0), np.ones((4, 2, 2))
+    with nplstm.use_engines(engine):
+        tape = lstm.record(x, checkpoint_every=every)
+        expected = tape.backward(np.ones_like(tape.output))
+        found = again(tape).backward(np.ones_like(tape.output))
+    assert np.array_equal(found.input, expected.input)
+    assert all(np.array_equal(found.parameters[name], expected.parameters[name]) for name in expected.parameters)

@@ -45,7 +45,7 @@ def call_options(lengths: Any, mask: Any, masked_output: str, reset: Any, reset_
 
 def choose_layout(x: Any, call: CallOptions, *, input_size: int, batch_first: bool, backend: Backend) -> Layout:
     """Read the layout off an input, its type and its axes, and off what the call says about it."""
-    if call is NO_OPTIONS and type(x) is not PackedSequence:
+    if call is NO_OPTIONS and not isinstance(x, PackedSequence):
         shape: tuple[int, ...] = x.shape
         make = _padded_layout if max(shape, default=0) <= KEPT_STEPS else _padded_layout.__wrapped__
         return make(backend, shape, input_size, batch_first)

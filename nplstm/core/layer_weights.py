@@ -28,6 +28,9 @@ class LayerWeights:
         self.standard = not spec.composes_cell and params.weight_hr is None  # no other cell, no projection
         self._prepared: dict[tuple[Any, ...], tuple[tuple[LayerWeights, ...], Any]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LayerWeights, (self.params, self.spec)  # without what engines made of it
+
     @property
     def widths(self) -> tuple[int, int]:
         """(P, H): the widths of h and c."""

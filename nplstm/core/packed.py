@@ -80,6 +80,9 @@ class PackedSteps:
     def __len__(self) -> int:
         return len(self.batch_sizes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.batch, self.batch_sizes)  # without what engines made of it
+
     def prepared(self, make: Callable[["PackedSteps"], T]) -> T:
         """Return ``make(self)``, an engine's own form of the index; made once and cached."""
         if make not in self._prepared:

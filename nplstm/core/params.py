@@ -5,7 +5,7 @@ snapshot without a copy, a tape keeps the weights of its own forward pass when t
 the copies of weights that engines prepare never go out of date.
 """
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -190,16 +190,18 @@ class Parameters(MutableMapping[str, Array]):
             derived[key] = make()
         return derived[key]
 
-    def grouped(self, suffix: str) -> LSTMParams:
-        """Return the parameters of one layer and direction, whose names end in ``suffix``.
+    def grouped(self, suffixes: Sequence[str]) -> list[LSTMParams]:
+        """Return those of several layers and directions, all as they are at one moment.
 
         Examples
         --------
         >>> import nplstm
-        >>> nplstm.LSTM(2, 3, rng=0).parameters.grouped("_l0").weight_ih.shape
+        >>> (params,) = nplstm.LSTM(2, 3, rng=0).parameters.grouped(["_l0"])
+        >>> params.weight_ih.shape
         (12, 2)
         """
-        return self.derived("params" + suffix, lambda: LSTMParams.from_named(self._arrays, suffix))
+        arrays = dict(self._arrays)  # another thread may replace them
+        return [LSTMParams.from_named(arrays, suffix) for suffix in suffixes]
 
     def __repr__(self) -> str:
         return _listed("Parameters", self)

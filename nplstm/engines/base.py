@@ -164,6 +164,12 @@ class Engine(ABC):
     verified: bool = True
     """Whether it has been tested on its hardware. If not, it is used only where the user names it."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # there is one object for each engine: a tape that is unpickled finds it by name
+        from nplstm.engines.choose import engine_named
+
+        return engine_named, (self.name,)
+
     def supports_backend(self, backend: str) -> bool:
         """Tell whether it can compute with arrays of that backend."""
         return backend == "numpy"

@@ -5,7 +5,7 @@ span, or have ended before it, have length 0 there. So the recording of only one
 the forward pass is run twice.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
@@ -54,6 +54,9 @@ class Checkpointed(Engine):
         self.name = engine.name
         self._engine = engine
         self._every = every
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Checkpointed, (self._engine, self._every)
 
     def unsupported_reason(self, request: Request) -> str:
         """As the engine itself."""

@@ -23,6 +23,7 @@ from nplstm.errors import ArgumentError
 __all__ = [
     "EngineChoice",
     "allowed_engines",
+    "engine_named",
     "explain_engine",
     "find_engine",
     "unsupported_reasons",
@@ -38,6 +39,11 @@ _ENGINES: dict[str, Engine] = {
 _ALL = tuple(_ENGINES)
 
 _UNVERIFIED = "needs verification on a GPU"
+
+
+def engine_named(name: str) -> Engine:
+    """Return the engine of that name."""
+    return _ENGINES[name]
 
 
 class EngineChoice(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from nplstm._shapes import check_flag, check_shape
 from nplstm._typing import Array, DTypeLike
-from nplstm.backends import backend_of
+from nplstm.backends import check_arrays
 from nplstm.batch.choose_layout import NO_OPTIONS
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.masks import needed_generator
@@ -12,7 +12,7 @@ from nplstm.core.params import Parameters
 from nplstm.errors import ShapeError
 from nplstm.layers.check_options import cell_options
 from nplstm.layers.forward import Pass, RecurrentLayer
-from nplstm.layers.options import OptionAttribute
+from nplstm.layers.options import OptionAttribute, Options
 from nplstm.layers.tape import LSTMTape
 
 __all__ = ["LSTMCell", "LSTMCellGradients", "LSTMCellTape"]
@@ -95,8 +95,8 @@ class LSTMCell(RecurrentLayer):
     bias = OptionAttribute(lambda o: o.bias, "Whether there are biases.")
     cell = OptionAttribute(lambda o: o.cell, "Which member of the family.")
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._restore(cell_options(**{name: state[name] for name in self._arguments}), state)
+    def _options_of(self, state: dict[str, Any]) -> Options:
+        return cell_options(**{name: state[name] for name in self._arguments})
 
     def __repr__(self) -> str:
         shown = "" if self.bias else ", bias=False"
@@ -176,7 +176,7 @@ class LSTMCell(RecurrentLayer):
 
     def _step(self, input: Any, hx: Any, *, rng: Any = None, record: bool = False) -> Pass:
         """Take a call of one step."""
-        backend_of(input, "input")
+        check_arrays(self._options.owner, self._backend, self._dtype, input=input)
         if input.ndim not in {1, 2}:
             raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {input.shape}")
         batch = [("B", None)] if input.ndim == 2 else []

@@ -1,6 +1,6 @@
 """The forward pass of ``LSTM`` and ``LSTMCell``: from the user's arrays to packed rows and the stack of layers."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import Axis, check_triple
 from nplstm._typing import Array, DTypeLike
@@ -18,6 +18,7 @@ from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State, StepInputs
 from nplstm.engines import Engine, Request, StackCall, allowed_engines, allowed_precision, find_engine
 from nplstm.engines.checkpoint import Checkpointed
+from nplstm.errors import ArgumentError
 from nplstm.layers.context import ContextReader
 from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
@@ -46,19 +47,19 @@ class Pass(NamedTuple):
     context: ContextReader | None
     vectors: tuple[bool, ...]  # whether h_0, c_0 and s_0 were one vector for all
     recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
-    initial: State
-    final: State
+    initial_h: Array  # (D, M, P)  of the last layer
+    final: State | None  # None once it has been shown
     joined: Array  # (N, D * P)  the output of the last layer, directions side by side
     tape: StackTape | None
 
     def output(self) -> Any:
         """Return the output in the user's form."""
-        return output_forward(self.joined, self.initial.h[-1], self.options, self.layout)
+        return output_forward(self.joined, self.initial_h, self.options, self.layout)
 
     def states(self) -> tuple[Any, ...]:
         """Return (h_n, c_n), and s_n where the hidden transform has a state, in the user's form."""
         options, layout = self.options, self.layout
-        members: Any = self.final if options.state_size else self.final[:2]
+        members: Any = [member for member in cast("State", self.final) if member is not None]
         if layout.reorders:
             members = [each_layer(layout.final, member, options.wiring.reverse) for member in members]
         return tuple([user_state(member, options, layout) for member in members])
@@ -74,18 +75,6 @@ class RecurrentLayer(Module):
         super().__init__(backend=backend, dtype=dtype)
         self._options = options
         self.reset_parameters(rng)
-
-    @property
-    def options(self) -> Options:
-        """The options, checked, with the sizes that they imply.
-
-        Examples
-        --------
-        >>> import nplstm
-        >>> nplstm.LSTM(2, 3, num_layers=2, bidirectional=True).options.layer_input(1)
-        6
-        """
-        return self._options
 
     def reset_parameters(self, rng: Any = None) -> None:
         """Draw all parameters anew, as ``cell`` says, with a seed or a NumPy generator.
@@ -103,30 +92,35 @@ class RecurrentLayer(Module):
     def _misfit(self, name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
         return gate_misfit(self._options.cell, name, expected, got) or super()._misfit(name, expected, got)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         # options by their names, not the objects that hold them: so a pickle outlives the version that made it
-        state = {name: value for name, value in vars(self).items() if name != "_options"}
-        return state | {name: getattr(self, name) for name in self._arguments}
+        own, slots = _own_and_slots(super().__getstate__())
+        own = {name: value for name, value in own.items() if name != "_options"}
+        own |= {name: getattr(self, name) for name in self._arguments}
+        return (own, slots) if slots else own
 
-    def _restore(self, options: Options, state: dict[str, Any]) -> None:
-        """Take over what ``__getstate__`` returned, here or in an older version."""
-        self._options = options
-        known = {name for kind in type(self).__mro__ for name in vars(kind)} | {"_structure"}
-        vars(self).update({name: value for name, value in state.items() if name not in known})
+    def __setstate__(self, state: Any) -> None:
+        own, slots = _own_and_slots(state)
+        self._options = self._options_of(own)
+        # an older version has the sizes that the options imply, too
+        left_out = (*self._arguments, "recurrent_size", "_structure")
+        vars(self).update({name: value for name, value in own.items() if name not in left_out})
+        for name, value in slots.items():
+            setattr(self, name, value)
+
+    def _options_of(self, state: dict[str, Any]) -> Options:
+        """Return the options that a state holds by their names."""
+        raise NotImplementedError
 
     def _weights(self) -> list[list[LayerWeights]]:
         """Return the weights by layer, then by direction; made once for the parameters that there are."""
         return self._parameters.derived("weights", self._make_weights)
 
     def _make_weights(self) -> list[list[LayerWeights]]:
-        options, parameters = self._options, self._parameters
-        return [
-            [
-                LayerWeights(parameters.grouped(options.suffix(k, d)), options.cell)
-                for d in range(options.directions)
-            ]
-            for k in range(options.layers)
-        ]
+        options, directions = self._options, range(self._options.directions)
+        suffixes = [options.suffix(layer, d) for layer in range(options.layers) for d in directions]
+        params = iter(self._parameters.grouped(suffixes))
+        return [[LayerWeights(next(params), options.cell) for _ in directions] for _ in range(options.layers)]
 
     def _request(self, *, recurrent_given: bool = False, training: bool = False, batch: int = 1) -> Request:
         """Say what is to be run."""
@@ -188,8 +182,12 @@ class RecurrentLayer(Module):
         rows, steps = layout.pack("input", input, [("I", I)], keep=record), layout.steps
         recurrent = options.recurrent_input and gives_recurrent_input(states[0], options)
         if recurrent:
-            check_recurrent_input(options, layout, every)
+            check_recurrent_input(options, layout)
         initial, r_0 = self._initial(states, layout, recurrent=recurrent, copy=record)
+        if recurrent and every is not None:
+            raise ArgumentError(
+                "checkpoint_every: the recurrent input was given in the place of h_0, and is not a state"
+            )
         final = new_states(backend.xp.empty, options, steps.batch, dtype)
         dropout = None if rng is None else self._dropout_masks(rng, len(rows))
         weights = self._weights()
@@ -206,7 +204,7 @@ class RecurrentLayer(Module):
             rows, stack, steps, engine, wiring=options.wiring, dropout=dropout, record=record
         )
         vectors = _NO_VECTORS if states is _NO_STATES else tuple(is_vector(state) for state in states)
-        return Pass(options, layout, reader, vectors, recurrent, initial, final, joined, tape)
+        return Pass(options, layout, reader, vectors, recurrent, initial.h[-1], final, joined, tape)
 
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
         """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""
@@ -308,3 +306,8 @@ class RecurrentLayer(Module):
 
 def _copied(array: Array) -> Array:
     return array.copy(order="C")
+
+
+def _own_and_slots(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the attributes of an object's state, and those in the slots of a subclass."""
+    return cast("tuple[dict[str, Any], dict[str, Any]]", state) if isinstance(state, tuple) else (state, {})

@@ -14,7 +14,7 @@ from nplstm.engines import EngineChoice, explain_engine
 from nplstm.errors import ArgumentError
 from nplstm.layers.check_options import lstm_options
 from nplstm.layers.forward import RecurrentLayer
-from nplstm.layers.options import DEFAULTS, OptionAttribute
+from nplstm.layers.options import DEFAULTS, OptionAttribute, Options
 from nplstm.layers.stream import Stream, check_streams
 from nplstm.layers.tape import LSTMTape
 
@@ -173,9 +173,9 @@ class LSTM(RecurrentLayer):
                 stacklevel=2,
             )
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def _options_of(self, state: dict[str, Any]) -> Options:
         arguments = {name: state[name] for name in self._arguments}
-        self._restore(lstm_options(**arguments, recurrent_size=state["recurrent_given"]), state)
+        return lstm_options(**arguments, recurrent_size=state["recurrent_given"])
 
     def __repr__(self) -> str:
         shown = [f", {name}={getattr(self, name)!r}" for name in DEFAULTS if getattr(self, name) != DEFAULTS[name]]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from nplstm._shapes import Axis, check_size
 from nplstm.core.cell_spec import CellSpec
@@ -201,11 +201,6 @@ class Options:
         return specs
 
 
-class _HasOptions(Protocol):
-    @property
-    def options(self) -> Options: ...
-
-
 class OptionAttribute(Generic[T]):
     """An option of a layer as an attribute that cannot be set."""
 
@@ -219,11 +214,11 @@ class OptionAttribute(Generic[T]):
     @overload
     def __get__(self, layer: None, owner: type[Any]) -> Self: ...
     @overload
-    def __get__(self, layer: _HasOptions, owner: type[Any]) -> T: ...
-    def __get__(self, layer: _HasOptions | None, owner: type[Any]) -> Self | T:
-        return self if layer is None else self._read(layer.options)
+    def __get__(self, layer: object, owner: type[Any]) -> T: ...
+    def __get__(self, layer: object, owner: type[Any]) -> Self | T:
+        return self if layer is None else self._read(vars(layer)["_options"])
 
-    def __set__(self, layer: _HasOptions, value: Any) -> None:
+    def __set__(self, layer: object, value: Any) -> None:
         raise AttributeError(f"{self._name}: an option is fixed when the layer is made; make another layer")
 
 

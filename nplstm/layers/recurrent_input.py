@@ -25,7 +25,7 @@ def gives_recurrent_input(h_0: Any, options: Options) -> bool:
     return width == R
 
 
-def check_recurrent_input(options: Options, layout: Layout, every: int | None) -> None:
+def check_recurrent_input(options: Options, layout: Layout) -> None:
     """Raise where the recurrent input, given in the place of h_0, is not enough."""
     steps = layout.steps
     R, P, T = options.recurrent_sizes[0], options.h_width(0), len(steps)
@@ -42,7 +42,3 @@ def check_recurrent_input(options: Options, layout: Layout, every: int | None) -
     ):
         if happens:
             raise ArgumentError(f"h_0: {what}, and in its place the recurrent input, R={R} wide, was given")
-    if every is not None:
-        raise ArgumentError(
-            "checkpoint_every: the recurrent input was given in the place of h_0, and is not a state"
-        )

@@ -34,7 +34,7 @@ def state_arrays(argument: str, value: Any, options: Options) -> dict[str, Any]:
     """Return the arrays in a user's state, by what errors call them."""
     if value is None:
         return {}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and not options.single_step:
         members = cast("tuple[Any, ...]", value)
         if not options.by_layer or len(members) != options.layers:
             expected = f"one array for each of {options.layers} layers" if options.by_layer else "one array"

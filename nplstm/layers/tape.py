@@ -63,12 +63,12 @@ class LSTMTape:
 
     def __init__(self, recorded: Pass) -> None:
         backend = recorded.layout.backend
-        self._pass = recorded
         # the tape may have these very numbers: where no array refuses to be written to, the user gets a copy
         self.output: Any = _each(recorded.output(), backend.guard)
         h_n, c_n, *s_n = recorded.states()
         self.h_n, self.c_n = _each(h_n, backend.freeze), _each(c_n, backend.freeze)
         self.s_n: Any = _each(s_n[0], backend.freeze) if s_n else None
+        self._pass = recorded._replace(final=None)
 
     @property
     def nbytes(self) -> int:
@@ -133,8 +133,9 @@ class LSTMTape:
         states = check_triple("grad_state", options.gradient_names, grad_state, options.state_size > 0)
         grad_outputs = output_gradients(grad_output, options)
         self._check_arrays(grad_outputs, states)
-        initial_h = recorded.initial.h[-1]
-        grad_rows, grad_filled = output_backward(grad_outputs, recorded.joined, initial_h, options, layout)
+        grad_rows, grad_filled = output_backward(
+            grad_outputs, recorded.joined, recorded.initial_h, options, layout
+        )
         grad = self._final_gradients(states)
         grads = stack_backward(grad_rows, grad, cast("StackTape", recorded.tape))
         named = {

@@ -82,7 +82,7 @@ def diagonal_forward(
     read = reversal.whole(x)
     h_0, c = np.ascontiguousarray(stack.initial.h[:, 0]), stack.initial.c[:, 0]
     h, H = h_0, h_0.shape[2]
-    hs_of_all = np.empty((L, T, n, H), dtype)
+    states = [np.empty((T, n, H), dtype) for _ in range(L)]  # apart: the last is not kept
     cells = np.empty((L, T if record else 0, 5, n, H), dtype)
     from_input = FromInput(prepared.first, min(T, _BLOCK_STEPS) * n)
     for first in range(0, T, _BLOCK_STEPS):
@@ -93,13 +93,14 @@ def diagonal_forward(
         hs = np.empty((L, last - first + 1, n, H), dtype)
         hs[:, 0] = h
         c = _diagonals(a, hs, c, cells[:, first:last] if record else None, prepared)
-        hs_of_all[:, first:last] = hs[:, 1:]
+        for own, new in zip(states, hs, strict=True):
+            own[first:last] = new[1:]
         h = hs[:, -1]
     h_n[:, 0], c_n[:, 0] = h, c
-    out[...] = reversal.whole(hs_of_all[-1].reshape(T * n, H))
+    out[...] = reversal.whole(states[-1].reshape(T * n, H))
     if not record:
         return [None] * L
-    outs = [reversal.whole(own.reshape(T * n, H)) for own in hs_of_all[:-1]] + [out]
+    outs = [reversal.whole(own.reshape(T * n, H)) for own in states[:-1]] + [out]
     return [
         NumpyTape(
             [weights[k]], steps, reverse, [x if k == 0 else outs[k - 1]], h_0[k : k + 1], [own], cells[k].ravel()

@@ -7,7 +7,8 @@ independent columns, residuals, merging and the user's layout are built here fro
 from nplstm.io.onnx.graph_builder import GraphBuilder
 from nplstm.io.onnx.node_writer import add_lstm_node
 from nplstm.layers import LSTM, LSTMCell
-from nplstm.layers.options import Options
+from nplstm.layers.check_options import lstm_options
+from nplstm.layers.options import DEFAULTS, Options
 
 __all__ = ["add_cell", "add_lstm"]
 
@@ -39,7 +40,7 @@ class _LSTMGraph:
     def __init__(self, graph: GraphBuilder, lstm: LSTM, *, states: bool, lengths: bool) -> None:
         self._graph = graph
         self._lstm = lstm
-        self._options = options = lstm.options
+        self._options = options = _options(lstm)
         every = tuple(range(options.directions))
         self._columns = [(d,) for d in every] if options.wiring.independent else [every]
         self._final: dict[str, dict[tuple[int, int], str]] = {"h": {}, "c": {}}
@@ -188,3 +189,9 @@ class _LSTMGraph:
 def _order(options: Options, layer: int, column: int) -> int:
     """Return where a state stands among all: by layers, or in independent columns by columns."""
     return column * options.layers + layer if options.wiring.independent else layer
+
+
+def _options(lstm: LSTM) -> Options:
+    """Return the sizes and the wiring of a layer that has neither projection nor transform."""
+    arguments = {name: getattr(lstm, name) for name in ("input_size", "hidden_size", *DEFAULTS)}
+    return lstm_options(**arguments, recurrent_size=None)
