@@ -6,6 +6,8 @@ import inspect
 import pkgutil
 from pathlib import Path
 
+import pytest
+
 import nplstm
 
 PUBLIC = """
