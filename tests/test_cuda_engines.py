@@ -250,7 +250,7 @@ def test_every_tile_computes_the_same(direction, precision, be, emulator, monkey
     whole = Problem.tiles
     for tile in tiles:
         monkeypatch.setattr(
-            Problem, "tiles", lambda self, tile=tile: [tile] if self.direction == direction else whole(self)
+            Problem, "tiles", lambda self, tile=tile: [tile] if self.phase == direction else whole(self)
         )
         forget_plans()
         assert_near(problem.found("persistent", precision), expected, PRECISIONS[precision])
@@ -262,7 +262,7 @@ def test_weights_beyond_the_registers(be, emulator, monkeypatch):
     large(emulator)
     problem = Problems(be, "float32", H=150, B=3, T=3)
     few = {"forward": [Tile(4, 1, 1, 4)], "backward": [Tile(1, 2, 1, 2)]}
-    monkeypatch.setattr(Problem, "tiles", lambda self: few[self.direction])
+    monkeypatch.setattr(Problem, "tiles", lambda self: few[self.phase])
     forget_plans()
     assert_near(problem.found("persistent", "tf32"), problem.expected(), PRECISIONS["tf32"])
     forget_plans()
