@@ -98,19 +98,18 @@ class StackCall(NamedTuple):
         out = split_directions(joined, len(self.reverse))
         return LayerCall(x, self.weights[number], self.inputs[number], initial, final, out, self.reverse)
 
-    def column(self, x: Array, out: Array) -> list[LayerCall]:
+    def column(self, x: Array) -> list[LayerCall]:
         """Return one call for each layer, in one direction: ``x`` of a layer is ``out`` of the one below."""
         calls: list[LayerCall] = []
         for number in range(len(self.weights)):
-            last = number + 1 == len(self.weights)
-            own = out if last else namespace(x).empty((len(x), self.width(number)), dtype=x.dtype)
-            calls.append(self.layer(number, [x], own))
-            x = own
+            calls.append(self.layer(number, [x], self.new_output(number, x)))
+            x = calls[-1].out[0]
         return calls
 
-    def width(self, number: int) -> int:
-        """Return D * P of a layer."""
-        return len(self.reverse) * self.final.h[number].shape[2]
+    def new_output(self, number: int, x: Array) -> Array:
+        """Make room for the output of a layer, (N, D * P), beside ``x`` (N, ...)."""
+        width = len(self.reverse) * self.final.h[number].shape[2]
+        return namespace(x).empty((len(x), width), dtype=x.dtype)
 
 
 def state_of(state: State, place: Any) -> State:
@@ -187,14 +186,15 @@ class Engine(ABC):
         """Run a layer; with ``record`` return its tape."""
 
     def forward_stack(
-        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
-    ) -> list[Any] | None:
-        """Run layers that each read the whole, unchanged output of the one below: from ``x`` (N, I) to ``out``.
+        self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+    ) -> tuple[Array, list[Any]] | None:
+        """Run layers on ``x`` (N, I) that each read the whole, unchanged output of the one below.
 
         Returns
         -------
-        list or None
-            The tapes, by layer, with ``record``. None where the layers are faster one after the other.
+        tuple or None
+            The output of the last layer, (N, D * P), and with ``record`` the tapes by layer. None where the layers
+            are faster one after the other.
         """
         return None
 

@@ -5,14 +5,14 @@ span, or have ended before it, have length 0 there. So the recording of only one
 the forward pass is run twice.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from nplstm._typing import Array
 from nplstm.backends import namespace
 from nplstm.core.bound_transform import zero_context_gradients
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
-from nplstm.core.params import LSTMParams, Sums
+from nplstm.core.params import LSTMParams
 from nplstm.core.step import State, StepInputs
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines.base import Engine, LayerCall, Request, Stepper, state_of
@@ -24,10 +24,7 @@ __all__ = ["CheckpointTape", "Checkpointed"]
 class CheckpointTape(NamedTuple):
     """Recording of directions of a layer that run together."""
 
-    x: list[Array]  # (N, I) for each direction
-    weights: list[LayerWeights]
-    inputs: list[StepInputs]
-    reverse: tuple[bool, ...]
+    layer: LayerCall  # without an output
     steps: PackedSteps
     starts: list[State]  # before each span: (D, B, P), (D, B, H)
     precision: str  # allowed precision at the time of the recording
@@ -74,21 +71,19 @@ class Checkpointed(Engine):
         return [self._forward(part, steps) for part in _side_by_side(layer, steps)]
 
     def _forward(self, layer: LayerCall, steps: PackedSteps) -> CheckpointTape:
-        starts = [layer.initial]
-        for first in range(0, len(steps), self._every):
+        states = [layer.initial]
+        for first in self._firsts(steps):
             span = self._span(steps, first, layer.reverse)
             ends = first + self._every >= len(steps)
             final = layer.final if ends else _empty_like(layer.final)
             out = [out[rows] for out, rows in zip(layer.out, span.rows, strict=True)]
-            part = _of_span(layer.x, layer.weights, layer.inputs, layer.reverse, span, starts[-1], final, out)
-            self._engine.forward(part, span.steps, record=False)
-            starts.append(final)
-        if not len(steps):
-            _copy(layer.initial, layer.final)
-        precision = allowed_precision()
-        return CheckpointTape(
-            layer.x, layer.weights, layer.inputs, layer.reverse, steps, starts[:-1] or starts, precision
-        )
+            self._engine.forward(_of_span(layer, span, states[-1], final, out), span.steps, record=False)
+            states.append(final)
+        return CheckpointTape(layer._replace(out=[]), steps, states[:-1], allowed_precision())
+
+    def _firsts(self, steps: PackedSteps) -> range:
+        """Return the first step of each span, in the order of processing; without steps, there is one span."""
+        return range(0, max(1, len(steps)), self._every)
 
     def backward(
         self, grad_out: list[Array] | None, grad: State, tape: list[CheckpointTape]
@@ -96,21 +91,19 @@ class Checkpointed(Engine):
         """Record span after span, from the last to the first, and run the backward pass of each."""
         results: list[SequenceGradients] = []
         for part in tape:
-            own = slice(len(results), len(results) + len(part.x))
+            own = slice(len(results), len(results) + len(part.layer.x))
             results += self._backward(None if grad_out is None else grad_out[own], state_of(grad, own), part)
         return results
 
     def _backward(
         self, grad_out: list[Array] | None, grad: State, tape: CheckpointTape
     ) -> list[SequenceGradients]:
-        steps, D = tape.steps, len(tape.x)
-        sums = [
-            _Sums(x, weights, inputs) for x, weights, inputs in zip(tape.x, tape.weights, tape.inputs, strict=True)
-        ]
-        for number in reversed(range(-(-len(steps) // self._every))):
-            span, start = self._span(steps, number * self._every, tape.reverse), tape.starts[number]
-            out = [namespace(x).empty((span.steps.total, start.h.shape[2]), dtype=x.dtype) for x in tape.x]
-            again = _of_span(tape.x, tape.weights, tape.inputs, tape.reverse, span, start, _empty_like(start), out)
+        layer, D = tape.layer, len(tape.layer.x)
+        sums = [_Sums(x, inputs) for x, inputs in zip(layer.x, layer.inputs, strict=True)]
+        for first, start in zip(reversed(self._firsts(tape.steps)), reversed(tape.starts), strict=True):
+            span = self._span(tape.steps, first, layer.reverse)
+            out = [namespace(x).empty((span.steps.total, start.h.shape[2]), dtype=x.dtype) for x in layer.x]
+            again = _of_span(layer, span, start, _empty_like(start), out)
             grads = None if grad_out is None else [grad_out[d][span.rows[d]] for d in range(D)]
             with use_precision(tape.precision):
                 recorded = self._engine.forward(again, span.steps, record=True)
@@ -131,32 +124,17 @@ def _side_by_side(layer: LayerCall, steps: PackedSteps) -> list[LayerCall]:
     return [layer.direction(d) for d in range(len(layer.x))] if steps.ragged else [layer]
 
 
-def _of_span(
-    x: list[Array],
-    weights: list[LayerWeights],
-    inputs: list[StepInputs],
-    reverse: tuple[bool, ...],
-    span: _Span,
-    initial: State,
-    final: State,
-    out: list[Array],
-) -> LayerCall:
+def _of_span(layer: LayerCall, span: _Span, initial: State, final: State, out: list[Array]) -> LayerCall:
     """Return the call of a layer over the rows of a span."""
-    own = [array[rows] for array, rows in zip(x, span.rows, strict=True)]
-    given = [one.of_rows(rows) for one, rows in zip(inputs, span.rows, strict=True)]
-    return LayerCall(own, weights, given, initial, final, out, reverse)
+    x = [array[rows] for array, rows in zip(layer.x, span.rows, strict=True)]
+    inputs = [of_layer.of_rows(rows) for of_layer, rows in zip(layer.inputs, span.rows, strict=True)]
+    return layer._replace(x=x, inputs=inputs, initial=initial, final=final, out=out)
 
 
 def _empty_like(state: State) -> State:
     xp = namespace(state.h)
     h, c, s = state
     return State(xp.empty_like(h), xp.empty_like(c), None if s is None else xp.empty_like(s))
-
-
-def _copy(state: State, to: State) -> None:
-    for array, into in zip(state, to, strict=True):
-        if array is not None and into is not None:
-            into[...] = array
 
 
 def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
@@ -167,8 +145,7 @@ def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
 class _Sums:
     """The gradients of one direction, summed span by span."""
 
-    def __init__(self, x: Array, weights: LayerWeights, inputs: StepInputs) -> None:
-        self._weights = weights
+    def __init__(self, x: Array, inputs: StepInputs) -> None:
         self._x = namespace(x).empty_like(x)
         self._params: LSTMParams | None = None
         self._inputs = inputs
@@ -186,5 +163,4 @@ class _Sums:
 
     def gradients(self) -> SequenceGradients:
         """Return the sums."""
-        params = Sums().gradients(self._weights.params) if self._params is None else self._params
-        return SequenceGradients(self._x, params, None, self._context)
+        return SequenceGradients(self._x, cast("LSTMParams", self._params), None, self._context)

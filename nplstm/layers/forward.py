@@ -24,7 +24,7 @@ from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
 from nplstm.layers.recurrent_input import check_recurrent_input, gives_recurrent_input
 from nplstm.layers.stack import DropoutMasks, StackTape, stack_forward
-from nplstm.layers.states import Layers, each_layer, is_vector, new_states, read_state, state_arrays, user_state
+from nplstm.layers.states import Layers, each_layer, is_vector, loop_state, new_states, state_arrays, user_state
 
 __all__ = ["Pass", "RecurrentLayer"]
 
@@ -234,10 +234,10 @@ class RecurrentLayer(Module):
             return new_states(layout.backend.xp.zeros, options, layout.steps.batch, self._dtype), None
 
         def read(argument: str, value: Any, axes: list[Axis]) -> Any:
-            state = read_state(argument, value, axes, options, layout, self._dtype, shareable=True)
-            if layout.reorders:
-                return each_layer(layout.initial, state, options.wiring.reverse)
-            return each_layer(_copied, state) if copy and value is not None else state
+            return loop_state(
+                argument, value, axes, options, layout, self._dtype,
+                reorder=layout.initial, shareable=True, copy=copy,
+            )  # fmt: skip
 
         h_0, c_0, s_0 = states
         axes = options.state_axes
@@ -302,10 +302,6 @@ class RecurrentLayer(Module):
             ]
             masks.append(drawn)
         return masks
-
-
-def _copied(array: Array) -> Array:
-    return array.copy(order="C")
 
 
 def _own_and_slots(state: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -94,11 +94,6 @@ class Options:
         return any(self.h_width(layer) != R for layer, R in enumerate(self.recurrent_sizes))
 
     @cached_property
-    def state_sizes(self) -> tuple[int, int, int, int]:
-        """L, and of the first layer P, H and S."""
-        return self.layers, self.h_width(0), self.hidden_sizes[0], self.state_size
-
-    @cached_property
     def uniform(self) -> bool:
         """Whether all layers have one size: then their states are one array."""
         return not self.by_layer or len({*self.hidden_sizes}) == 1

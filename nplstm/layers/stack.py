@@ -70,19 +70,18 @@ def stack_forward(
     record: bool,
 ) -> tuple[Array, StackTape | None]:
     """Run all layers on ``x`` (N, I); return the last one's output (N, D * P), directions side by side."""
-    layers, xp = len(stack.weights), namespace(x)
-    if wiring.plain and dropout is None:
-        joined = xp.empty((len(x), stack.width(layers - 1)), dtype=x.dtype)
-        together = engine.forward_stack(stack, x, joined, steps, record=record)
-        if together is not None:
-            return joined, StackTape(wiring, engine, together, None) if record else None
-    joined, inputs = x, [x]  # one input for both directions, or one each
     tapes: list[Any] = []
-    for layer in range(layers):
+    if wiring.plain and dropout is None:
+        together = engine.forward_stack(stack, x, steps, record=record)
+        if together is not None:
+            joined, tapes = together
+            return joined, StackTape(wiring, engine, tapes, None) if record else None
+    joined, inputs = x, [x]  # one input for both directions, or one each
+    for layer in range(len(stack.weights)):
         read = inputs
         if dropout is not None:
             read = [i if m is None else dropout_forward(i, m) for i, m in zip(inputs, dropout[layer], strict=True)]
-        joined = xp.empty((len(x), stack.width(layer)), dtype=x.dtype)
+        joined = stack.new_output(layer, x)
         of_directions = read if len(read) == len(wiring.reverse) else read * 2
         tapes.append(engine.forward(stack.layer(layer, of_directions, joined), steps, record=record))
         below = inputs

@@ -6,6 +6,7 @@ layers differ in size.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from nplstm._shapes import Axis, check_shape
@@ -19,6 +20,7 @@ __all__ = [
     "Layers",
     "each_layer",
     "is_vector",
+    "loop_state",
     "read_state",
     "stack_layers",
     "state_arrays",
@@ -82,17 +84,22 @@ def _same_for_all(
     argument: str, vector: Any, axes: list[Axis], options: Options, layout: Layout, dtype: DType
 ) -> Layers:
     """Return zeros, or one vector for all layers, directions and sequences."""
-    xp, B, D = layout.backend.xp, layout.batch, options.directions
-    if vector is not None:
-        for axis in axes:
-            check_shape(argument, vector.shape, [axis])
-    shapes = [(D, B, width) for _, width in axes]
+    xp = layout.backend.xp
+    if vector is None:
+        return _member(partial(xp.zeros, dtype=dtype), axes, options, layout.batch)
+    for axis in axes:
+        check_shape(argument, vector.shape, [axis])
+    return _member(partial(xp.broadcast_to, vector), axes, options, layout.batch)
+
+
+def _member(
+    make: Callable[[tuple[Any, ...]], Array], axes: list[Axis], options: Options, sequences: int
+) -> Layers:
+    """Make one member of a state for so many sequences, by shape; ``axes`` are its last axes by layer."""
+    D = options.directions
     if options.uniform:
-        shapes = [(options.layers, *shapes[0])]
-    parts: list[Array] = [
-        xp.zeros(shape, dtype=dtype) if vector is None else xp.broadcast_to(vector, shape) for shape in shapes
-    ]
-    return parts[0] if options.uniform else parts
+        return make((len(axes), D, sequences, axes[0][1]))
+    return [make((D, sequences, width)) for _, width in axes]
 
 
 def _read_tuple(
@@ -114,13 +121,35 @@ def _read_tuple(
 
 def new_states(make: Callable[..., Array], options: Options, sequences: int, dtype: DType) -> State:
     """Make states of all layers and directions for so many sequences, by ``xp.zeros`` or ``xp.empty``."""
-    D = options.directions
-    if options.uniform:
-        L, P, H, S = options.state_sizes
-        h, c = make((L, D, sequences, P), dtype), make((L, D, sequences, H), dtype)
-        return State(h, c, make((L, D, sequences, S), dtype) if S else None)
-    h, c, *s = ([make((D, sequences, width), dtype) for _, width in axes] for axes in options.state_axes)
+    of_shape: Any = partial(make, dtype=dtype)
+    h, c, *s = [_member(of_shape, axes, options, sequences) for axes in options.state_axes]
     return State(h, c, s[0] if s else None)  # pyright: ignore[reportArgumentType]
+
+
+def loop_state(
+    argument: str,
+    value: Any,
+    axes: list[Axis],
+    options: Options,
+    layout: Layout,
+    dtype: DType,
+    *,
+    reorder: Callable[[Array, tuple[bool, ...]], Array],
+    shareable: bool,
+    copy: bool,
+) -> Any:
+    """Return a user's state, or a gradient of one, in the loop's order; with ``copy`` in memory of its own.
+
+    ``reorder`` is ``layout.initial`` or ``layout.final_gradient``; the rest is as for ``read_state``.
+    """
+    state = read_state(argument, value, axes, options, layout, dtype, shareable=shareable)
+    if layout.reorders:
+        return each_layer(reorder, state, options.wiring.reverse)
+    return each_layer(_copied, state) if copy and value is not None else state
+
+
+def _copied(array: Array) -> Array:
+    return array.copy(order="C")
 
 
 def each_layer(function: Callable[..., Array], state: Layers, *arguments: Any) -> Layers:

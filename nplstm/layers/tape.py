@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
-from nplstm._shapes import Axis, check_triple
+from nplstm._shapes import check_triple
 from nplstm._typing import Array
 from nplstm.backends import check_arrays
 from nplstm.batch.packing import PackedSequence
@@ -15,8 +15,8 @@ from nplstm.layers.output import output_backward, output_gradients
 from nplstm.layers.stack import StackGradients, StackTape, stack_backward
 from nplstm.layers.states import (
     each_layer,
+    loop_state,
     new_states,
-    read_state,
     stack_layers,
     state_arrays,
     sum_states,
@@ -173,14 +173,14 @@ class LSTMTape:
         if states[0] is states[1] is states[2] is None:
             return new_states(layout.backend.xp.zeros, options, layout.steps.batch, dtype)
 
-        def read(argument: str, value: Any, axes: list[Axis]) -> Any:
-            state = read_state(argument, value, axes, options, layout, dtype, shareable=False)
-            if layout.reorders:
-                return each_layer(layout.final_gradient, state, options.wiring.reverse)
-            return state if value is None else each_layer(_copied, state)
-
-        members = zip(options.gradient_names, states, options.state_axes, strict=False)
-        return State(*(read(*member) for member in members))
+        members = [
+            loop_state(
+                argument, value, axes, options, layout, dtype,
+                reorder=layout.final_gradient, shareable=False, copy=True,
+            )
+            for argument, value, axes in zip(options.gradient_names, states, options.state_axes, strict=False)
+        ]  # fmt: skip
+        return State(*members)
 
     def _initial_gradients(
         self, grad: State, grads: StackGradients, grad_filled: list[Array | None]
@@ -204,10 +204,6 @@ class LSTMTape:
                 initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
             found.append(sum_states(initial) if vector else user_state(initial, options, layout))
         return found[0], found[1], found[2]
-
-
-def _copied(array: Array) -> Array:
-    return array.copy(order="C")
 
 
 def _each(values: Any, show: Callable[[Array], Array]) -> Any:

@@ -52,15 +52,14 @@ class NumpyEngine(Engine):
             return self._forward.numpy_forward(layer, steps, record=record)
 
     def forward_stack(
-        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
-    ) -> list[Any] | None:
+        self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+    ) -> tuple[Array, list[Any]] | None:
         """Run small layers in diagonal order: each NumPy call serves all layers."""
-        if len(stack.weights) == 1 or len(stack.reverse) > 1:
-            return None
-        if not self._diagonal.worth_a_diagonal([h.shape[2] for h in stack.final.h], steps):
+        widths = [h.shape[2] for h in stack.final.h]
+        if len(stack.reverse) > 1 or not self._diagonal.worth_a_diagonal(widths, steps):
             return None
         with self._weights.limited([row[0] for row in stack.weights], steps):
-            return self._diagonal.diagonal_forward(stack, x, out, steps, record=record)
+            return self._diagonal.diagonal_forward(stack, x, steps, record=record)
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
         """Run the backward pass of the directions together."""

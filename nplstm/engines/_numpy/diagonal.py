@@ -72,8 +72,8 @@ def _of_layers(weight: Array, first: int, last: int) -> Array:
 
 
 def diagonal_forward(
-    stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
-) -> list[NumpyTape | None]:
+    stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+) -> tuple[Array, list[NumpyTape]]:
     """Run all layers of a stack in one direction; see ``Engine.forward_stack``."""
     T, n, L, (h_n, c_n, _) = len(steps), steps.batch, len(stack.weights), stack.final
     weights, reverse, dtype = [row[0] for row in stack.weights], stack.reverse, x.dtype
@@ -82,7 +82,8 @@ def diagonal_forward(
     read = reversal.whole(x)
     h_0, c = np.ascontiguousarray(stack.initial.h[:, 0]), stack.initial.c[:, 0]
     h, H = h_0, h_0.shape[2]
-    states = [np.empty((T, n, H), dtype) for _ in range(L)]  # apart: the last is not kept
+    kept = range(L) if record else [L - 1]  # layers whose output is kept
+    outs = [np.empty((T, n, H), dtype) for _ in kept]
     cells = np.empty((L, T if record else 0, 5, n, H), dtype)
     from_input = FromInput(prepared.first, min(T, _BLOCK_STEPS) * n)
     for first in range(0, T, _BLOCK_STEPS):
@@ -93,19 +94,17 @@ def diagonal_forward(
         hs = np.empty((L, last - first + 1, n, H), dtype)
         hs[:, 0] = h
         c = _diagonals(a, hs, c, cells[:, first:last] if record else None, prepared)
-        for own, new in zip(states, hs, strict=True):
-            own[first:last] = new[1:]
+        for out, k in zip(outs, kept, strict=True):
+            out[first:last] = hs[k, 1:]
         h = hs[:, -1]
     h_n[:, 0], c_n[:, 0] = h, c
-    out[...] = reversal.whole(states[-1].reshape(T * n, H))
+    rows = [reversal.whole(out.reshape(T * n, H)) for out in outs]
     if not record:
-        return [None] * L
-    outs = [reversal.whole(own.reshape(T * n, H)) for own in states[:-1]] + [out]
-    return [
-        NumpyTape(
-            [weights[k]], steps, reverse, [x if k == 0 else outs[k - 1]], h_0[k : k + 1], [own], cells[k].ravel()
-        )
-        for k, own in enumerate(outs)
+        return rows[-1], []
+    below = [x, *rows[:-1]]
+    return rows[-1], [
+        NumpyTape([weights[k]], steps, reverse, [below[k]], h_0[k : k + 1], [rows[k]], cells[k].ravel())
+        for k in range(L)
     ]
 
 

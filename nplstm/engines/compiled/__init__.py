@@ -57,10 +57,10 @@ class CompiledEngine(Engine):
         return self._forward.compiled_forward(layer, steps, record=record)
 
     def forward_stack(
-        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
-    ) -> list[Any] | None:
+        self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+    ) -> tuple[Array, list[Any]] | None:
         """Run standard layers in one kernel call, where nothing is recorded and sequences are of one length."""
-        return None if record or steps.ragged else self._forward.compiled_stack(stack, x, out, steps)
+        return None if record or steps.ragged else self._forward.compiled_stack(stack, x, steps)
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
         """Run the directions back."""

@@ -65,7 +65,7 @@ def compiled_forward(layer: LayerCall, steps: PackedSteps, *, record: bool) -> C
     return CompiledTape(layer.weights, steps, layer.reverse, x, layer.out, initial_h, c_0, gates, kept)
 
 
-def compiled_stack(stack: StackCall, x: Array, out: Array, steps: PackedSteps) -> list[Any] | None:
+def compiled_stack(stack: StackCall, x: Array, steps: PackedSteps) -> tuple[Array, list[Any]] | None:
     """Run standard layers of one size in one kernel call, for sequences of one length; None for others."""
     first, layers = stack.weights[0][0], len(stack.weights) * len(stack.reverse)
     uniform = not isinstance(stack.final.h, list)
@@ -73,13 +73,13 @@ def compiled_stack(stack: StackCall, x: Array, out: Array, steps: PackedSteps) -
         return None
     others = () if layers == 1 else [weights for row in stack.weights for weights in row][1:]
     packed = first.prepared(_packed_stack, *others)
-    T, B = len(steps), steps.batch
+    T, B, out = len(steps), steps.batch, stack.new_output(-1, x)
     kernels, (initial_h, initial_c, _), (h_n, c_n, _) = library(), stack.initial, stack.final
     kernels.module.stack(
         kernels.choice, _whole(x.reshape(T, B, -1)), _whole(initial_h), _whole(initial_c), out.reshape(T, B, -1),
         h_n, c_n, packed, stack.reverse, get_num_threads(),
     )  # fmt: skip
-    return [None] * len(stack.weights)
+    return out, []
 
 
 def _packed_stack(*weights: LayerWeights) -> tuple[Array, ...]:

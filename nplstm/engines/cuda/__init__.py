@@ -101,8 +101,8 @@ class PersistentEngine(FusedEngine):
         return cuda_forward(own, steps, record=record, precision=precision, run=persistent_forward_steps)
 
     def forward_stack(
-        self, stack: StackCall, x: Array, out: Array, steps: PackedSteps, *, record: bool
-    ) -> list[Any] | None:
+        self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+    ) -> tuple[Array, list[Any]] | None:
         """Run layers in one launch where that is faster, each a step behind the one that it reads."""
         from nplstm.engines.cuda.crossover import worth_a_chain
         from nplstm.engines.cuda.directions import directions_of
@@ -112,10 +112,10 @@ class PersistentEngine(FusedEngine):
         precision, widths = allowed_precision(), [h.shape[2] for h in stack.final.h]
         if len(stack.reverse) > 1 or not worth_a_chain("forward", x, precision, widths, steps):
             return None
-        layers = [directions_of(layer)[0] for layer in stack.column(x, out)]
+        layers = [directions_of(layer)[0] for layer in stack.column(x)]
         run = partial(persistent_forward_steps, chained=True)
         tapes = cuda_forward(layers, steps, record=record, precision=precision, run=run, chained=True)
-        return [[tape] for tape in tapes]
+        return layers[-1].out, [[tape] for tape in tapes]
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: list[Any]) -> list[SequenceGradients]:
         """Run the directions back in one launch, where they fit and that is faster."""

@@ -755,12 +755,14 @@ static PyObject* py_unpack(PyObject* module, PyObject* const* args, Py_ssize_t c
     if (rows != 4 * padded(&buffers, H) || own_rows != 4 * H || own_columns > columns)
         return wrong(&buffers, "gradients of another size"), failed(&buffers);
     const ptrdiff_t panel = buffers.kernels->lanes, bytes = buffers.kernels->bits / 8;
+    Py_BEGIN_ALLOW_THREADS
     for (ptrdiff_t gate = 0; gate < 4; ++gate)
         for (ptrdiff_t cell = 0; cell < H; ++cell) {
             const ptrdiff_t row = (cell / panel * 4 + gate) * panel + cell % panel;
             memcpy((char*)into.at + (gate * H + cell) * into.row * bytes,
                    (const char*)values.at + row * values.row * bytes, (size_t)(own_columns * bytes));
         }
+    Py_END_ALLOW_THREADS
     return none_or_no_memory(&buffers, true);
 }
 
