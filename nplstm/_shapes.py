@@ -110,6 +110,6 @@ def check_mapping(argument: str, value: Any) -> None:
         raise ArgumentError(f"{argument}: expected a mapping of name to array, got {kind}{hint}")
 
 
-def given(**optional: Any) -> dict[str, Any]:
+def not_none(**optional: Any) -> dict[str, Any]:
     """Return the arguments that are not None, by name."""
     return {argument: value for argument, value in optional.items() if value is not None}

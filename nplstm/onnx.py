@@ -14,7 +14,7 @@ load the weights into an ``LSTM``. Files are read and written in ``nplstm.io.onn
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nplstm._shapes import Axis, check_shape, check_size, given
+from nplstm._shapes import Axis, check_shape, check_size, not_none
 from nplstm._typing import Array, Arrays
 from nplstm.backends import backend_of, check_arrays, check_dtype, namespace
 from nplstm.batch.layout import PaddedLayout
@@ -183,7 +183,7 @@ def lstm(
     )
     backend = backend_of(X, "X")
     dtype = check_dtype(X.dtype, backend, "X")
-    arrays = {"X": X, "W": W, "R": R} | given(B=B, initial_h=initial_h, initial_c=initial_c, P=P)
+    arrays = {"X": X, "W": W, "R": R} | not_none(B=B, initial_h=initial_h, initial_c=initial_c, P=P)
     check_arrays("X", backend, dtype, **arrays)
     sizes = _sizes(arrays, len(reverse), hidden_size, batch_first=batch_first)
     return _run(arrays, sequence_lens, sizes, specs, reverse, batch_first=batch_first)

@@ -44,8 +44,8 @@ def exact_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give kernels arrays with nothing before or behind them: AddressSanitizer sees where one reads too far."""
     for module in ("forward", "backward"):
         monkeypatch.setattr(f"nplstm.engines.compiled.{module}.work_space", np.empty)
-    monkeypatch.setattr("nplstm.engines.compiled.packing.aligned_empty", np.empty)
-    monkeypatch.setattr("nplstm.engines.compiled.packing.zeroed_work_space", np.zeros)
+    monkeypatch.setattr("nplstm.engines.compiled.kernel_weights.aligned_empty", np.empty)
+    monkeypatch.setattr("nplstm.engines.compiled.kernel_weights.zeroed_work_space", np.zeros)
     for name, made in (("aligned_zeros", np.zeros), ("aligned_copy", np.array)):
         monkeypatch.setattr(f"nplstm.engines.compiled.stepper.{name}", made)
 

@@ -105,9 +105,9 @@ def check_dtype(dtype: DTypeLike, backend: Backend, argument: str = "dtype") -> 
     except TypeError:
         kind = NUMPY.xp.dtype(object)
     if dtype is None or kind.name not in backend.float_dtypes:
-        given = getattr(dtype, "__name__", dtype)
+        name = getattr(dtype, "__name__", dtype)
         hint = "; float16 needs backend 'cupy'" if kind.name == "float16" else ""
-        raise DTypeError(f"{argument}: backend {backend.name!r} has {backend.float_dtypes}, got {given}{hint}")
+        raise DTypeError(f"{argument}: backend {backend.name!r} has {backend.float_dtypes}, got {name}{hint}")
     return kind.newbyteorder("=")
 
 

@@ -207,15 +207,15 @@ class CellSpec:
         return {name: value for name in self._PROBABILITIES if (value := getattr(self, name)) > 0}
 
     def __repr__(self) -> str:
-        given: list[str] = []
+        shown: list[str] = []
         for field in fields(self):
             value = getattr(self, field.name)
             if value == field.default:
                 continue
             if field.name == "activations":
                 value = tuple(a.name if a == Activation(a.name) else a for a in self.activations)
-            given.append(f"{field.name}={value!r}")
-        return f"CellSpec({', '.join(given)})"
+            shown.append(f"{field.name}={value!r}")
+        return f"CellSpec({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all options in types that JSON has; ``from_dict`` reads them back.
@@ -250,8 +250,8 @@ class CellSpec:
             raise ArgumentError(f"cell: CellSpec has no option {', '.join(map(repr, unknown))}")
         known = dict(options)
         if isinstance(known.get("activations"), list | tuple):
-            given = cast("list[Any]", known["activations"])
-            known["activations"] = [_activation_of_dict(a) for a in given]
+            activations = cast("list[Any]", known["activations"])
+            known["activations"] = [_activation_of_dict(a) for a in activations]
         return cls(**known)
 
 
@@ -267,7 +267,7 @@ def _activation_of_dict(value: Any) -> Any:
     """Make an Activation from its dict; return other values as they are, ``__post_init__`` checks them."""
     if not isinstance(value, dict):
         return value
-    given = cast("dict[str, Any]", value)
-    if "name" not in given or not given.keys() <= {"name", "alpha", "beta"}:
-        raise ArgumentError(f"activations: expected entries with name, alpha and beta, got {given!r}")
-    return Activation(**given)
+    members = cast("dict[str, Any]", value)
+    if "name" not in members or not members.keys() <= {"name", "alpha", "beta"}:
+        raise ArgumentError(f"activations: expected entries with name, alpha and beta, got {members!r}")
+    return Activation(**members)

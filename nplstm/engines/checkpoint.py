@@ -99,7 +99,7 @@ class Checkpointed(Engine):
         self, grad_out: list[Array] | None, grad: State, tape: CheckpointTape
     ) -> list[SequenceGradients]:
         layer, D = tape.layer, len(tape.layer.x)
-        sums = [_Sums(x, inputs) for x, inputs in zip(layer.x, layer.inputs, strict=True)]
+        sums = [_DirectionGradients(x, inputs) for x, inputs in zip(layer.x, layer.inputs, strict=True)]
         for first, start in zip(reversed(self._firsts(tape.steps)), reversed(tape.starts), strict=True):
             span = self._span(tape.steps, first, layer.reverse)
             out = [namespace(x).empty((span.steps.total, start.h.shape[2]), dtype=x.dtype) for x in layer.x]
@@ -142,7 +142,7 @@ def _added(params: LSTMParams, more: LSTMParams) -> LSTMParams:
     return LSTMParams.from_named({name: array + others[name] for name, array in params.named().items()})
 
 
-class _Sums:
+class _DirectionGradients:
     """The gradients of one direction, summed span by span."""
 
     def __init__(self, x: Array, inputs: StepInputs) -> None:

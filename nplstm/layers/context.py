@@ -33,8 +33,8 @@ class ContextReader:
             if len(ndims) != 1:
                 raise ArgumentError(f"context: expected a mapping with {list(ndims)}, which {owner} reads")
             context = {next(iter(ndims)): context}
-        given = cast("Mapping[str, Any]", context)
-        self.values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        arrays = cast("Mapping[str, Any]", context)
+        self.values: dict[str, Any] = {name: value for name, value in arrays.items() if value is not None}
         unknown = [name for name in self.values if name not in ndims]
         missing = [name for name in ndims if name not in self.values and name not in _optional(transform)]
         if unknown or missing:

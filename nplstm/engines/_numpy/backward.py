@@ -42,7 +42,7 @@ def numpy_backward(grad_out: list[Array] | None, grad: State, tape: NumpyTape) -
     first_weights, *others = tape.weights
     weight_hh = first_weights.prepared(back_hh, *others)
     reversals = [Reversal(steps, reverse=reverse) for reverse in tape.reverse]
-    sums = [_Sums(tape, d, reversal) for d, reversal in enumerate(reversals)]
+    sums = [_DirectionGradients(tape, d, reversal) for d, reversal in enumerate(reversals)]
     rows_at_once = max(_BLOCK_ROWS, 2 * max(H, tape.x[0].shape[1]))
     room = work_space((11 * S * H * min(steps.total, max(rows_at_once, steps.batch)),), cells.dtype)
     for block in reversed(list(steps.blocks(rows_at_once, reverse=False))):
@@ -130,7 +130,7 @@ def _steps_back(
     grad_h[...] = h
 
 
-class _Sums:
+class _DirectionGradients:
     """Gradients of one direction's input and parameters, summed block by block."""
 
     def __init__(self, tape: NumpyTape, d: int, reversal: Reversal) -> None:

@@ -107,18 +107,18 @@ class FromInput:
 
 @exact_sigmoids
 def run_steps(
-    cell: Cell, product: Product, given: Array, h: Array, hs: Array, kept: Iterable[Array | None]
+    cell: Cell, product: Product, from_input: Array, h: Array, hs: Array, kept: Iterable[Array | None]
 ) -> Array:
     """Run steps with the same number of sequences from h (S, n, H); return the last h.
 
-    ``given`` (steps, 4, S, n, H) is ``x W_ih^T + b``; ``hs`` (steps, S, n, H) receives h_t, and ``kept`` the
+    ``from_input`` (steps, 4, S, n, H) is ``x W_ih^T + b``; ``hs`` (steps, S, n, H) receives h_t, and ``kept`` the
     recording.
     """
     matmul, add, step = np.matmul, np.add, cell.step
     weight, out, planes, gates = product.weight, product.out, product.planes, cell.gates
-    for given_t, h_t, kept_t in zip(given, hs, kept, strict=False):
+    for from_input_t, h_t, kept_t in zip(from_input, hs, kept, strict=False):
         matmul(h, weight, out)
-        add(given_t, planes, gates)
+        add(from_input_t, planes, gates)
         step(h_t, kept_t)
         h = h_t
     return h

@@ -1,7 +1,8 @@
 """The compiled engine: the standard LSTM and some variants on NumPy arrays, by kernels of our own in C.
 
 ``kernels/`` has the kernels; read ``cell.h`` and ``sequence.h`` first. ``library`` loads them and chooses the
-instruction set, ``packing`` puts weights in their order; ``forward``, ``backward`` and ``stepper`` call them.
+instruction set, ``kernel_weights`` puts weights in their order; ``forward``, ``backward`` and ``stepper`` call the
+kernels.
 """
 
 from typing import Any

@@ -10,8 +10,7 @@ from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, checked_steps
-from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import (
+from nplstm.engines.compiled.kernel_weights import (
     gate_gradient,
     pack,
     pack_backward,
@@ -19,6 +18,7 @@ from nplstm.engines.compiled.packing import (
     padded_width,
     padded_zeros,
 )
+from nplstm.engines.compiled.library import library
 from nplstm.engines.threads import get_num_threads
 
 __all__ = ["compiled_backward"]

@@ -9,8 +9,8 @@ from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
 from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.base import LayerCall, StackCall
+from nplstm.engines.compiled.kernel_weights import Packed, pack, padded_cells, padded_width
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import Packed, pack, padded_cells, padded_width
 from nplstm.engines.threads import get_num_threads
 
 __all__ = ["CompiledTape", "aligned_rows", "checked_steps", "compiled_forward", "compiled_stack"]

@@ -9,8 +9,8 @@ from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
+from nplstm.engines.compiled.kernel_weights import pack
 from nplstm.engines.compiled.library import library
-from nplstm.engines.compiled.packing import pack
 from nplstm.engines.threads import get_num_threads
 
 __all__ = ["CompiledStepper"]

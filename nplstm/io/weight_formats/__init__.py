@@ -8,7 +8,7 @@ matches a layer's other options (activations, say).
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-from nplstm._shapes import check_flag, given
+from nplstm._shapes import check_flag, not_none
 from nplstm._typing import Array, Arrays
 from nplstm.errors import ArgumentError
 from nplstm.io.weight_formats import checks
@@ -109,7 +109,7 @@ def from_weight_format(
     IncompatibleKeys(missing_keys=[], unexpected_keys=[])
     """
     checks.check_format(format)
-    options = given(
+    options = not_none(
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
