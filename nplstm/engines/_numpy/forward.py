@@ -79,11 +79,11 @@ def equal_runs(steps: PackedSteps, first: int, last: int) -> Iterator[tuple[int,
             yield a, b, steps.size(a)
 
 
-def planes_of(cells: Array, steps: PackedSteps, first: int, last: int, lanes: int, H: int) -> Array:
-    """Return the recording of some steps of n sequences, (steps, 5, S, n, H); ``lanes`` is S."""
+def planes_of(cells: Array, steps: PackedSteps, first: int, last: int, S: int, H: int) -> Array:
+    """Return the recording of some steps of n sequences, (steps, 5, S, n, H)."""
     rows = steps.span(first, last)
-    part = cells[5 * lanes * H * rows.start : 5 * lanes * H * rows.stop]
-    return part.reshape(last - first, 5, lanes, steps.size(first), H)
+    part = cells[5 * S * H * rows.start : 5 * S * H * rows.stop]
+    return part.reshape(last - first, 5, S, steps.size(first), H)
 
 
 class FromInput:
