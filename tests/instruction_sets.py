@@ -45,7 +45,6 @@ def exact_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("forward", "backward"):
         monkeypatch.setattr(f"nplstm.engines.compiled.{module}.work_space", np.empty)
     monkeypatch.setattr("nplstm.engines.compiled.kernel_weights.aligned_empty", np.empty)
-    monkeypatch.setattr("nplstm.engines.compiled.kernel_weights.zeroed_work_space", np.zeros)
     for name, made in (("aligned_zeros", np.zeros), ("aligned_copy", np.array)):
         monkeypatch.setattr(f"nplstm.engines.compiled.stepper.{name}", made)
 

@@ -11,7 +11,7 @@ import nplstm
 from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State, StepInputs
 from nplstm.engines.base import LayerCall
-from nplstm.engines.compiled.forward import compiled_forward
+from nplstm.engines.compiled.forward import compiled_layer
 
 RTOL = {"float32": 5e-6, "float64": 1e-13}  # sums of some hundred numbers, in another order
 THREADS = (1, 2, 3, 5)
@@ -251,7 +251,7 @@ def test_rows_of_a_wider_array(backwards, kernels):
     initial, final = (State(np.zeros((1, B, H)), np.zeros((1, B, H))) for _ in range(2))
     into = out[::step, 2 : 2 + H]
     layer = LayerCall([wide], lstm._weights()[0], [StepInputs()], initial, final, [into], (False,))
-    compiled_forward(layer, PackedSteps.equal(T, B), record=False)
+    compiled_layer(layer, PackedSteps.equal(T, B), record=False)
     with nplstm.use_engines("compiled"):
         output, (h_n, c_n) = lstm(x)
     assert np.array_equal(into.reshape(T, B, H), output)

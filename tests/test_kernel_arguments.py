@@ -22,44 +22,39 @@ def filled(*shape: int) -> np.ndarray:
 
 
 class Arguments:
-    """Arguments that fit, for vectors of so many float32: a layer with peepholes, a bound and a projection."""
+    """Arguments that fit, for vectors of so many float32: layers with peepholes, a bound and a projection."""
 
     def __init__(self, lanes: int) -> None:
         self.Hp, self.Ip, self.Pp = (-(-width // lanes) * lanes for width in (H, I, P))
+        self.wide = -(-2 * P // lanes) * lanes
         self.G = 4 * self.Hp
 
+    def layers(self, back: bool = False) -> list[Any]:
+        def direction(width: int, panels: int) -> tuple[Any, ...]:
+            own = filled(self.G * (panels if back else width)), filled(self.G * (self.Pp if back else P))
+            return *own, filled(self.G), filled(3, self.Hp), filled(P * self.Hp if back else H * self.Pp)
+
+        first, second = direction(I, self.Ip), direction(2 * P, self.wide)
+        return [(first, first, second, second), 2, I, H, P, 0.9, back]
+
+    def _pass(self) -> list[Any]:
+        states = (filled(LAYERS, 2, B, P), filled(LAYERS, 2, B, H))
+        return [(filled(N, I),) * 2, *states, (filled(N, P), filled(N, P)), (False, True), OFFSETS, self._kept()]
+
+    def _kept(self) -> np.ndarray:
+        return filled(N * 2 * (LAYERS * 5 * self.Hp + (LAYERS - 1) * P))
+
     def forward(self) -> list[Any]:
-        weights = (filled(self.G * I), filled(self.G * P), filled(self.G))
-        direction = (filled(N, I), *weights, filled(B, P), filled(B, self.Hp), filled(N, P), False)
-        direction += (filled(N, self.G), filled(N, self.Hp), H, filled(3, self.Hp), 0.9)
-        return [((*direction, filled(H * self.Pp), filled(B * (self.Hp + self.Pp))),) * 2, OFFSETS, 2]
+        return [self.layers(), *self._pass(), filled(LAYERS, 2, B, P), filled(LAYERS, 2, B, H), 2]
 
     def backward(self) -> list[Any]:
-        states = (filled(B, self.Pp), filled(B, self.Hp), filled(B, self.Hp))
-        direction = (filled(N, P), filled(self.G * self.Pp), *states, filled(N, self.G), filled(N, self.Hp))
-        direction += (filled(N, self.G), 0, False, H, P, filled(3, self.Hp), 0.9)
-        return [((*direction, filled(P * self.Hp), filled(N, self.Pp), filled(B, self.Hp)),), OFFSETS, 0, T, 2]
-
-    def previous(self) -> list[Any]:
-        return [filled(N, H), filled(B, H), OFFSETS, 1, T, False, filled(5, H)]
+        states = (filled(LAYERS, 2, B, P), filled(LAYERS, 2, B, H))
+        sizes = [4 * H * (width + P + 2) + 3 * H + P * H for width in (I, 2 * P)]
+        grads = (filled(N, self.Ip), filled(N, self.Ip)), filled(2 * sum(sizes))
+        return [self.layers(back=True), *self._pass(), (filled(N, P), filled(N, P)), *states, *grads, 2]
 
     def steps(self) -> list[Any]:
         return [OFFSETS, B]
-
-    def outputs(self) -> list[Any]:
-        return [filled(N, self.G), filled(N, self.Hp), H, filled(N, self.Hp)]
-
-    def sums(self) -> list[Any]:
-        G, Ip, Hp, Pp = self.G, self.Ip, self.Hp, self.Pp
-        into = (filled(G, Ip), filled(G, Pp), filled(G))
-        direction = (filled(N, G), filled(N, I), filled(N, P), *into, filled(G * Ip), filled(N, Ip), H, P)
-        direction += (filled(N, Hp), filled(N, Hp), filled(3, Hp))
-        return [((*direction, filled(N, Pp), filled(N, Hp), filled(Pp, Hp)),), 2]
-
-    def stack(self) -> list[Any]:
-        weights = [filled(size) for width in (I, H) for size in (self.G * width, self.G * H, self.G)]
-        states = [filled(LAYERS, 1, B, H) for _ in range(4)]
-        return [filled(T, B, I), *states[:2], filled(T, B, H), *states[2:], tuple(weights), (False,), 2]
 
     def new_step(self) -> list[Any]:
         weights, biases = filled(self.G * (I + P) + H * self.Pp), filled(7 * self.Hp)
@@ -69,9 +64,6 @@ class Arguments:
 
     def pack(self) -> list[Any]:
         return [filled(4 * H, I), filled(self.G * self.Ip), 1]
-
-    def unpack(self) -> list[Any]:
-        return [filled(self.G, self.Ip), filled(4 * H, I), H]
 
     def functions(self) -> list[Any]:
         return [True, filled(9), filled(9)]
@@ -161,16 +153,15 @@ def changed(draw: Any, arguments: Any) -> Any:
         return arguments  # it has been changed before, and cannot be changed like this
 
 
-OFFSETS_AT = {"forward": 1, "backward": 1, "previous": 2}
-"""Where functions take the steps, which are made of offsets here."""
-
-
 def call(found: Any, name: str, arguments: Any) -> None:
-    at = OFFSETS_AT.get(name, len(arguments))
-    if len(arguments) > at and isinstance(arguments[at], (np.ndarray, memoryview)):
-        arguments = [*arguments[:at], found.module.steps(arguments[at], B), *arguments[at + 1 :]]
-    chosen = [] if name == "steps" else [found.choice]
-    result = getattr(found.module, name)(*chosen, *arguments)
+    """Call a function; what other functions of the module check beforehand is made of their arguments here."""
+    parts, of_layers = list(arguments), name in ("forward", "backward")
+    if of_layers and len(parts) > 6 and isinstance(parts[6], (np.ndarray, memoryview)):
+        parts[6] = found.module.steps(parts[6], B)
+    if of_layers and parts and isinstance(parts[0], list):
+        parts[0] = found.module.layers(found.choice, *parts[0])
+    chosen = [] if of_layers or name == "steps" else [found.choice]
+    result = getattr(found.module, name)(*chosen, *parts)
     if name == "new_step":
         found.module.step(result)
 
@@ -196,44 +187,67 @@ def test_what_does_not_fit_is_refused(name, instruction_set, data):
 
 def test_no_cells(kernels):
     """Sizes that agree with each other, and that no layer has."""
-    none, offsets = filled(0), np.array([0, 2, 4])
-    direction = (filled(4, 3), none, none, none, filled(2, 0), filled(2, 0), filled(4, 0), False, None, None)
+    none = filled(0)
     with pytest.raises(ValueError, match="out of range"):
-        call(kernels, "forward", (((*direction, 0, None, 0.0, None, None),), offsets, 1))
-    states = (filled(2, 2, 0), filled(1, 1, 2, 0), filled(1, 1, 2, 0))
-    with pytest.raises(ValueError, match="no cells"):
-        call(kernels, "stack", (filled(2, 2, 3), None, None, *states, (none,) * 3, (False,), 1))
+        call(kernels, "layers", (((none, none, none, None, None),), 1, 3, 0, 0, 0.0, False))
 
 
 def test_an_output_wider_than_the_cell(kernels):
     """The work space of the sums is as wide as the cell."""
-    wide = 300
-    Hp, Ip, Pp = (-(-width // kernels.lanes_32) * kernels.lanes_32 for width in (H, I, wide))
-    into = (filled(4 * Hp, Ip), filled(4 * Hp, Pp), filled(4 * Hp), filled(4 * Hp * Ip), filled(N, Ip))
-    direction = (filled(N, 4 * Hp), filled(N, I), filled(N, wide), *into, H, wide, *[None] * 6)
-    with pytest.raises(ValueError, match="wider"):
-        call(kernels, "sums", ((direction,), 1))
+    arguments, wide = Arguments(kernels.lanes_32), 300
+    weights = (filled(arguments.G * I), filled(arguments.G * wide), filled(arguments.G), None)
+    for weight_hr in (None, filled(H * -(-wide // kernels.lanes_32) * kernels.lanes_32)):
+        with pytest.raises(ValueError, match="another width"):
+            call(kernels, "layers", (((*weights, weight_hr),), 1, I, H, wide, 0.0, False))
 
 
 def test_more_layers_than_a_call_takes(kernels):
-    states, weights = (filled(400, 1, 2, 4) for _ in range(2)), (filled(1),) * 1200
     with pytest.raises(ValueError, match="too many layers"):
-        call(kernels, "stack", (filled(2, 2, 3), None, None, filled(2, 2, 4), *states, weights, (False,), 1))
+        call(kernels, "layers", (((filled(1),) * 5,) * 400, 1, I, H, P, 0.0, False))
 
 
 def test_sizes_whose_products_overflow(kernels):
     """Modulo 2**64 these are the sizes of the arrays."""
-    arguments = Arguments(kernels.lanes_32)
-    (direction,), threads = arguments.sums()
+    weights, D, I, *_ = Arguments(kernels.lanes_32).layers()
     for width in ((1 << 62) + H, 1 << 31):
         with pytest.raises(ValueError, match="out of range"):
-            call(kernels, "sums", (((*direction[:8], width, width, *direction[10:]),), threads))
+            call(kernels, "layers", (weights, D, I, width, width, 0.0, False))
         with pytest.raises(ValueError, match="out of range"):
             call(
                 kernels,
                 "new_step",
                 (filled(4, 1), np.array([1, width, width]), *[filled(0)] * 6, filled(4, 0), 1, False, 0.0),
             )
+
+
+def test_weights_of_the_other_way(kernels):
+    """Those of the backward pass are larger, and in another order."""
+    arguments = Arguments(kernels.lanes_32)
+    for name, back in (("forward", True), ("backward", False)):
+        _, *others = getattr(arguments, name)()
+        with pytest.raises(ValueError, match="other way"):
+            call(kernels, name, [arguments.layers(back), *others])
+
+
+def test_layers_of_different_cells(kernels):
+    weights, *others = Arguments(kernels.lanes_32).layers()
+    for place in (3, 4):
+        other = tuple(None if k == place else part for k, part in enumerate(weights[1]))
+        with pytest.raises(ValueError, match="different cells"):
+            call(kernels, "layers", ((weights[0], other, *weights[2:]), *others))
+
+
+def test_weights_live_as_long_as_the_layers(kernels):
+    """The arrays are held; without that, this would read memory that has been used for something else."""
+    layers, *others = Arguments(kernels.lanes_32).forward()
+    held = kernels.module.layers(kernels.choice, *layers)
+    call(kernels, "forward", [held, *others])
+    expected = others[3][0].copy()
+    del layers
+    other = [filled(1 << 16) for _ in range(64)]
+    call(kernels, "forward", [held, *others])
+    np.testing.assert_array_equal(others[3][0], expected)
+    del other
 
 
 def test_sizes_that_change_after_they_were_checked(kernels):
@@ -245,24 +259,25 @@ def test_sizes_that_change_after_they_were_checked(kernels):
 
 def test_a_batch_that_costs_no_memory(kernels):
     """Rows that stand in the same place: all work space would be of 2**64 bytes and more."""
-    n, lanes = 1 << 60, kernels.lanes_32
-    rows, weights, c = as_strided(filled(1, 1), (n, 1), (0, 0)), filled(4 * lanes), filled(0, 0)
-    direction = (rows, weights, weights, weights, rows, c, rows, False, None, None, 1, None, 0.0, None, None)
+    n, (layers, _, h_0, c_0, *others) = 1 << 59, Arguments(kernels.lanes_32).forward()
+    many = as_strided(filled(1, I), (n, I), (0, 4))
     with pytest.raises(ValueError, match="too large"):
-        call(kernels, "forward", ((direction,), kernels.module.steps(OFFSETS, B), 1))
+        call(kernels, "forward", [layers, (many, many), h_0, c_0, *others])
     with pytest.raises(ValueError, match="out of range"):
         kernels.module.steps(np.array([0, n]), n)
-    empty = np.empty((0, -(-(1 << 64) // 68), 1), "float32")
-    with pytest.raises(ValueError, match="too large"):
-        call(kernels, "stack", (empty, None, None, *[empty] * 3, (), (False,), 1))
     with pytest.raises(ValueError, match="too large"):
         call(kernels, "pack", (np.empty((0, 1 << 56), "float32"), filled(0), 2))
 
 
-def test_no_steps(kernels):
-    x, h_0, c_0, out, *others = Arguments(kernels.lanes_32).stack()
-    with pytest.raises(ValueError, match="no steps"):
-        call(kernels, "stack", (x[:0], h_0, c_0, out[:0], *others))
+def test_states_that_cost_no_memory(kernels):
+    """Sequences without steps, of which a batch has as many as one likes."""
+    lanes, steps, states = kernels.lanes_32, kernels.module.steps(np.array([0]), 1 << 33), [filled(0)] * 4
+    for H, problem in ((1 << 10, "another size"), (1 << 16, "too large")):
+        weights = (filled(4 * H), filled(4 * H), filled(4 * H), None, filled(H * lanes))
+        layers = kernels.module.layers(kernels.choice, (weights,), 1, 1, H, 1, 0.0, False)
+        rows = (filled(0, 1),)
+        with pytest.raises(ValueError, match=problem):
+            call(kernels, "forward", [layers, rows, *states[:2], rows, (False,), steps, None, *states[2:], 1])
 
 
 def test_arrays_of_ctypes(kernels):
@@ -277,7 +292,6 @@ def test_offsets_that_change_after_they_were_checked(kernels):
             offsets[1:] = 1 << 40
             return False
 
-    values, initial, offsets, first, last, _, into = Arguments(kernels.lanes_32).previous()
+    layers, x, h_0, c_0, out, _, offsets, *others = Arguments(kernels.lanes_32).forward()
     offsets = offsets.copy()
-    with suppress(ValueError):
-        call(kernels, "previous", (values, initial, offsets, first, last, Changes(), into))
+    call(kernels, "forward", [layers, x, h_0, c_0, out, (Changes(), False), offsets, *others])

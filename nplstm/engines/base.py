@@ -193,8 +193,9 @@ class Engine(ABC):
         Returns
         -------
         tuple or None
-            The output of the last layer, (N, D * P), and with ``record`` the tapes by layer. None where the layers
-            are faster one after the other.
+            The output of the last layer, (N, D * P), and with ``record`` the tapes for ``backward_stack``: one for
+            each layer, or fewer if that never returns None for them. None where the layers are faster one after
+            the other.
         """
         return None
 
@@ -213,17 +214,27 @@ class Engine(ABC):
         """
 
     def backward_stack(
-        self, grad_out: list[Array] | None, grads: list[State], tapes: list[Any]
-    ) -> list[list[SequenceGradients]]:
-        """Return the gradients of layers in one direction that each read the output of the one below, by layer.
+        self, grad_out: list[Array] | None, grad: State, tapes: list[Any]
+    ) -> list[list[SequenceGradients]] | None:
+        """Return the gradients of layers that each read the whole, unchanged output of the one below.
 
-        Gradients of x are valid for the lowest layer only. ``grads``: as for ``backward``, by layer.
+        Parameters
+        ----------
+        grad_out : list of Arrays (N, P), optional
+            Of each direction's output of the last layer.
+        grad : State
+            Of the final states of all layers, as ``StackCall`` has states; overwritten with that of the initial
+            ones.
+        tapes
+            What ``forward_stack`` returned, or what ``forward`` did for each layer.
+
+        Returns
+        -------
+        list or None
+            By layer, then by direction; gradients of x are valid for the lowest layer only. None where the layers
+            have to be, or are faster, run one after the other: then nothing was overwritten.
         """
-        results: list[list[SequenceGradients]] = []
-        for grad, tape in zip(grads[::-1], tapes[::-1], strict=True):
-            results.append(self.backward(grad_out, grad, tape))
-            grad_out = [results[-1][0].x]
-        return results[::-1]
+        return None
 
     @abstractmethod
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:

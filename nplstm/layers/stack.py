@@ -107,18 +107,17 @@ def stack_backward(grad_out: list[Array] | None, grad: State, tape: StackTape) -
     tape : StackTape
     """
     wiring, dropout, layers = tape.wiring, tape.dropout, len(tape.layers)
-    if wiring.plain and dropout is None and len(wiring.reverse) == 1:
-        column = tape.engine.backward_stack(grad_out, [state_of(grad, k) for k in range(layers)], tape.layers)
-        return StackGradients(column[0][0].x, column)
+    if wiring.plain and dropout is None:
+        together = tape.engine.backward_stack(grad_out, grad, tape.layers)
+        if together is not None:
+            return StackGradients(_input_gradient(together[0]), together)
     results: list[list[SequenceGradients]] = []
     below: list[Array] = []
     for layer in range(layers - 1, -1, -1):
         found = tape.engine.backward(grad_out, state_of(grad, layer), tape.layers[layer])
         results.insert(0, found)
         inputs = 1 if layer == 0 else wiring.inputs
-        below = [gradients.x for gradients in found]
-        if inputs < len(below):  # both directions read it
-            below = [below[0] + below[1]]
+        below = [gradients.x for gradients in found] if inputs == len(found) else [_input_gradient(found)]
         if dropout is not None:
             below = [
                 g if m is None else dropout_backward(g, m) for g, m in zip(below, dropout[layer], strict=True)
@@ -130,6 +129,11 @@ def stack_backward(grad_out: list[Array] | None, grad: State, tape: StackTape) -
         if layer > 0:
             grad_out = below if wiring.independent else split_directions(below[0], len(wiring.reverse))
     return StackGradients(below[0], results)
+
+
+def _input_gradient(found: list[SequenceGradients]) -> Array:
+    """Return the gradient of an input that all directions read."""
+    return found[0].x if len(found) == 1 else found[0].x + found[1].x
 
 
 def _residual_gradients(grads: list[Array], inputs: int, wiring: Wiring) -> list[Array]:

@@ -112,7 +112,7 @@ class _Unit(NamedTuple):
     options: list[str]
 
 
-_SHARED = [_Unit(f"{name}.c", name, ["-O2"]) for name in ("layer", "pool")]
+_SHARED = [_Unit(f"{name}.c", name, ["-O2"]) for name in ("stack", "layer", "pool")]
 
 
 def _kernel_units(of: InstructionSet) -> list[_Unit]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from nplstm._typing import Array, DType
 
-__all__ = ["aligned_copy", "aligned_empty", "aligned_zeros", "work_space", "zeroed_work_space"]
+__all__ = ["aligned_copy", "aligned_empty", "aligned_zeros", "work_space"]
 
 _LINE = 64
 
@@ -34,11 +34,6 @@ def aligned_copy(values: Array) -> Array:
 def work_space(shape: tuple[int, ...], dtype: DType) -> Array:
     """Return an uninitialised array for one call; aligned if it is large enough to gain by it."""
     return np.empty(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_empty(shape, dtype)
-
-
-def zeroed_work_space(shape: tuple[int, ...], dtype: DType) -> Array:
-    """Return zeros for one call; aligned if large enough to gain by it."""
-    return np.zeros(shape, dtype) if prod(shape) * dtype.itemsize <= _SMALL else aligned_zeros(shape, dtype)
 
 
 def _aligned(room: Array, shape: tuple[int, ...], dtype: DType) -> Array:

@@ -55,17 +55,23 @@ class CompiledEngine(Engine):
 
     def forward(self, layer: LayerCall, steps: PackedSteps, *, record: bool) -> Any:
         """Run the directions, several threads sharing the work."""
-        return self._forward.compiled_forward(layer, steps, record=record)
+        return self._forward.compiled_layer(layer, steps, record=record)
 
     def forward_stack(
         self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
     ) -> tuple[Array, list[Any]] | None:
-        """Run standard layers in one kernel call, where nothing is recorded and sequences are of one length."""
-        return None if record or steps.ragged else self._forward.compiled_stack(stack, x, steps)
+        """Run layers of one size in one kernel call."""
+        return self._forward.compiled_stack(stack, x, steps, record=record)
 
     def backward(self, grad_out: list[Array] | None, grad: State, tape: Any) -> list[SequenceGradients]:
         """Run the directions back."""
-        return self._backward.compiled_backward(grad_out, grad, tape)
+        return self._backward.compiled_backward(grad_out, grad, tape)[0]
+
+    def backward_stack(
+        self, grad_out: list[Array] | None, grad: State, tapes: list[Any]
+    ) -> list[list[SequenceGradients]] | None:
+        """Run layers that ran together back together."""
+        return self._backward.compiled_backward(grad_out, grad, tapes[0]) if len(tapes) == 1 else None
 
     def stepper(self, weights: list[LayerWeights], batch: int, residual: frozenset[int]) -> Stepper:
         """Return one kernel call a step for all layers."""

@@ -1,4 +1,4 @@
-"""Forward pass of the compiled engine: kernel arguments, and what a recording keeps."""
+"""Forward pass of the compiled engine: one kernel call for a layer or a stack, and what a recording keeps."""
 
 from typing import Any, NamedTuple
 
@@ -7,84 +7,95 @@ import numpy as np
 from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.packed import PackedSteps
+from nplstm.core.step import State
 from nplstm.engines._numpy.memory import work_space
-from nplstm.engines.base import LayerCall, StackCall
-from nplstm.engines.compiled.kernel_weights import Packed, pack, padded_cells, padded_width
+from nplstm.engines.base import LayerCall, StackCall, split_directions
+from nplstm.engines.compiled.kernel_weights import checked_layers, padded_width
 from nplstm.engines.compiled.library import library
 from nplstm.engines.threads import get_num_threads
 
-__all__ = ["CompiledTape", "aligned_rows", "checked_steps", "compiled_forward", "compiled_stack"]
+__all__ = ["CompiledTape", "Sizes", "aligned_rows", "checked_steps", "compiled_layer", "compiled_stack"]
 
 _MOST_IN_ONE_CALL = 18
 """Layers and directions of which one kernel call takes the parameters."""
 
 
-_NO_ROOM: tuple[Any, Any] = (None, None)
-
-
 class CompiledTape(NamedTuple):
-    """What backpropagation through time needs of the directions of a layer."""
+    """What backpropagation through time needs of a layer, or of several that ran together."""
 
-    weights: list[LayerWeights]
+    weights: list[LayerWeights]  # by layer, then by direction
     steps: PackedSteps
     reverse: tuple[bool, ...]
-    x: list[Array]  # (N, I)
-    out: list[Array]  # (N, P)  h_t
-    h_0: Array  # (D, B, P)
-    c_0: list[Array]  # (B, Hp)
-    gates: list[Array]  # (N, 4Hp)  i, f, g, o
-    cells: list[Array]  # (N, Hp)  c_t
+    x: tuple[Array, ...]  # (N, I) for each direction of the first layer
+    out: tuple[Array, ...]  # (N, P) for each direction of the last layer: h_t
+    initial: State  # (L, D, B, P), (L, D, B, H)
+    kept: Array  # flat: i, f, g, o and c_t of each layer and direction, and h_t of all layers but the last
 
 
-def compiled_forward(layer: LayerCall, steps: PackedSteps, *, record: bool) -> CompiledTape | None:
+class Sizes(NamedTuple):
+    """Sizes of layers that run together."""
+
+    L: int
+    D: int
+    H: int
+    P: int
+    Hp: int  # H rounded up to whole panels
+
+    def kept(self, rows: int) -> int:
+        """Return how many numbers a recording keeps, beside input and output."""
+        return rows * self.D * (self.L * 5 * self.Hp + (self.L - 1) * self.P)
+
+
+def sizes_of(weights: list[LayerWeights], directions: int) -> Sizes:
+    """Return the sizes of layers that run together, whose states have one size."""
+    P, H = weights[0].widths
+    Hp = padded_width(H, weights[0].params.weight_hh.itemsize)
+    return Sizes(len(weights) // directions, directions, H, P, Hp)
+
+
+def compiled_layer(layer: LayerCall, steps: PackedSteps, *, record: bool) -> CompiledTape | None:
     """Run the directions of a layer; see ``Engine.forward``."""
-    kernels, threads = library(), get_num_threads()
-    initial_h, initial_c, _ = layer.initial
-    cells = [padded_cells(c) for c in initial_c]
-    c_0 = [c.copy() for c in cells] if record else []
-    rooms = [_room(steps.total, c) if record else _NO_ROOM for c in cells]
-    x = [aligned_rows(rows) for rows in layer.x]
-    directions: list[tuple[Any, ...]] = []
-    for d, (weights, c) in enumerate(zip(layer.weights, cells, strict=True)):
-        packed, spec, h_0 = pack(weights), weights.spec, aligned_rows(initial_h[d])
-        directions.append(
-            (
-                *(x[d], packed.weight_ih, packed.weight_hh, packed.bias, h_0, c),
-                *(layer.out[d], layer.reverse[d], *rooms[d]),
-                *(initial_c.shape[2], packed.peephole, spec.clip or 0.0, packed.weight_hr),
-                _projected(packed, c, h_0),
-            )
-        )
-    kernels.module.forward(kernels.choice, tuple(directions), checked_steps(steps), threads)
-    for d, c in enumerate(cells):
-        layer.final.c[d] = c[:, : initial_c.shape[2]]
-        layer.final.h[d] = _last(layer.out[d], initial_h[d], steps, reverse=layer.reverse[d])
-    if not record:
-        return None
-    gates, kept = ([room[k] for room in rooms] for k in range(2))
-    return CompiledTape(layer.weights, steps, layer.reverse, x, layer.out, initial_h, c_0, gates, kept)
+    x = tuple([aligned_rows(rows) for rows in layer.x])
+    return _run(
+        layer.weights, x, tuple(layer.out), layer.initial, layer.final, layer.reverse, steps, record=record
+    )
 
 
-def compiled_stack(stack: StackCall, x: Array, steps: PackedSteps) -> tuple[Array, list[Any]] | None:
-    """Run standard layers of one size in one kernel call, for sequences of one length; None for others."""
-    first, layers = stack.weights[0][0], len(stack.weights) * len(stack.reverse)
-    uniform = not isinstance(stack.final.h, list)
-    if not (first.standard and uniform and layers <= _MOST_IN_ONE_CALL and steps.total):
+def compiled_stack(
+    stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
+) -> tuple[Array, list[CompiledTape]] | None:
+    """Run layers of one size in one kernel call; None for others."""
+    weights = [directions for row in stack.weights for directions in row]
+    if isinstance(stack.final.h, list) or len(weights) > _MOST_IN_ONE_CALL:
         return None
-    others = () if layers == 1 else [weights for row in stack.weights for weights in row][1:]
-    packed = first.prepared(_packed_stack, *others)
-    T, B, out = len(steps), steps.batch, stack.new_output(-1, x)
-    kernels, (initial_h, initial_c, _), (h_n, c_n, _) = library(), stack.initial, stack.final
-    kernels.module.stack(
-        kernels.choice, _whole(x.reshape(T, B, -1)), _whole(initial_h), _whole(initial_c), out.reshape(T, B, -1),
-        h_n, c_n, packed, stack.reverse, get_num_threads(),
+    joined, read = stack.new_output(-1, x), aligned_rows(x)
+    D = len(stack.reverse)
+    tape = _run(
+        weights, (read,) * D, tuple(split_directions(joined, D)), stack.initial, stack.final, stack.reverse,
+        steps, record=record,
     )  # fmt: skip
-    return out, []
+    return joined, [] if tape is None else [tape]
 
 
-def _packed_stack(*weights: LayerWeights) -> tuple[Array, ...]:
-    """Return what one kernel call reads of all layers."""
-    return tuple(array for one in weights for array in pack(one)[:3])
+def _run(
+    weights: list[LayerWeights],
+    x: tuple[Array, ...],
+    out: tuple[Array, ...],
+    initial: State,
+    final: State,
+    reverse: tuple[bool, ...],
+    steps: PackedSteps,
+    *,
+    record: bool,
+) -> CompiledTape | None:
+    initial, kept = State(_whole(initial.h), _whole(initial.c)), None
+    if record:
+        kept = work_space((sizes_of(weights, len(reverse)).kept(steps.total),), initial.c.dtype)
+    library().module.forward(
+        checked_layers(weights, len(reverse)), x, initial.h, initial.c, out, reverse, checked_steps(steps), kept,
+        final.h, final.c, get_num_threads(),
+    )  # fmt: skip
+    return None if kept is None else CompiledTape(weights, steps, reverse, x, out, initial, kept)
 
 
 def checked_steps(steps: PackedSteps) -> Any:
@@ -94,22 +105,6 @@ def checked_steps(steps: PackedSteps) -> Any:
 
 def _checked(steps: PackedSteps) -> Any:
     return library().module.steps(steps.offsets, steps.batch)
-
-
-def _projected(packed: Packed, c: Array, h_0: Array) -> Array | None:
-    """Make the work space of a projection."""
-    if packed.weight_hr is None:
-        return None
-    width = c.shape[1] + padded_width(h_0.shape[1], c.itemsize)
-    return work_space((len(c) * width,), c.dtype)
-
-
-def _room(rows: int, c: Array) -> tuple[Array, Array]:
-    """Make room for the gates (rows, 4Hp) and the cells (rows, Hp)."""
-    # one piece of memory: of many large ones, the C library gives some back to the system after each call
-    Hp = c.shape[1]
-    both = work_space((rows * 5 * Hp,), c.dtype)
-    return both[: rows * 4 * Hp].reshape(rows, 4 * Hp), both[rows * 4 * Hp :].reshape(rows, Hp)
 
 
 def aligned_rows(array: Array) -> Array:
@@ -123,17 +118,3 @@ def _whole(array: Array) -> Array:
     """Return an array without gaps: itself, or a copy."""
     flags = array.flags
     return array if flags.c_contiguous and flags.aligned else np.array(array, order="C")
-
-
-def _last(out: Array, h_0: Array, steps: PackedSteps, *, reverse: bool) -> Array:
-    """Return each sequence's h after its own last step, (B, P)."""
-    T, B = len(steps), steps.batch
-    running = steps.size(0) if T else 0
-    if running == B and (reverse or not steps.ragged):
-        return out[:B] if reverse else out[steps.bounds[T - 1] :]
-    h_n = np.array(h_0)
-    if reverse:
-        h_n[:running] = out[:running]
-    else:
-        h_n[:running] = out[steps.offsets[steps.lengths[:running] - 1] + np.arange(running)]
-    return h_n

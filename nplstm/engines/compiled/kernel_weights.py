@@ -4,44 +4,33 @@ Cells are in panels of as many as a vector has elements; the last panel is padde
 the forward and backward pass.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nplstm._typing import Array, DType
+from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.params import LSTMParams
-from nplstm.engines._numpy.memory import aligned_empty, zeroed_work_space
+from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.library import library
 
 __all__ = [
     "Packed",
-    "PackedBack",
-    "gate_gradient",
+    "checked_layers",
     "pack",
-    "pack_backward",
-    "padded_cells",
     "padded_width",
-    "padded_zeros",
 ]
 
 
 class Packed(NamedTuple):
-    """The parameters of one layer and direction, for the forward pass."""
+    """The parameters of one layer and direction, for the forward or the backward pass."""
 
     weight_ih: Array  # by panel of cells: (I, 4 gates, panel)
     weight_hh: Array  # by panel of cells: (P, 4 gates, panel)
-    bias: Array  # by panel of cells: (4 gates, panel)
+    bias: Array | None  # by panel of cells: (4 gates, panel); None for the backward pass
     peephole: Array | None  # (3, Hp)  of i, f and o
-    weight_hr: Array | None  # (H, P) by groups of columns: transposed
-
-
-class PackedBack(NamedTuple):
-    """The weights for the backward pass, by groups of columns; the rows of gates by panel of cells."""
-
-    weight_ih: Array
-    weight_hh: Array
-    weight_hr: Array | None
+    weight_hr: Array | None  # by groups of columns; for the forward pass transposed, (H, P)
 
 
 def pack(weights: LayerWeights) -> Packed:
@@ -49,9 +38,19 @@ def pack(weights: LayerWeights) -> Packed:
     return weights.prepared(_pack)
 
 
-def pack_backward(weights: LayerWeights) -> PackedBack:
-    """Pack for the backward pass; once for as long as the parameters live."""
-    return weights.prepared(_pack_back)
+def checked_layers(weights: list[LayerWeights], directions: int, *, back: bool = False) -> Any:
+    """Return the packed weights of layers of one size as the kernels take them; checked once for each way."""
+    return weights[0].prepared(_CHECKED[back, directions], *weights[1:])
+
+
+def _check(*weights: LayerWeights, directions: int, back: bool) -> Any:
+    (P, H), first, found = weights[0].widths, weights[0], library()
+    packed = tuple([tuple(one.prepared(_pack_back if back else _pack)) for one in weights])
+    I, clip = first.params.weight_ih.shape[1], first.spec.clip or 0.0
+    return found.module.layers(found.choice, packed, directions, I, H, P, clip, back)
+
+
+_CHECKED = {(back, D): partial(_check, directions=D, back=back) for back in (False, True) for D in (1, 2)}
 
 
 def uncoupled(gates: Array) -> Array:
@@ -63,19 +62,6 @@ def uncoupled(gates: Array) -> Array:
     return np.concatenate([i, -i, g, o])
 
 
-def gate_gradient(values: Array, H: int, width: int, *, coupled: bool) -> Array:
-    """Return the gradient (4Hp, >= width) of rows by panel of cells in torch's order and sizes: (4H, width).
-
-    With ``coupled`` (3H, width), of the three gates from which ``uncoupled`` made four.
-    """
-    gates, kernels = np.empty((4 * H, width), values.dtype), library()
-    kernels.module.unpack(kernels.choice, values, gates, H)
-    if not coupled:
-        return gates
-    i, f, g, o = gates.reshape(4, H, width)
-    return np.concatenate([i - f, g, o])
-
-
 def _pack(weights: LayerWeights) -> Packed:
     params = _four_gates(weights)
     bias = np.zeros(len(params.weight_hh), params.weight_hh.dtype) if params.bias is None else params.bias
@@ -84,17 +70,20 @@ def _pack(weights: LayerWeights) -> Packed:
         _packed(params.weight_ih, _FORWARD),
         _packed(params.weight_hh, _FORWARD),
         _packed(bias[:, None], _FORWARD),
-        None if peephole is None else padded_cells(peephole.reshape(3, -1)),
+        None if peephole is None else _padded_cells(peephole.reshape(3, -1)),
         None if weight_hr is None else _packed(weight_hr.T, _COLUMNS),
     )
 
 
-def _pack_back(weights: LayerWeights) -> PackedBack:
+def _pack_back(weights: LayerWeights) -> Packed:
+    """Pack for the backward pass, by groups of columns; the rows of gates by panel of cells."""
     params = _four_gates(weights)
     weight_hr = params.weight_hr
-    return PackedBack(
+    return Packed(
         _packed(params.weight_ih, _BACK),
         _packed(params.weight_hh, _BACK),
+        None,
+        pack(weights).peephole,
         None if weight_hr is None else _packed(weight_hr, _COLUMNS),
     )
 
@@ -137,14 +126,9 @@ def padded_width(width: int, itemsize: int) -> int:
     return -(-width // lanes) * lanes
 
 
-def padded_cells(values: Array) -> Array:
+def _padded_cells(values: Array) -> Array:
     """Return a copy of (rows, H) with whole panels, (rows, Hp)."""
     rows, H = values.shape
-    padded = padded_zeros(rows, H, values.dtype)
+    padded = np.zeros((rows, padded_width(H, values.itemsize)), values.dtype)
     padded[:, :H] = values
     return padded
-
-
-def padded_zeros(rows: int, columns: int, dtype: DType) -> Array:
-    """Return zeros with whole panels of columns."""
-    return zeroed_work_space((rows, padded_width(columns, dtype.itemsize)), dtype)

@@ -9,7 +9,7 @@ from nplstm._typing import Array
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.engines._numpy.memory import aligned_copy, aligned_zeros
 from nplstm.engines.base import Stepper
-from nplstm.engines.compiled.kernel_weights import pack
+from nplstm.engines.compiled.kernel_weights import pack, padded_width
 from nplstm.engines.compiled.library import library
 from nplstm.engines.threads import get_num_threads
 
@@ -23,7 +23,7 @@ class CompiledStepper(Stepper):
         packed, first, spec = [pack(layer) for layer in weights], weights[0].params.weight_ih, weights[0].spec
         I, dtype = first.shape[1], first.dtype
         P, H = zip(*(layer.widths for layer in weights), strict=True)
-        padded = [p.bias.size // 4 for p in packed]
+        padded = [padded_width(width, dtype.itemsize) for width in H]
         super().__init__(np.zeros((batch, I), dtype), np.zeros((batch, P[-1]), dtype))
         joined = _joined(w for p in packed for w in (p.weight_ih, p.weight_hh, p.weight_hr))
         biases = _joined(b for p in packed for b in (p.bias, p.peephole))

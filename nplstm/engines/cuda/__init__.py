@@ -129,20 +129,22 @@ class PersistentEngine(FusedEngine):
         return cuda_backward(grad_out, grads, tape, run=persistent_backward_steps)
 
     def backward_stack(
-        self, grad_out: list[Array] | None, grads: list[State], tapes: list[Any]
-    ) -> list[list[SequenceGradients]]:
+        self, grad_out: list[Array] | None, grad: State, tapes: list[Any]
+    ) -> list[list[SequenceGradients]] | None:
         """Run layers back in one launch where that is faster, each a step behind the one above it."""
         from nplstm.engines.cuda.backward import cuda_backward
         from nplstm.engines.cuda.crossover import worth_a_chain
         from nplstm.engines.cuda.persistent import persistent_backward_steps
 
         top = tapes[-1][0]
+        if len(tapes[-1]) > 1:
+            return None
         widths = [tape.out.shape[1] for (tape,) in tapes]
         if not worth_a_chain("backward", top.x, top.precision, widths, top.steps):
-            return super().backward_stack(grad_out, grads, tapes)
+            return None
         from_above = [tape for (tape,) in tapes[::-1]]
         run = partial(persistent_backward_steps, chained=True)
-        states = [state_of(grad, 0) for grad in grads[::-1]]
+        states = [state_of(state_of(grad, k), 0) for k in reversed(range(len(tapes)))]
         results = cuda_backward(grad_out, states, from_above, run=run, chained=True)
         return [[result] for result in results[::-1]]
 

@@ -1,8 +1,8 @@
-// One layer, a step or a stack: divides the work among threads and allocates workspaces.
+// One layer, or one step of a stream: divides the work among threads and allocates workspaces.
 #pragma once
 #include "kernels.h"
 
-// Each returns false if there was no memory; nothing is lost by trying again. `threads`: 1 to MOST_THREADS.
+// Each returns false if there was no memory; nothing is lost by trying again. `threads`: 1 to MAX_THREADS.
 
 // Forward pass of the directions of one layer, which have the same sizes and steps.
 bool run_forward(const Kernels*, const Forward* directions, int count, const Steps*, int threads);
@@ -14,19 +14,6 @@ bool run_backward(const Kernels*, const Backward* directions, int count, const S
 bool run_sums(const Kernels*, const Sums* directions, int count, int threads);
 
 void run_step(const Kernels*, const Step*, ptrdiff_t work, int threads);
-
-// Forward pass of a whole stack without recording, over sequences of one length; arrays as the user has them.
-typedef struct {
-    ptrdiff_t layers, directions, T, B, I, H;
-    const bool* reverse;         // (directions,)
-    const void* const* weights;  // W_ih, W_hh, b, packed, of each layer and direction
-    const void* x;               // (T, B, I)
-    const void *h_0, *c_0;       // (layers * directions, B, H)  NULL: zeros
-    void* out;                   // (T, B, directions * H)
-    void *h_n, *c_n;             // (layers * directions, B, H)
-} Stack;
-
-bool run_stack(const Kernels*, const Stack*, int threads);
 
 // Memory aligned to a cache line; NULL if there is none.
 void* new_workspace(size_t bytes);

@@ -8,8 +8,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "layer.h"
 #include "pool.h"
+#include "stack.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,7 @@ static const char* cpu_lacks(void) {
 // ------------------------------------------------------------------------------------------- arguments
 
 // A workspace has up to 6 * rows * width elements of 8 bytes, a weight 4 * width * width: neither overflows.
-enum { MAX_BUFFERS = 64, MAX_WIDTH = 1 << 24 };
+enum { MAX_BUFFERS = 96, MAX_WIDTH = 1 << 24 };
 static const ptrdiff_t MAX_ROWS = (ptrdiff_t)1 << 33;
 
 // The buffers of the caller's arrays in one call, released at its end.
@@ -118,7 +118,7 @@ static char kind_of(const Py_buffer* view) {
     return format[0] && !format[1] ? format[0] : 0;
 }
 
-// Take an array of so many axes; `format` is what its elements have to be.
+// Take an array of so many axes, -1: of any number; `format` is what its elements have to be.
 static const Py_buffer* take_buffer(Buffers* buffers, PyObject* object, int axes, bool writable, char format) {
     if (buffers->count == MAX_BUFFERS) return wrong(buffers, "too many arrays"), NULL;
     Py_buffer* view = &buffers->views[buffers->count];
@@ -128,7 +128,7 @@ static const Py_buffer* take_buffer(Buffers* buffers, PyObject* object, int axes
     const char kind = kind_of(view);
     const bool fits = kind == format || (format == 'q' && kind == 'l' && view->itemsize == 8);
     // ctypes leaves the strides out
-    if (view->ndim != axes || !fits || !view->strides || !is_aligned(view))
+    if ((axes >= 0 && view->ndim != axes) || !fits || !view->strides || !is_aligned(view))
         return wrong(buffers, "an array of another kind"), NULL;
     return view;
 }
@@ -150,16 +150,20 @@ static bool take_matrix(Buffers* buffers, PyObject* object, bool writable, ptrdi
     return true;
 }
 
-// Take elements without gaps, of any shape of `axes` axes.
+// Take elements without gaps, of any shape of `axes` axes; -1 stands for any number of axes.
 static void* take_whole(Buffers* buffers, PyObject* object, int axes, bool writable, ptrdiff_t size) {
     const Py_buffer* view = take_buffer(buffers, object, axes, writable, format_of(buffers));
     if (!view) return NULL;
     if (view->len != size * view->itemsize) return wrong(buffers, "an array of another size"), NULL;
     ptrdiff_t stride = view->itemsize;
-    for (int axis = axes - 1; axis >= 0; stride *= view->shape[axis--])
+    for (int axis = view->ndim - 1; axis >= 0; stride *= view->shape[axis--])
         if (view->shape[axis] > 1 && view->strides[axis] != stride)
             return wrong(buffers, "an array with gaps"), NULL;
     return view->buf;
+}
+
+static void* take_numbers(Buffers* buffers, PyObject* object, bool writable, ptrdiff_t size) {
+    return take_whole(buffers, object, -1, writable, size);
 }
 
 static bool take_number(Buffers* buffers, PyObject* object, ptrdiff_t least_value, ptrdiff_t most_value,
@@ -195,28 +199,17 @@ typedef struct {
 
 static const char steps_name[] = "nplstm.core.packed";
 
-static bool take_steps(Buffers* buffers, PyObject* capsule, ptrdiff_t batch, ptrdiff_t rows, Steps* to) {
+static bool take_steps(Buffers* buffers, PyObject* capsule, ptrdiff_t rows, Steps* to) {
     const CheckedSteps* checked = PyCapsule_GetPointer(capsule, steps_name);
     if (!checked) return false;
     *to = checked->steps;
-    return (to->batch == batch && to->offsets[to->count] == rows) || wrong(buffers, "steps of another size");
+    return to->offsets[to->count] == rows || wrong(buffers, "steps of another size");
 }
 
 static bool take_fields(Buffers* buffers, PyObject* tuple, ptrdiff_t count, PyObject** to) {
     if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != count) return wrong(buffers, "a tuple of another size");
     for (ptrdiff_t k = 0; k < count; ++k) to[k] = PyTuple_GetItem(tuple, k);
     return true;
-}
-
-// One or two directions, tuples whose element type is that of their array at `place`; 0: anything else.
-static int take_directions(Buffers* buffers, PyObject* which, PyObject* directions, Py_ssize_t place) {
-    init_buffers(buffers);
-    const Py_ssize_t count = PyTuple_Check(directions) ? PyTuple_Size(directions) : 0;
-    if (count != 1 && count != 2) return wrong(buffers, "neither one direction nor two");
-    PyObject* first = PyTuple_GetItem(directions, 0);
-    if (!PyTuple_Check(first) || PyTuple_Size(first) <= place)
-        return wrong(buffers, "a direction that is no tuple");
-    return take_kernels_for(buffers, which, PyTuple_GetItem(first, place)) ? (int)count : 0;
 }
 
 static bool take_threads(Buffers* buffers, PyObject* object, int* to) {
@@ -287,318 +280,201 @@ static PyObject* py_steps(PyObject* module, PyObject* const* args, Py_ssize_t co
     return capsule;
 }
 
-// ------------------------------------------------------------------------------------------- forward
+// ------------------------------------------------------------------------------------------- layers
 
-// Options of the cell: peepholes (3, Hp) or None, and the bound of the clip or 0.
-static bool take_variant(Buffers* buffers, PyObject* peephole, PyObject* clip, ptrdiff_t Hp, Variant* to) {
-    if (peephole != Py_None && !(to->peephole = take_whole(buffers, peephole, 2, false, 3 * Hp))) return false;
-    to->clip = PyFloat_AsDouble(clip);
-    if (to->clip == -1.0 && PyErr_Occurred()) return false;
-    return to->clip >= 0 || wrong(buffers, "a clip below 0");
+// Packed parameters that have been checked, once for all calls; their arrays are held for as long as it lives.
+typedef struct {
+    Buffers buffers;
+    Stack stack;
+    bool back;  // packed for the way back
+    Parameters parameters[];
+} CheckedLayers;
+
+static const char layers_name[] = "nplstm.layers";
+
+static void free_layers(PyObject* capsule) {
+    CheckedLayers* layers = PyCapsule_GetPointer(capsule, layers_name);
+    if (!layers) return;
+    release_buffers(&layers->buffers);
+    free(layers);
 }
 
-static bool take_forward(Buffers* buffers, PyObject* tuple, Forward* direction, ptrdiff_t* rows,
-                         ptrdiff_t* batch) {
-    PyObject* field[15];
-    if (!take_fields(buffers, tuple, 15, field)) return false;
-    *direction = (Forward){.I = -1, .P = -1};
-    if (!take_matrix(buffers, field[0], false, rows, &direction->I, &direction->x)) return false;
-    if (!take_matrix(buffers, field[6], true, rows, &direction->P, &direction->out)) return false;
-    if (!take_matrix(buffers, field[4], false, batch, &direction->P, &direction->h_0)) return false;
-    if (!take_number(buffers, field[10], 1, MAX_WIDTH, &direction->H)) return false;
-    const ptrdiff_t Hp = padded(buffers, direction->H), Pp = padded(buffers, direction->P);
-    direction->weight_ih = take_whole(buffers, field[1], 1, false, 4 * Hp * direction->I);
-    direction->weight_hh = take_whole(buffers, field[2], 1, false, 4 * Hp * direction->P);
-    direction->bias = take_whole(buffers, field[3], 1, false, 4 * Hp);
-    direction->c = take_whole(buffers, field[5], 2, true, *batch * Hp);
-    direction->reverse = PyObject_IsTrue(field[7]) == 1;
-    if (field[8] != Py_None) {
-        direction->gates = take_whole(buffers, field[8], 2, true, *rows * 4 * Hp);
-        direction->cells = take_whole(buffers, field[9], 2, true, *rows * Hp);
+static bool take_parameters(CheckedLayers* layers, PyObject* tuple, ptrdiff_t I, Parameters* to) {
+    Buffers* buffers = &layers->buffers;
+    PyObject* field[5];
+    if (!take_fields(buffers, tuple, 5, field)) return false;
+    const Stack* stack = &layers->stack;
+    const ptrdiff_t H = stack->H, P = stack->P, Hp = padded(buffers, H), Pp = padded(buffers, P);
+    const bool back = layers->back;
+    to->weight_ih = take_whole(buffers, field[0], 1, false, 4 * Hp * (back ? padded(buffers, I) : I));
+    to->weight_hh = take_whole(buffers, field[1], 1, false, 4 * Hp * (back ? Pp : P));
+    if (!back) to->bias = take_whole(buffers, field[2], 1, false, 4 * Hp);
+    if (field[3] != Py_None) to->peephole = take_whole(buffers, field[3], 2, false, 3 * Hp);
+    if (field[4] != Py_None) to->weight_hr = take_whole(buffers, field[4], 1, false, back ? P * Hp : H * Pp);
+    if (buffers->problem || PyErr_Occurred()) return false;
+    const Parameters* first = stack->parameters;
+    if (!to->peephole != !first->peephole || !to->weight_hr != !first->weight_hr)
+        return wrong(buffers, "layers of different cells");
+    return (to->weight_hr ? P <= H : P == H) || wrong(buffers, "h of another width than c");
+}
+
+static bool take_layers(CheckedLayers* layers, PyObject* const* args, ptrdiff_t count) {
+    Buffers* buffers = &layers->buffers;
+    Stack* stack = &layers->stack;
+    if (!take_number(buffers, args[2], 1, 2, &stack->directions)) return false;
+    if (!take_number(buffers, args[3], 0, MAX_WIDTH, &stack->I)) return false;
+    if (!take_number(buffers, args[4], 1, MAX_WIDTH, &stack->H)) return false;
+    if (!take_number(buffers, args[5], 1, MAX_WIDTH, &stack->P)) return false;
+    if (count % stack->directions) return wrong(buffers, "weights of another number of layers");
+    stack->layers = count / stack->directions, stack->parameters = layers->parameters;
+    stack->clip = PyFloat_AsDouble(args[6]);
+    if (stack->clip == -1.0 && PyErr_Occurred()) return false;
+    if (!(stack->clip >= 0)) return wrong(buffers, "a clip below 0");
+    layers->back = PyObject_IsTrue(args[7]) == 1;
+    if (PyErr_Occurred()) return false;
+    for (ptrdiff_t k = 0; k < count; ++k) {
+        const ptrdiff_t width = k < stack->directions ? stack->I : stack->directions * stack->P;
+        if (!take_parameters(layers, PyTuple_GetItem(args[1], k), width, layers->parameters + k)) return false;
     }
-    if (!take_variant(buffers, field[11], field[12], Hp, &direction->variant)) return false;
-    if (field[13] != Py_None) {
-        direction->weight_hr = take_whole(buffers, field[13], 1, false, direction->H * Pp);
-        direction->projected = take_whole(buffers, field[14], 1, true, *batch * (Hp + Pp));
-    } else if (direction->P != direction->H)
-        return wrong(buffers, "h of another width than c, without a projection");
+    return true;
+}
+
+PyDoc_STRVAR(
+    layers_text,
+    "layers(set, weights, directions, I, H, P, clip, back)\n--\n\n"
+    "Return what `forward` takes for the parameters of a stack of layers, or with `back` what `backward` "
+    "takes. `weights` has a tuple for each layer and direction: W_ih, W_hh, b, peepholes and W_hr, packed.");
+
+static PyObject* py_layers(PyObject* module, PyObject* const* args, Py_ssize_t count) {
+    (void)module;
+    Buffers buffers;
+    if (!check_count(count, 8)) return NULL;
+    init_buffers(&buffers);
+    const Py_ssize_t n = PyTuple_Check(args[1]) ? PyTuple_Size(args[1]) : 0;
+    if (n < 1) return wrong(&buffers, "no layers"), failed(&buffers);
+    if (n > MAX_BUFFERS / 5) return wrong(&buffers, "too many layers"), failed(&buffers);
+    CheckedLayers* layers = calloc(1, sizeof *layers + (size_t)n * sizeof(Parameters));
+    if (!layers) return PyErr_NoMemory();
+    PyObject* first = PyTuple_GetItem(args[1], 0);
+    bool fits = PyTuple_Check(first) && PyTuple_Size(first) == 5
+                    ? take_kernels_for(&layers->buffers, args[0], PyTuple_GetItem(first, 0))
+                    : wrong(&layers->buffers, "a direction that is no tuple");
+    fits = fits && take_layers(layers, args, n);
+    PyObject* capsule = fits ? PyCapsule_New(layers, layers_name, free_layers) : NULL;
+    if (!capsule) {
+        failed(&layers->buffers);
+        free(layers);
+    }
+    return capsule;
+}
+
+// ------------------------------------------------------------------------------------------- forward and backward
+
+// Take what both passes have: x, h_0, c_0, out, reverse, steps and what is kept. `layers` is held by its caller.
+static bool take_pass(Buffers* buffers, const CheckedLayers* layers, PyObject* const* args, bool forward,
+                      Pass* pass) {
+    const Stack* stack = &layers->stack;
+    const ptrdiff_t D = stack->directions;
+    ptrdiff_t rows = -1, I = stack->I, P = stack->P;
+    PyObject *x[2], *out[2], *reverse[2];
+    buffers->kernels = layers->buffers.kernels;
+    *pass = (Pass){0};
+    if (!take_fields(buffers, args[0], D, x) || !take_fields(buffers, args[3], D, out)) return false;
+    if (!take_fields(buffers, args[4], D, reverse)) return false;
+    for (ptrdiff_t d = 0; d < D; ++d) {
+        if (!take_matrix(buffers, x[d], false, &rows, &I, pass->x + d)) return false;
+        if (!take_matrix(buffers, out[d], forward, &rows, &P, pass->out + d)) return false;
+        pass->reverse[d] = PyObject_IsTrue(reverse[d]) == 1;
+    }
+    if (PyErr_Occurred() || !take_steps(buffers, args[5], rows, &pass->steps)) return false;
+    const double widest = (double)(4 * MAX_BUFFERS) * (double)most(I, 2 * padded(buffers, stack->H) + 16);
+    if ((double)most(rows, pass->steps.batch) * widest > (double)((ptrdiff_t)1 << 58))
+        return wrong(buffers, "arrays that are too large");
+    const ptrdiff_t states = stack->layers * D * pass->steps.batch;
+    pass->h_0 = take_numbers(buffers, args[1], false, states * P);
+    pass->c_0 = take_numbers(buffers, args[2], false, states * stack->H);
+    if (args[6] != Py_None)
+        pass->kept = take_numbers(buffers, args[6], forward, kept_size(buffers->kernels, stack, rows));
     return !buffers->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(forward_text, "forward(set, directions, steps, threads)\n--\n\n"
-                           "Run the directions of a layer. Each: x, weight_ih, weight_hh, bias, h_0, c, out, "
-                           "reverse, gates, cells, H, "
-                           "peephole, clip, weight_hr, projected.");
+static const CheckedLayers* get_layers(Buffers* buffers, PyObject* capsule, bool back) {
+    init_buffers(buffers);
+    const CheckedLayers* layers = PyCapsule_GetPointer(capsule, layers_name);
+    if (layers && layers->back != back) return wrong(buffers, "weights packed for the other way"), NULL;
+    return layers;
+}
+
+PyDoc_STRVAR(
+    forward_text,
+    "forward(layers, x, h_0, c_0, out, reverse, steps, kept, h_n, c_n, threads)\n--\n\n"
+    "Run a stack of layers. For each direction, in tuples, x (N, I) and out (N, P) of the first and the last "
+    "layer; states (L, D, B, P) and (L, D, B, H); `kept`, which may be None, receives what `backward` needs: "
+    "see kept_size in stack.h.");
 
 static PyObject* py_forward(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
     Buffers buffers;
-    Forward directions[2];
-    Steps steps;
-    ptrdiff_t rows = -1, batch = -1;
+    Pass pass;
     int threads;
-    if (!check_count(count, 4)) return NULL;
-    const int n = take_directions(&buffers, args[0], args[1], 0);
-    if (!n) return failed(&buffers);
-    for (int k = 0; k < n; ++k) {
-        if (!take_forward(&buffers, PyTuple_GetItem(args[1], k), directions + k, &rows, &batch))
-            return failed(&buffers);
-        if (directions[k].I != directions->I || directions[k].H != directions->H ||
-            directions[k].P != directions->P || !directions[k].gates != !directions->gates ||
-            !directions[k].weight_hr != !directions->weight_hr)
-            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
-    }
-    if (!take_steps(&buffers, args[2], batch, rows, &steps)) return failed(&buffers);
-    if (!take_threads(&buffers, args[3], &threads)) return failed(&buffers);
+    if (!check_count(count, 11)) return NULL;
+    const CheckedLayers* layers = get_layers(&buffers, args[0], false);
+    if (!layers || !take_pass(&buffers, layers, args + 1, true, &pass)) return failed(&buffers);
+    const Stack* stack = &layers->stack;
+    const ptrdiff_t states = stack->layers * stack->directions * pass.steps.batch;
+    void* h_n = take_numbers(&buffers, args[8], true, states * stack->P);
+    void* c_n = take_numbers(&buffers, args[9], true, states * stack->H);
+    if (!h_n || !c_n || !take_threads(&buffers, args[10], &threads)) return failed(&buffers);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_forward(buffers.kernels, directions, n, &steps, threads);
+    done = stack_forward(buffers.kernels, stack, &pass, h_n, c_n, threads);
     Py_END_ALLOW_THREADS
     return none_or_no_memory(&buffers, done);
 }
 
-// ------------------------------------------------------------------------------------------- backward
-
-static bool take_backward(Buffers* buffers, PyObject* tuple, Backward* direction, ptrdiff_t* rows,
-                          ptrdiff_t* batch, ptrdiff_t* some_rows) {
-    PyObject* field[17];
-    if (!take_fields(buffers, tuple, 17, field)) return false;
-    *direction = (Backward){0};
-    if (!take_number(buffers, field[10], 1, MAX_WIDTH, &direction->H)) return false;
-    if (!take_number(buffers, field[11], 1, MAX_WIDTH, &direction->P)) return false;
-    const ptrdiff_t Hp = padded(buffers, direction->H), Pp = padded(buffers, direction->P);
-    ptrdiff_t width = 4 * Hp, states = Pp;
-    Matrix matrix;
-    if (!take_matrix(buffers, field[5], false, rows, &width, &matrix)) return false;
-    direction->gates = take_whole(buffers, field[5], 2, false, *rows * 4 * Hp);
-    if (field[0] != Py_None && !take_matrix(buffers, field[0], false, rows, &direction->P, &direction->grad_out))
-        return false;
-    direction->weight_hh = take_whole(buffers, field[1], 1, false, 4 * Hp * Pp);
-    if (!take_matrix(buffers, field[2], true, batch, &states, &matrix)) return false;
-    direction->grad_h = take_whole(buffers, field[2], 2, true, *batch * Pp);
-    direction->grad_c = take_whole(buffers, field[3], 2, true, *batch * Hp);
-    direction->c_0 = take_whole(buffers, field[4], 2, false, *batch * Hp);
-    direction->cells = take_whole(buffers, field[6], 2, false, *rows * Hp);
-    if (!take_matrix(buffers, field[7], true, some_rows, &width, &matrix)) return false;
-    direction->grad_a = take_whole(buffers, field[7], 2, true, *some_rows * width);
-    if (!take_number(buffers, field[8], 0, PTRDIFF_MAX, &direction->first_row)) return false;
-    direction->reverse = PyObject_IsTrue(field[9]) == 1;
-    if (!take_variant(buffers, field[12], field[13], Hp, &direction->variant)) return false;
-    if (field[14] != Py_None) {
-        direction->weight_hr = take_whole(buffers, field[14], 1, false, direction->P * Hp);
-        direction->grad_projected = take_whole(buffers, field[15], 2, true, *some_rows * Pp);
-        direction->grad_m = take_whole(buffers, field[16], 2, true, *batch * Hp);
-    } else if (direction->P != direction->H)
-        return wrong(buffers, "h of another width than c, without a projection");
+static bool take_gradients(Buffers* buffers, const Stack* stack, const Pass* pass, PyObject* const* args,
+                           PassGradients* to) {
+    const ptrdiff_t D = stack->directions, Ip = padded(buffers, stack->I);
+    ptrdiff_t rows = pass->steps.offsets[pass->steps.count], P = stack->P;
+    PyObject *grad_out[2], *grad_x[2];
+    *to = (PassGradients){0};
+    if (args[0] != Py_None && !take_fields(buffers, args[0], D, grad_out)) return false;
+    if (!take_fields(buffers, args[3], D, grad_x)) return false;
+    for (ptrdiff_t d = 0; d < D; ++d) {
+        if (args[0] != Py_None && !take_matrix(buffers, grad_out[d], false, &rows, &P, to->grad_out + d))
+            return false;
+        to->grad_x[d] = take_numbers(buffers, grad_x[d], true, rows * Ip);
+    }
+    const ptrdiff_t states = stack->layers * D * pass->steps.batch;
+    to->grad_h = take_numbers(buffers, args[1], true, states * P);
+    to->grad_c = take_numbers(buffers, args[2], true, states * stack->H);
+    to->grads = take_numbers(buffers, args[4], true, gradients_size(stack));
     return !buffers->problem && !PyErr_Occurred();
 }
 
-PyDoc_STRVAR(backward_text,
-             "backward(set, directions, steps, first, last, threads)\n--\n\n"
-             "Run some steps of the directions of a layer back. Each: grad_out, weight_hh, grad_h, grad_c, "
-             "c_0, gates, cells, "
-             "grad_a, first_row, reverse, H, P, peephole, clip, weight_hr, grad_projected, grad_m.");
+PyDoc_STRVAR(
+    backward_text,
+    "backward(layers, x, h_0, c_0, out, reverse, steps, kept, grad_out, grad_h, grad_c, grad_x, grads, "
+    "threads)\n--\n\n"
+    "Run a stack of layers back. The first arguments are those of `forward`; `grad_out`, which may be None, "
+    "like `out`; `grad_h` and `grad_c`, of the final states, are overwritten with those of the initial ones; "
+    "`grad_x` receives (N, Ip) of each direction, `grads` the gradients of all parameters: see stack.h.");
 
 static PyObject* py_backward(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
     Buffers buffers;
-    Backward directions[2];
-    Steps steps;
-    ptrdiff_t rows = -1, batch = -1, first, last;
+    Pass pass;
+    PassGradients gradients;
     int threads;
-    if (!check_count(count, 6)) return NULL;
-    const int n = take_directions(&buffers, args[0], args[1], 1);
-    if (!n) return failed(&buffers);
-    ptrdiff_t grad_rows[2] = {-1, -1};
-    for (int k = 0; k < n; ++k) {
-        PyObject* tuple = PyTuple_GetItem(args[1], k);
-        if (!take_backward(&buffers, tuple, directions + k, &rows, &batch, grad_rows + k)) return failed(&buffers);
-        if (directions[k].H != directions->H || directions[k].P != directions->P ||
-            !directions[k].weight_hr != !directions->weight_hr)
-            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
-    }
-    if (!take_steps(&buffers, args[2], batch, rows, &steps)) return failed(&buffers);
-    if (!take_number(&buffers, args[3], 0, steps.count, &first)) return failed(&buffers);
-    if (!take_number(&buffers, args[4], first, steps.count, &last)) return failed(&buffers);
-    if (!take_threads(&buffers, args[5], &threads)) return failed(&buffers);
-    for (int k = 0; k < n && first < last; ++k) {
-        ptrdiff_t from = directions[k].reverse ? steps.count - last : first,
-                  to = directions[k].reverse ? steps.count - first : last;
-        if (steps.offsets[from] != directions[k].first_row ||
-            steps.offsets[to] - directions[k].first_row > grad_rows[k])
-            return wrong(&buffers, "gradients that are too small for these steps"), failed(&buffers);
-    }
+    if (!check_count(count, 14)) return NULL;
+    const CheckedLayers* layers = get_layers(&buffers, args[0], true);
+    if (!layers || !take_pass(&buffers, layers, args + 1, false, &pass)) return failed(&buffers);
+    if (!pass.kept) return wrong(&buffers, "nothing that a recording kept"), failed(&buffers);
+    if (!take_gradients(&buffers, &layers->stack, &pass, args + 8, &gradients)) return failed(&buffers);
+    if (!take_threads(&buffers, args[13], &threads)) return failed(&buffers);
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = run_backward(buffers.kernels, directions, n, &steps, first, last, threads);
-    Py_END_ALLOW_THREADS
-    return none_or_no_memory(&buffers, done);
-}
-
-PyDoc_STRVAR(previous_text,
-             "previous(set, values, initial, steps, first, last, reverse, into)\n--\n\n"
-             "Write the values of the step before, of all rows of some steps, into the first rows of `into`.");
-
-static PyObject* py_previous(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-    (void)module;
-    Buffers buffers;
-    Steps steps;
-    Matrix values, initial, into;
-    ptrdiff_t rows = -1, batch = -1, width = -1, some = -1, first, last;
-    if (!check_count(count, 8)) return NULL;
-    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
-    if (!take_matrix(&buffers, args[1], false, &rows, &width, &values)) return failed(&buffers);
-    if (!take_matrix(&buffers, args[2], false, &batch, &width, &initial)) return failed(&buffers);
-    if (!take_steps(&buffers, args[3], batch, rows, &steps)) return failed(&buffers);
-    if (!take_number(&buffers, args[4], 0, steps.count, &first)) return failed(&buffers);
-    if (!take_number(&buffers, args[5], first, steps.count, &last)) return failed(&buffers);
-    const bool reverse = PyObject_IsTrue(args[6]) == 1;
-    if (PyErr_Occurred() || !take_matrix(&buffers, args[7], true, &some, &width, &into)) return failed(&buffers);
-    const ptrdiff_t from = reverse ? steps.count - last : first, to = reverse ? steps.count - first : last;
-    if (steps.offsets[to] - steps.offsets[from] > some || (some > 1 && into.row != width))
-        return wrong(&buffers, "an output that is too small for these rows"), failed(&buffers);
-    if (first < last) buffers.kernels->previous(values, initial, width, reverse, &steps, first, last, into.at);
-    return none_or_no_memory(&buffers, true);
-}
-
-PyDoc_STRVAR(outputs_text, "outputs(set, gates, cells, H, into)\n--\n\n"
-                           "Write what the cells put out, o * tanh(c), from what a recording kept.");
-
-static PyObject* py_outputs(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-    (void)module;
-    Buffers buffers;
-    ptrdiff_t H;
-    if (!check_count(count, 5)) return NULL;
-    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
-    if (!take_number(&buffers, args[3], 1, MAX_WIDTH, &H)) return failed(&buffers);
-    const Py_buffer* rows = take_buffer(&buffers, args[2], 2, false, format_of(&buffers));
-    if (!rows) return failed(&buffers);
-    const ptrdiff_t n = rows->shape[0], Hp = padded(&buffers, H);
-    if (n > MAX_ROWS) return wrong(&buffers, "too many rows"), failed(&buffers);
-    const void* gates = take_whole(&buffers, args[1], 2, false, n * 4 * Hp);
-    const void* cells = take_whole(&buffers, args[2], 2, false, n * Hp);
-    void* into = take_whole(&buffers, args[4], 2, true, n * Hp);
-    if (!gates || !cells || !into) return failed(&buffers);
-    buffers.kernels->outputs(gates, cells, n, H, into);
-    return none_or_no_memory(&buffers, true);
-}
-
-static bool take_sums(Buffers* buffers, PyObject* tuple, Sums* direction) {
-    PyObject* field[16];
-    if (!take_fields(buffers, tuple, 16, field)) return false;
-    *direction = (Sums){.I = -1, .count = -1};
-    if (!take_number(buffers, field[8], 1, MAX_WIDTH, &direction->H)) return false;
-    if (!take_number(buffers, field[9], 1, MAX_WIDTH, &direction->P)) return false;
-    if (direction->P > direction->H) return wrong(buffers, "h wider than c");
-    if (!take_matrix(buffers, field[1], false, &direction->count, &direction->I, &direction->x)) return false;
-    const ptrdiff_t Hp = padded(buffers, direction->H), G = 4 * Hp, Ip = padded(buffers, direction->I),
-                    Pp = padded(buffers, direction->P);
-    direction->grad_a = take_whole(buffers, field[0], 2, false, direction->count * G);
-    direction->before = take_whole(buffers, field[2], 2, false, direction->count * direction->P);
-    direction->grad_weight_ih = take_whole(buffers, field[3], 2, true, G * Ip);
-    direction->grad_weight_hh = take_whole(buffers, field[4], 2, true, G * Pp);
-    direction->grad_bias = take_whole(buffers, field[5], 1, true, G);
-    direction->weight_ih = take_whole(buffers, field[6], 1, false, G * Ip);
-    direction->grad_x = take_whole(buffers, field[7], 2, true, direction->count * Ip);
-    if (field[12] != Py_None) {
-        direction->cells = take_whole(buffers, field[10], 2, false, direction->count * Hp);
-        direction->cells_before = take_whole(buffers, field[11], 2, false, direction->count * Hp);
-        direction->grad_peephole = take_whole(buffers, field[12], 2, true, 3 * Hp);
-    }
-    if (field[15] != Py_None) {
-        direction->grad_projected = take_whole(buffers, field[13], 2, false, direction->count * Pp);
-        direction->m = take_whole(buffers, field[14], 2, false, direction->count * Hp);
-        direction->grad_weight_hr = take_whole(buffers, field[15], 2, true, Pp * Hp);
-    }
-    return !buffers->problem && !PyErr_Occurred();
-}
-
-PyDoc_STRVAR(sums_text, "sums(set, directions, threads)\n--\n\n"
-                        "Add what some rows contribute to the gradients of the parameters, and write that of the "
-                        "input. Each direction: grad_a, x, "
-                        "before, grad_weight_ih, grad_weight_hh, grad_bias, weight_ih, grad_x, H, P, cells, "
-                        "cells_before, grad_peephole, "
-                        "grad_projected, m, grad_weight_hr.");
-
-static PyObject* py_sums(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-    (void)module;
-    Buffers buffers;
-    Sums directions[2];
-    int threads;
-    if (!check_count(count, 3)) return NULL;
-    const int n = take_directions(&buffers, args[0], args[1], 0);
-    if (!n) return failed(&buffers);
-    for (int k = 0; k < n; ++k) {
-        if (!take_sums(&buffers, PyTuple_GetItem(args[1], k), directions + k)) return failed(&buffers);
-        if (directions[k].I != directions->I || directions[k].H != directions->H ||
-            directions[k].P != directions->P)
-            return wrong(&buffers, "directions of different sizes"), failed(&buffers);
-    }
-    if (!take_threads(&buffers, args[2], &threads)) return failed(&buffers);
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_sums(buffers.kernels, directions, n, threads);
-    Py_END_ALLOW_THREADS
-    return none_or_no_memory(&buffers, done);
-}
-
-// ------------------------------------------------------------------------------------------- a whole stack
-
-static bool take_stack(Buffers* buffers, PyObject* const* args, Stack* stack, const void** weights,
-                       bool* reverse) {
-    const Py_buffer* x = take_buffer(buffers, args[1], 3, false, format_of(buffers));
-    if (!x) return false;
-    stack->T = x->shape[0], stack->B = x->shape[1], stack->I = x->shape[2];
-    if (stack->T < 1 || stack->T > MAX_ROWS / most(1, stack->B) || stack->I > MAX_WIDTH)
-        return wrong(buffers, "no steps, or an input that is too large");
-    stack->x = take_whole(buffers, args[1], 3, false, stack->T * stack->B * stack->I);
-    const Py_buffer* h_n = take_buffer(buffers, args[5], 4, true, format_of(buffers));
-    if (!h_n || h_n->shape[2] != stack->B) return wrong(buffers, "h_n of another shape");
-    stack->layers = h_n->shape[0], stack->directions = h_n->shape[1], stack->H = h_n->shape[3];
-    if (stack->H < 1 || stack->H > MAX_WIDTH) return wrong(buffers, "no cells, or too many");
-    if (stack->directions != 1 && stack->directions != 2) return wrong(buffers, "neither one direction nor two");
-    if (!stack->layers) return wrong(buffers, "no layers");
-    if (stack->layers > MAX_BUFFERS / 3 / stack->directions) return wrong(buffers, "too many layers");
-    const ptrdiff_t states = stack->layers * stack->directions, Hp = padded(buffers, stack->H);
-    if (!PyTuple_Check(args[7]) || !PyTuple_Check(args[8])) return wrong(buffers, "weights that are no tuple");
-    if (PyTuple_Size(args[8]) != stack->directions) return wrong(buffers, "another number of directions");
-    if (PyTuple_Size(args[7]) != 3 * states) return wrong(buffers, "weights of another number of layers");
-    const ptrdiff_t size = states * stack->B * stack->H, D = stack->directions;
-    stack->h_0 = args[2] == Py_None ? NULL : take_whole(buffers, args[2], 4, false, size);
-    stack->c_0 = args[3] == Py_None ? NULL : take_whole(buffers, args[3], 4, false, size);
-    stack->out = take_whole(buffers, args[4], 3, true, stack->T * stack->B * D * stack->H);
-    stack->h_n = take_whole(buffers, args[5], 4, true, size);
-    stack->c_n = take_whole(buffers, args[6], 4, true, size);
-    for (ptrdiff_t k = 0; k < states; ++k) {
-        const ptrdiff_t width = k < D ? stack->I : D * stack->H,
-                        sizes[] = {4 * Hp * width, 4 * Hp * stack->H, 4 * Hp};
-        for (int part = 0; part < 3; ++part)
-            weights[3 * k + part] = take_whole(buffers, PyTuple_GetItem(args[7], 3 * k + part), 1, false,
-                                               sizes[part]);
-    }
-    for (ptrdiff_t d = 0; d < D; ++d) reverse[d] = PyObject_IsTrue(PyTuple_GetItem(args[8], d)) == 1;
-    return !buffers->problem && !PyErr_Occurred();
-}
-
-PyDoc_STRVAR(stack_text, "stack(set, x, h_0, c_0, out, h_n, c_n, weights, reverse, threads)\n--\n\n"
-                         "Run a stack of layers over sequences of one length, without recording. x (T, B, I), out "
-                         "(T, B, D * H), states (L, D, B, H). `weights` has W_ih, W_hh and b of each layer and "
-                         "direction, packed; `reverse` whether each direction runs back.");
-
-static PyObject* py_stack(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-    (void)module;
-    Buffers buffers;
-    const void* weights[MAX_BUFFERS];
-    bool reverse[2];
-    Stack stack = {.weights = weights, .reverse = reverse};
-    int threads;
-    if (!check_count(count, 10)) return NULL;
-    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
-    if (!take_stack(&buffers, args, &stack, weights, reverse)) return failed(&buffers);
-    if (!take_threads(&buffers, args[9], &threads)) return failed(&buffers);
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = run_stack(buffers.kernels, &stack, threads);
+    done = stack_backward(buffers.kernels, &layers->stack, &pass, &gradients, threads);
     Py_END_ALLOW_THREADS
     return none_or_no_memory(&buffers, done);
 }
@@ -738,34 +614,6 @@ static PyObject* py_pack(PyObject* module, PyObject* const* args, Py_ssize_t cou
     return none_or_no_memory(&buffers, true);
 }
 
-PyDoc_STRVAR(unpack_text, "unpack(set, values, into, H)\n--\n\n"
-                          "Write the gradients of four gates, rows by panels of cells, in torch's order: "
-                          "(4Hp, at least K) into (4H, K).");
-
-static PyObject* py_unpack(PyObject* module, PyObject* const* args, Py_ssize_t count) {
-    (void)module;
-    Buffers buffers;
-    Matrix values, into;
-    ptrdiff_t rows = -1, columns = -1, own_rows = -1, own_columns = -1, H;
-    if (!check_count(count, 4)) return NULL;
-    if (!take_kernels_for(&buffers, args[0], args[1])) return failed(&buffers);
-    if (!take_matrix(&buffers, args[1], false, &rows, &columns, &values)) return failed(&buffers);
-    if (!take_matrix(&buffers, args[2], true, &own_rows, &own_columns, &into)) return failed(&buffers);
-    if (!take_number(&buffers, args[3], 1, MAX_WIDTH, &H)) return failed(&buffers);
-    if (rows != 4 * padded(&buffers, H) || own_rows != 4 * H || own_columns > columns)
-        return wrong(&buffers, "gradients of another size"), failed(&buffers);
-    const ptrdiff_t panel = buffers.kernels->lanes, bytes = buffers.kernels->bits / 8;
-    Py_BEGIN_ALLOW_THREADS
-    for (ptrdiff_t gate = 0; gate < 4; ++gate)
-        for (ptrdiff_t cell = 0; cell < H; ++cell) {
-            const ptrdiff_t row = (cell / panel * 4 + gate) * panel + cell % panel;
-            memcpy((char*)into.at + (gate * H + cell) * into.row * bytes,
-                   (const char*)values.at + row * values.row * bytes, (size_t)(own_columns * bytes));
-        }
-    Py_END_ALLOW_THREADS
-    return none_or_no_memory(&buffers, true);
-}
-
 PyDoc_STRVAR(functions_text, "functions(set, which, values, into)\n--\n\n"
                              "Write sigmoid (which = False) or tanh of all values, as the kernels compute them: "
                              "for tests.");
@@ -813,16 +661,12 @@ static PyObject* py_pool_size(PyObject* module, PyObject* unused) {
 
 static PyMethodDef methods[] = {
     FAST(steps, steps_text),
+    FAST(layers, layers_text),
     FAST(forward, forward_text),
     FAST(backward, backward_text),
-    FAST(previous, previous_text),
-    FAST(outputs, outputs_text),
-    FAST(sums, sums_text),
-    FAST(stack, stack_text),
     FAST(new_step, new_step_text),
     {"step", py_step, METH_O, step_text},
     FAST(pack, pack_text),
-    FAST(unpack, unpack_text),
     FAST(functions, functions_text),
     {"sets", py_sets, METH_NOARGS, sets_text},
     {"pool_size", py_pool_size, METH_NOARGS, pool_text},
