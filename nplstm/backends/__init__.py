@@ -63,10 +63,10 @@ def get_backend(name: str) -> Backend:
 
 def backend_of(array: Any, argument: str = "array") -> Backend:
     """Return the backend that ``array`` belongs to, by its type; raise BackendError for other types."""
-    kind = cast("type[Any]", type(array))
-    if kind not in _BY_TYPE:
-        _BY_TYPE[kind] = _find_backend(array, argument)
-    return _BY_TYPE[kind]
+    found = _BY_TYPE.get(type(array))  # pyright: ignore[reportUnknownArgumentType]
+    if found is None:
+        found = _BY_TYPE[type(array)] = _find_backend(array, argument)
+    return found
 
 
 def _find_backend(array: Any, argument: str) -> Backend:
@@ -123,7 +123,7 @@ def check_arrays(owner: str, backend: Backend, dtype: DType, **arrays: Any) -> N
 
 def holds(backend: Backend, array: Any, dtype: DType) -> bool:
     """Tell whether an array lives on ``backend``, on its current device, with elements ``dtype``."""
-    same = _BY_TYPE.get(cast("type[Any]", type(array))) is backend and array.dtype == dtype
+    same = _BY_TYPE.get(type(array)) is backend and array.dtype == dtype  # pyright: ignore[reportUnknownArgumentType]
     return same and (backend is NUMPY or backend.device_of(array) == backend.current_device())
 
 

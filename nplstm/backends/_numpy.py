@@ -54,7 +54,9 @@ class NumpyBackend(Backend):
         return array
 
     def freeze(self, array: Array) -> Array:
-        """Return a read-only view."""
+        """Return a read-only view; the array itself where it is one."""
+        if not array.flags.writeable:
+            return array
         view = array.view()
         view.setflags(write=False)
         return view

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 from nplstm._shapes import check_choice, check_flag, check_number
@@ -145,7 +146,7 @@ class CellSpec:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "activations", _three_activations(self.activations))
 
-    @property
+    @cached_property
     def gates(self) -> int:
         """How many gates have weights: 4, or 3 where input and forget gate are coupled.
 

@@ -18,25 +18,24 @@ class LayerWeights:
     ----------
     params : LSTMParams
     spec : CellSpec
+
+    Attributes
+    ----------
+    widths : (P, H)
+        The widths of h and c.
     """
 
-    __slots__ = ("_prepared", "params", "spec", "standard")
+    __slots__ = ("_prepared", "params", "spec", "widths")
 
     def __init__(self, params: LSTMParams, spec: CellSpec) -> None:
         self.params = params
         self.spec = spec
-        self.standard = not spec.composes_cell and params.weight_hr is None  # no other cell, no projection
+        H, weight_hr = params.weight_hh.shape[0] // spec.gates, params.weight_hr
+        self.widths: tuple[int, int] = (H if weight_hr is None else weight_hr.shape[0]), H
         self._prepared: dict[tuple[Any, ...], tuple[tuple[LayerWeights, ...], Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LayerWeights, (self.params, self.spec)  # without what engines made of it
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """(P, H): the widths of h and c."""
-        weight_hh, weight_hr = self.params.weight_hh, self.params.weight_hr
-        H = weight_hh.shape[0] // self.spec.gates
-        return (H if weight_hr is None else weight_hr.shape[0]), H
 
     def prepared(self, make: Callable[..., T], *beside: "LayerWeights") -> T:
         """Return ``make(self, *beside)``, an engine's own form of these weights; made once and cached."""

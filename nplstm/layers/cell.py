@@ -2,13 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from nplstm._shapes import check_flag, check_shape
+from nplstm._shapes import Axis, check_flag, check_shape
 from nplstm._typing import Array, DTypeLike
 from nplstm.backends import check_arrays
 from nplstm.batch.choose_layout import NO_OPTIONS
 from nplstm.core.cell_spec import CellSpec
 from nplstm.core.masks import needed_generator
 from nplstm.core.params import Parameters
+from nplstm.core.step import State
 from nplstm.errors import ShapeError
 from nplstm.layers.check_options import cell_options
 from nplstm.layers.forward import Pass, RecurrentLayer
@@ -132,7 +133,8 @@ class LSTMCell(RecurrentLayer):
         >>> h.shape, c.shape
         ((5, 3), (5, 3))
         """
-        return self._step(input, hx).states()  # pyright: ignore[reportReturnType]
+        done, final = self._step(input, hx)
+        return done.states(final)  # pyright: ignore[reportReturnType]
 
     def record(
         self,
@@ -171,16 +173,17 @@ class LSTMCell(RecurrentLayer):
         >>> tape.h.shape
         (5, 3)
         """
-        draws = self.cell.draws if check_flag("training", training) else {}
-        return LSTMCellTape(LSTMTape(self._step(input, hx, rng=needed_generator(draws, rng), record=True)))
+        generator = needed_generator(self._options.draws if check_flag("training", training) else {}, rng)
+        return LSTMCellTape(LSTMTape(*self._step(input, hx, rng=generator, record=True)))
 
-    def _step(self, input: Any, hx: Any, *, rng: Any = None, record: bool = False) -> Pass:
+    def _step(self, input: Any, hx: Any, *, rng: Any = None, record: bool = False) -> tuple[Pass, State]:
         """Take a call of one step."""
         check_arrays(self._options.owner, self._backend, self._dtype, input=input)
         if input.ndim not in {1, 2}:
             raise ShapeError(f"input: expected shape (B, I={self.input_size}) or (I,), got {input.shape}")
-        batch = [("B", None)] if input.ndim == 2 else []
-        check_shape("input", input.shape, [*batch, ("I", self.input_size)])
+        if input.shape[-1] != self._options.input_size:
+            batch: list[Axis] = [("B", None)] if input.ndim == 2 else []
+            check_shape("input", input.shape, [*batch, ("I", self.input_size)])
         return self._forward(input[None], hx, NO_OPTIONS, rng=rng, record=record)
 
 

@@ -99,7 +99,7 @@ def lstm_options(
     )
     _check_output_order(options)
     _check_zoneout(options)
-    return replace(options, wiring=options.wiring._replace(residual=_residual_layers(residual, options)))
+    return replace(options, wiring=replace(options.wiring, residual=_residual_layers(residual, options)))
 
 
 def _checked_spec(cell: Any, *, bias: bool) -> CellSpec:

@@ -35,8 +35,12 @@ _ENGINES_KEPT = 16
 """Answers that are kept for a layer: calls of many sizes are not to fill the memory."""
 
 
-def _no_engines() -> dict[tuple[Any, ...], Engine]:
-    return {}
+class _Prepared(NamedTuple):
+    """What a layer's calls have in common for as long as it has the same parameters."""
+
+    weights: list[list[LayerWeights]]  # by layer, then by direction
+    inference_inputs: list[list[StepInputs]]  # of calls that draw nothing, without a transform
+    engines: dict[tuple[Any, ...], Engine]  # that have been found
 
 
 class Pass(NamedTuple):
@@ -48,7 +52,6 @@ class Pass(NamedTuple):
     vectors: tuple[bool, ...]  # whether h_0, c_0 and s_0 were one vector for all
     recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
     initial_h: Array  # (D, M, P)  of the last layer
-    final: State | None  # None once it has been shown
     joined: Array  # (N, D * P)  the output of the last layer, directions side by side
     tape: StackTape | None
 
@@ -56,10 +59,11 @@ class Pass(NamedTuple):
         """Return the output in the user's form."""
         return output_forward(self.joined, self.initial_h, self.options, self.layout)
 
-    def states(self) -> tuple[Any, ...]:
+    def states(self, final: State) -> tuple[Any, ...]:
         """Return (h_n, c_n), and s_n where the hidden transform has a state, in the user's form."""
         options, layout = self.options, self.layout
-        members: Any = [member for member in cast("State", self.final) if member is not None]
+        h, c, s = final
+        members: Any = (h, c) if s is None else final
         if layout.reorders:
             members = [each_layer(layout.final, member, options.wiring.reverse) for member in members]
         return tuple([user_state(member, options, layout) for member in members])
@@ -113,14 +117,16 @@ class RecurrentLayer(Module):
         raise NotImplementedError
 
     def _weights(self) -> list[list[LayerWeights]]:
-        """Return the weights by layer, then by direction; made once for the parameters that there are."""
-        return self._parameters.derived("weights", self._make_weights)
+        """Return the weights by layer, then by direction."""
+        return self._parameters.derived("layers", self._prepare).weights
 
-    def _make_weights(self) -> list[list[LayerWeights]]:
+    def _prepare(self) -> _Prepared:
         options, directions = self._options, range(self._options.directions)
         suffixes = [options.suffix(layer, d) for layer in range(options.layers) for d in directions]
         params = iter(self._parameters.grouped(suffixes))
-        return [[LayerWeights(next(params), options.cell) for _ in directions] for _ in range(options.layers)]
+        weights = [[LayerWeights(next(params), options.cell) for _ in directions] for _ in range(options.layers)]
+        inputs = [[StepInputs(inference_masks(options.cell))] * options.directions] * options.layers
+        return _Prepared(weights, inputs, {})
 
     def _request(self, *, recurrent_given: bool = False, training: bool = False, batch: int = 1) -> Request:
         """Say what is to be run."""
@@ -143,12 +149,13 @@ class RecurrentLayer(Module):
             cuda=backend.cuda if isinstance(backend, CudaBackend) else None,
         )
 
-    def _engine(self, recurrent_given: bool, training: bool, batch: int) -> Engine:
-        """Find the engine; asked once, until the parameters are replaced."""
+    def _engine(
+        self, found: dict[tuple[Any, ...], Engine], recurrent_given: bool, training: bool, batch: int
+    ) -> Engine:
+        """Return the engine; asked once, until the parameters are replaced."""
         key: tuple[Any, ...] = (allowed_engines(), recurrent_given, training)
-        if isinstance(self._backend, CudaBackend):  # there, sizes decide as well
+        if self._backend.on_cuda:  # there, sizes decide as well
             key = (*key, batch, allowed_precision(), self._backend.current_device())
-        found = self._parameters.derived("engines", _no_engines)
         engine = found.get(key)
         if engine is None:
             if len(found) >= _ENGINES_KEPT:
@@ -167,8 +174,11 @@ class RecurrentLayer(Module):
         rng: Any = None,
         record: bool = False,
         every: int | None = None,
-    ) -> Pass:
-        """Bring the input into the packed layout and run the stack, with masks if there is a generator."""
+    ) -> tuple[Pass, State]:
+        """Bring the input into the packed layout and run the stack, with masks if there is a generator.
+
+        Returns the pass, and the final states in the loop's order.
+        """
         options, backend, dtype = self._options, self._backend, self._dtype
         states = _NO_STATES
         if hx is not None:
@@ -190,28 +200,30 @@ class RecurrentLayer(Module):
             )
         final = new_states(backend.xp.empty, options, steps.batch, dtype)
         dropout = None if rng is None else self._dropout_masks(rng, len(rows))
-        weights = self._weights()
-        if rng is None and options.transform is None and not recurrent:
-            inputs = self._parameters.derived("inference inputs", self._inference_inputs)
-        else:
+        weights, inputs, engines = self._parameters.derived("layers", self._prepare)
+        if rng is not None or options.transform is not None or recurrent:
             contexts = {} if reader is None else reader.read(layout, keep=record)
             inputs = self._inputs(weights, steps, contexts, rng, r_0)
-        engine = self._engine(recurrent, rng is not None, steps.batch)
+        engine = self._engine(engines, recurrent, rng is not None, steps.batch)
         if every is not None:
             engine = Checkpointed(engine, every)
         stack = StackCall(weights, inputs, initial, final, options.wiring.reverse)
         joined, tape = stack_forward(
             rows, stack, steps, engine, wiring=options.wiring, dropout=dropout, record=record
         )
-        vectors = _NO_VECTORS if states is _NO_STATES else tuple(is_vector(state) for state in states)
-        return Pass(options, layout, reader, vectors, recurrent, initial.h[-1], final, joined, tape)
+        vectors = _NO_VECTORS if states is _NO_STATES else tuple([is_vector(state) for state in states])
+        return Pass(options, layout, reader, vectors, recurrent, initial.h[-1], joined, tape), final
 
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
         """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""
-        nothing_else = states is _NO_STATES and reader is None and not isinstance(self._backend, CudaBackend)
-        if nothing_else and holds(self._backend, input, self._dtype):
-            return
-        options = self._options
+        options, backend, dtype = self._options, self._backend, self._dtype
+        if reader is None and not backend.on_cuda and holds(backend, input, dtype):
+            if states is _NO_STATES:
+                return
+            h_0, c_0, s_0 = states
+            fits = s_0 is None and (h_0 is None or holds(backend, h_0, dtype))
+            if fits and (c_0 is None or holds(backend, c_0, dtype)):
+                return
         arrays = {"input": input.data if isinstance(input, PackedSequence) else input}
         arrays[options.first_weight] = self._parameters[options.first_weight]
         if states is not _NO_STATES:
@@ -220,7 +232,7 @@ class RecurrentLayer(Module):
                     arrays |= state_arrays(argument, value, options)
         if reader is not None:
             arrays |= reader.arrays()
-        check_arrays(options.owner, self._backend, self._dtype, **arrays)
+        check_arrays(options.owner, backend, dtype, **arrays)
 
     def _initial(
         self, states: tuple[Any, Any, Any], layout: Layout, *, recurrent: bool, copy: bool
@@ -245,10 +257,6 @@ class RecurrentLayer(Module):
         h = read(names[0], None if recurrent else h_0, axes[0])
         s = read(names[2], s_0, axes[2]) if options.state_size else None
         return State(h, read(names[1], c_0, axes[1]), s), r_0
-
-    def _inference_inputs(self) -> list[list[StepInputs]]:
-        options = self._options
-        return [[StepInputs(inference_masks(options.cell))] * options.directions] * options.layers
 
     def _inputs(
         self,

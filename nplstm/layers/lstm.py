@@ -257,8 +257,9 @@ class LSTM(RecurrentLayer):
         ((4, 2, 3), (1, 2, 3))
         >>> following, state = lstm(x, (h_n, c_n))  # continue from the final states
         """
-        done = self._forward(input, hx, call_options(lengths, mask, masked_output, reset, reset_to), context)
-        return done.output(), done.states()
+        call = call_options(lengths, mask, masked_output, reset, reset_to)
+        done, final = self._forward(input, hx, call, context)
+        return done.output(), done.states(final)
 
     def record(
         self,
@@ -314,10 +315,7 @@ class LSTM(RecurrentLayer):
         ['bias_hh_l0', 'bias_hh_l1']
         """
         options = self._options
-        draws = dict(options.cell.draws) if check_flag("training", training) else {}
-        if training and options.dropout > 0 and options.layers > 1:
-            draws = {"dropout": options.dropout} | draws
-        generator = needed_generator(draws, rng)
+        generator = needed_generator(options.draws if check_flag("training", training) else {}, rng)
         if options.transform is not None and not has_backward(options.transform):
             raise ArgumentError(
                 f"hidden_transform: {type(options.transform).__name__} has no backward: it is good for "
@@ -325,7 +323,7 @@ class LSTM(RecurrentLayer):
             )
         every = None if checkpoint_every is None else check_size("checkpoint_every", checkpoint_every)
         call = call_options(lengths, mask, masked_output, reset, reset_to)
-        return LSTMTape(self._forward(input, hx, call, context, rng=generator, record=True, every=every))
+        return LSTMTape(*self._forward(input, hx, call, context, rng=generator, record=True, every=every))
 
     def stream(self, batch_size: int | None = None, hx: Any = None) -> Stream:
         """Return the layer in real time: one step a call, with the state kept.

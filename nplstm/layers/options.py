@@ -133,6 +133,11 @@ class Options:
         return [*axes, [("S", self.state_size)] * self.layers] if self.state_size else axes
 
     @cached_property
+    def state_widths(self) -> tuple[int, int, int]:
+        """P, H and S of the first layer."""
+        return self.h_width(0), self.hidden_sizes[0], self.state_size
+
+    @cached_property
     def recurrent_axes(self) -> list[Axis]:
         """The last axis of the recurrent input, by layer."""
         return [("R", size) for size in self.recurrent_sizes]
@@ -157,6 +162,12 @@ class Options:
         """Name and size of the last axis of the output, or of each of its parts where they are not merged."""
         name, size = self.h_axis(self.layers - 1)
         return ("D*" + name, self.directions * (size or 0)) if self.merge == "concat" else (name, size)
+
+    @cached_property
+    def draws(self) -> dict[str, float]:
+        """The options that draw masks in training, with their probabilities."""
+        between = {"dropout": self.dropout} if self.dropout > 0 and self.layers > 1 else {}
+        return between | self.cell.draws
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the shapes and initial values of all parameters, in the order in which they are drawn."""

@@ -8,6 +8,8 @@ data is packed: N rows, longest sequence first. What belongs to one layer and di
 layer, then by direction; states stand as in ``StackCall``.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from nplstm._typing import Array
@@ -25,19 +27,20 @@ DropoutMasks = list[list[Array | None]]
 """Of the dropout below each layer: a mask for each input that there is, one for both directions or one each."""
 
 
-class Wiring(NamedTuple):
+@dataclass(frozen=True)
+class Wiring:
     """How layers and directions are connected."""
 
     reverse: tuple[bool, ...]  # for each direction, whether it runs from the end
     independent: bool = False  # two columns that never mix
     residual: frozenset[int] = frozenset()  # the layers that add their input to their output
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """How many inputs a layer above the first has: one for both directions, or one each."""
         return len(self.reverse) if self.independent else 1
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether each layer reads the whole output of the one below as it is, dropout aside."""
         return not self.residual and not self.independent

@@ -21,6 +21,7 @@ __all__ = [
     "each_layer",
     "is_vector",
     "loop_state",
+    "new_states",
     "read_state",
     "stack_layers",
     "state_arrays",
@@ -121,8 +122,11 @@ def _read_tuple(
 
 def new_states(make: Callable[..., Array], options: Options, sequences: int, dtype: DType) -> State:
     """Make states of all layers and directions for so many sequences, by ``xp.zeros`` or ``xp.empty``."""
-    of_shape: Any = partial(make, dtype=dtype)
-    h, c, *s = [_member(of_shape, axes, options, sequences) for axes in options.state_axes]
+    if options.uniform:  # most calls: in as few steps as there are
+        L, D, (P, H, S) = options.layers, options.directions, options.state_widths
+        s = make((L, D, sequences, S), dtype) if S else None
+        return State(make((L, D, sequences, P), dtype), make((L, D, sequences, H), dtype), s)
+    h, c, *s = [_member(partial(make, dtype=dtype), axes, options, sequences) for axes in options.state_axes]
     return State(h, c, s[0] if s else None)  # pyright: ignore[reportArgumentType]
 
 

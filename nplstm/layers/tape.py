@@ -12,7 +12,7 @@ from nplstm.core.params import Parameters
 from nplstm.core.step import State, Step
 from nplstm.layers.forward import Pass
 from nplstm.layers.output import output_backward, output_gradients
-from nplstm.layers.stack import StackGradients, StackTape, stack_backward
+from nplstm.layers.stack import StackGradients, stack_backward
 from nplstm.layers.states import (
     each_layer,
     loop_state,
@@ -24,6 +24,9 @@ from nplstm.layers.states import (
 )
 
 __all__ = ["LSTMGradients", "LSTMTape"]
+
+
+_NO_STATES = None, None, None
 
 
 class LSTMGradients(NamedTuple):
@@ -61,14 +64,14 @@ class LSTMTape:
     (1, 1, 3)
     """
 
-    def __init__(self, recorded: Pass) -> None:
+    def __init__(self, recorded: Pass, final: State) -> None:
         backend = recorded.layout.backend
         # the tape may have these very numbers: where no array refuses to be written to, the user gets a copy
         self.output: Any = _each(recorded.output(), backend.guard)
-        h_n, c_n, *s_n = recorded.states()
+        h_n, c_n, *s_n = recorded.states(final)
         self.h_n, self.c_n = _each(h_n, backend.freeze), _each(c_n, backend.freeze)
         self.s_n: Any = _each(s_n[0], backend.freeze) if s_n else None
-        self._pass = recorded._replace(final=None)
+        self._pass = recorded
 
     @property
     def nbytes(self) -> int:
@@ -130,14 +133,17 @@ class LSTMTape:
         ((4, 1, 2), (1, 1, 3), (12, 3))
         """
         recorded, options, layout = self._pass, self._pass.options, self._pass.layout
-        states = check_triple("grad_state", options.gradient_names, grad_state, options.state_size > 0)
+        states = _NO_STATES
+        if grad_state is not None:
+            states = check_triple("grad_state", options.gradient_names, grad_state, options.state_size > 0)
         grad_outputs = output_gradients(grad_output, options)
         self._check_arrays(grad_outputs, states)
         grad_rows, grad_filled = output_backward(
             grad_outputs, recorded.joined, recorded.initial_h, options, layout
         )
         grad = self._final_gradients(states)
-        grads = stack_backward(grad_rows, grad, cast("StackTape", recorded.tape))
+        assert recorded.tape is not None
+        grads = stack_backward(grad_rows, grad, recorded.tape)
         named = {
             name: array
             for layer, directions in enumerate(grads.sequences)
@@ -162,15 +168,16 @@ class LSTMTape:
         arrays = {"the recording": recorded.joined}
         for argument, value in grad_outputs.items():
             arrays[argument] = recorded.layout.data_of(argument, value)
-        for argument, value in zip(options.gradient_names, states, strict=True):
-            if value is not None:
-                arrays |= state_arrays(argument, value, options)
+        if states is not _NO_STATES:
+            for argument, value in zip(options.gradient_names, states, strict=True):
+                if value is not None:
+                    arrays |= state_arrays(argument, value, options)
         check_arrays(options.owner, recorded.layout.backend, recorded.joined.dtype, **arrays)
 
     def _final_gradients(self, states: tuple[Any, Any, Any]) -> State:
         """Return the gradients of the final states in the loop's order, zeros for None; they may be written to."""
         options, layout, dtype = self._pass.options, self._pass.layout, self._pass.joined.dtype
-        if states[0] is states[1] is states[2] is None:
+        if states is _NO_STATES:
             return new_states(layout.backend.xp.zeros, options, layout.steps.batch, dtype)
 
         members = [
@@ -194,16 +201,14 @@ class LSTMTape:
         for d, more in enumerate(grad_filled):
             if more is not None:
                 h[-1][d] += more
-        found: list[Any] = []
-        for vector, state in zip(recorded.vectors, (h, grad.c, grad.s), strict=True):
-            if state is None:
-                found.append(None)
-                continue
-            initial = state
+
+        def of_user(state: Any, vector: bool) -> Any:
             if layout.reorders:
-                initial = each_layer(layout.initial_gradient, state, options.wiring.reverse)
-            found.append(sum_states(initial) if vector else user_state(initial, options, layout))
-        return found[0], found[1], found[2]
+                state = each_layer(layout.initial_gradient, state, options.wiring.reverse)
+            return sum_states(state) if vector else user_state(state, options, layout)
+
+        vectors, s = recorded.vectors, grad.s
+        return of_user(h, vectors[0]), of_user(grad.c, vectors[1]), None if s is None else of_user(s, vectors[2])
 
 
 def _each(values: Any, show: Callable[[Array], Array]) -> Any:

@@ -1,17 +1,18 @@
 """Backward pass of the compiled engine: one kernel call for a layer or a stack, and its gradients."""
 
+from math import prod
+from typing import NamedTuple
+
 import numpy as np
 
 from nplstm._typing import Array
-from nplstm.core.cell_spec import CellSpec
 from nplstm.core.layer_weights import LayerWeights
 from nplstm.core.params import LSTMParams
 from nplstm.core.step import State
 from nplstm.core.time_loop import SequenceGradients
 from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.compiled.forward import CompiledTape, aligned_rows, checked_steps
-from nplstm.engines.compiled.kernel_weights import checked_layers, padded_width
-from nplstm.engines.compiled.library import library
+from nplstm.engines.compiled.kernel_weights import checked_layers
 from nplstm.engines.threads import get_num_threads
 
 __all__ = ["compiled_backward"]
@@ -26,68 +27,60 @@ def compiled_backward(
     """
     weights, x, D = tape.weights, tape.x, len(tape.x)
     (N, I), dtype = x[0].shape, x[0].dtype
-    grad_x = tuple([work_space((N, padded_width(I, dtype.itemsize)), dtype) for _ in x])
-    grads = np.empty(sum([_size(one) for one in weights]), dtype)
-    library().module.backward(
-        checked_layers(weights, D, back=True), x, *tape.initial[:2], tape.out, tape.reverse,
-        checked_steps(tape.steps), tape.kept,
+    layers, gradients = checked_layers(weights, D, back=True), weights[0].prepared(_gradients, *weights[1:])
+    grad_x = tuple([work_space((N, layers.Ip), dtype) for _ in x])
+    flat = np.empty(gradients.size, dtype)
+    layers.module.backward(
+        layers.handle, x, tape.h_0, tape.c_0, tape.out, tape.reverse, checked_steps(tape.steps), tape.kept,
         None if grad_out is None else tuple([aligned_rows(rows) for rows in grad_out]),
-        grad.h, grad.c, grad_x, grads, get_num_threads(),
+        grad.h, grad.c, grad_x, flat, get_num_threads(),
     )  # fmt: skip
+    flat.setflags(write=False)  # and so are its parts, which need no views that are
     of_x = [values[:, :I] for values in grad_x]
-    results: list[SequenceGradients] = []
-    start = 0
-    for k, one in enumerate(weights):
-        end = start + _size(one)
-        results.append(SequenceGradients(of_x[k % D], _params(grads[start:end], one)))
-        start = end
-    return [results[k : k + D] for k in range(0, len(results), D)]
+    found = [SequenceGradients(of_x[k % D], _params(flat, gradients, k)) for k in range(len(weights))]
+    return [found[k : k + D] for k in range(0, len(found), D)]
 
 
-def _size(weights: LayerWeights) -> int:
-    """Return how many numbers the kernels write for the gradients of one layer and direction."""
-    (P, H), params = weights.widths, weights.params
-    size = 4 * H * (params.weight_ih.shape[1] + P + 2)
-    if params.weight_ch is not None:
-        size += 3 * H
-    return size if params.weight_hr is None else size + P * H
+class _Gradients(NamedTuple):
+    """Where the kernels write the gradients of each layer and direction, in one flat array."""
+
+    size: int
+    coupled: bool
+    parts: list[list[tuple[slice, tuple[int, ...]] | None]]  # in the order of LSTMParams
 
 
-def _params(flat: Array, weights: LayerWeights) -> LSTMParams:
-    """Return the gradients of one layer and direction: parts of ``flat``."""
-    (P, H), params = weights.widths, weights.params
-    I = params.weight_ih.shape[1]
-    ends = 4 * H * I, 4 * H * (I + P), 4 * H * (I + P + 1), 4 * H * (I + P + 2)
-    rest = flat[ends[3] :]
-    peephole = weight_hr = None
-    if params.weight_ch is not None:
-        peephole, rest = rest[: 3 * H], rest[3 * H :]
-    if params.weight_hr is not None:
-        weight_hr = rest.reshape(P, H)
-    biased = params.bias_ih is not None
-    found = LSTMParams(
-        flat[: ends[0]].reshape(4 * H, I),
-        flat[ends[0] : ends[1]].reshape(4 * H, P),
-        flat[ends[1] : ends[2]] if biased else None,
-        flat[ends[2] : ends[3]] if biased else None,
-        weight_hr,
-        peephole,
-    )
-    return _coupled(found, weights.spec) if weights.spec.coupled_input_forget else found
+def _gradients(*weights: LayerWeights) -> _Gradients:
+    end = 0
+
+    def part(shape: tuple[int, ...]) -> tuple[slice, tuple[int, ...]]:
+        nonlocal end
+        start, end = end, end + prod(shape)
+        return slice(start, end), shape
+
+    parts: list[list[tuple[slice, tuple[int, ...]] | None]] = []
+    for one in weights:
+        (P, H), params = one.widths, one.params
+        of_gates = [part((4 * H, params.weight_ih.shape[1])), part((4 * H, P)), part((4 * H,)), part((4 * H,))]
+        peephole = None if params.weight_ch is None else part((3 * H,))
+        weight_hr = None if params.weight_hr is None else part((P, H))
+        biases = [None, None] if params.bias_ih is None else of_gates[2:]
+        parts.append([*of_gates[:2], *biases, weight_hr, peephole])
+    return _Gradients(end, weights[0].spec.coupled_input_forget, parts)
 
 
-def _coupled(params: LSTMParams, spec: CellSpec) -> LSTMParams:
-    """Return the gradients of three gates from those of the four that were made of them, with f = 1 - i."""
-    gates = {name: _joined(array, 4) for name, array in params.named().items() if name not in _NOT_OF_GATES}
-    if params.weight_ch is not None:
-        gates["weight_ch"] = _joined(params.weight_ch, 3)
-    return params._replace(**gates)
+def _params(flat: Array, gradients: _Gradients, k: int) -> LSTMParams:
+    """Return the gradients of the k-th layer and direction."""
+    found = [None if part is None else flat[part[0]].reshape(part[1]) for part in gradients.parts[k]]
+    if gradients.coupled:
+        weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, peephole = found
+        gates = [_joined_gates(values, 4) for values in (weight_ih, weight_hh, bias_ih, bias_hh)]
+        found = [*gates, weight_hr, _joined_gates(peephole, 3)]
+    return LSTMParams(*found)  # pyright: ignore[reportArgumentType]
 
 
-_NOT_OF_GATES = ("weight_hr", "weight_ch")
-
-
-def _joined(values: Array, gates: int) -> Array:
-    """Return i - f and the others, of gates i, f and others."""
+def _joined_gates(values: Array | None, gates: int) -> Array | None:
+    """Return the gradient of i, whose weights f has with the other sign, and those of the other gates."""
+    if values is None:
+        return None
     i, f, *others = values.reshape(gates, -1, *values.shape[1:])
     return np.concatenate([i - f, *others])

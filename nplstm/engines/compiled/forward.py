@@ -10,11 +10,11 @@ from nplstm.core.packed import PackedSteps
 from nplstm.core.step import State
 from nplstm.engines._numpy.memory import work_space
 from nplstm.engines.base import LayerCall, StackCall, split_directions
-from nplstm.engines.compiled.kernel_weights import checked_layers, padded_width
+from nplstm.engines.compiled.kernel_weights import checked_layers
 from nplstm.engines.compiled.library import library
 from nplstm.engines.threads import get_num_threads
 
-__all__ = ["CompiledTape", "Sizes", "aligned_rows", "checked_steps", "compiled_layer", "compiled_stack"]
+__all__ = ["CompiledTape", "aligned_rows", "checked_steps", "compiled_layer", "compiled_stack"]
 
 _MOST_IN_ONE_CALL = 18
 """Layers and directions of which one kernel call takes the parameters."""
@@ -28,29 +28,9 @@ class CompiledTape(NamedTuple):
     reverse: tuple[bool, ...]
     x: tuple[Array, ...]  # (N, I) for each direction of the first layer
     out: tuple[Array, ...]  # (N, P) for each direction of the last layer: h_t
-    initial: State  # (L, D, B, P), (L, D, B, H)
+    h_0: Array  # (L, D, B, P)
+    c_0: Array  # (L, D, B, H)
     kept: Array  # flat: i, f, g, o and c_t of each layer and direction, and h_t of all layers but the last
-
-
-class Sizes(NamedTuple):
-    """Sizes of layers that run together."""
-
-    L: int
-    D: int
-    H: int
-    P: int
-    Hp: int  # H rounded up to whole panels
-
-    def kept(self, rows: int) -> int:
-        """Return how many numbers a recording keeps, beside input and output."""
-        return rows * self.D * (self.L * 5 * self.Hp + (self.L - 1) * self.P)
-
-
-def sizes_of(weights: list[LayerWeights], directions: int) -> Sizes:
-    """Return the sizes of layers that run together, whose states have one size."""
-    P, H = weights[0].widths
-    Hp = padded_width(H, weights[0].params.weight_hh.itemsize)
-    return Sizes(len(weights) // directions, directions, H, P, Hp)
 
 
 def compiled_layer(layer: LayerCall, steps: PackedSteps, *, record: bool) -> CompiledTape | None:
@@ -68,12 +48,10 @@ def compiled_stack(
     weights = [directions for row in stack.weights for directions in row]
     if isinstance(stack.final.h, list) or len(weights) > _MOST_IN_ONE_CALL:
         return None
-    joined, read = stack.new_output(-1, x), aligned_rows(x)
-    D = len(stack.reverse)
-    tape = _run(
-        weights, (read,) * D, tuple(split_directions(joined, D)), stack.initial, stack.final, stack.reverse,
-        steps, record=record,
-    )  # fmt: skip
+    read, D = aligned_rows(x), len(stack.reverse)
+    joined = np.empty((len(x), D * stack.final.h.shape[3]), x.dtype)
+    out = tuple(split_directions(joined, D))
+    tape = _run(weights, (read,) * D, out, stack.initial, stack.final, stack.reverse, steps, record=record)
     return joined, [] if tape is None else [tape]
 
 
@@ -88,14 +66,13 @@ def _run(
     *,
     record: bool,
 ) -> CompiledTape | None:
-    initial, kept = State(_whole(initial.h), _whole(initial.c)), None
-    if record:
-        kept = work_space((sizes_of(weights, len(reverse)).kept(steps.total),), initial.c.dtype)
-    library().module.forward(
-        checked_layers(weights, len(reverse)), x, initial.h, initial.c, out, reverse, checked_steps(steps), kept,
-        final.h, final.c, get_num_threads(),
-    )  # fmt: skip
-    return None if kept is None else CompiledTape(weights, steps, reverse, x, out, initial, kept)
+    h_0, c_0 = _whole(initial.h), _whole(initial.c)
+    layers = checked_layers(weights, len(reverse))
+    kept = work_space((layers.kept(steps.total),), c_0.dtype) if record else None
+    layers.module.forward(
+        layers.handle, x, h_0, c_0, out, reverse, checked_steps(steps), kept, final.h, final.c, get_num_threads()
+    )
+    return None if kept is None else CompiledTape(weights, steps, reverse, x, out, h_0, c_0, kept)
 
 
 def checked_steps(steps: PackedSteps) -> Any:

@@ -5,7 +5,7 @@ the forward and backward pass.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from nplstm.engines._numpy.memory import aligned_empty
 from nplstm.engines.compiled.library import library
 
 __all__ = [
+    "CheckedLayers",
     "Packed",
     "checked_layers",
     "pack",
@@ -38,19 +39,40 @@ def pack(weights: LayerWeights) -> Packed:
     return weights.prepared(_pack)
 
 
-def checked_layers(weights: list[LayerWeights], directions: int, *, back: bool = False) -> Any:
-    """Return the packed weights of layers of one size as the kernels take them; checked once for each way."""
+class CheckedLayers:
+    """Layers of one size that run together, with their packed weights as the kernels take them.
+
+    Attributes
+    ----------
+    module
+        The module of kernels.
+    handle
+        The first argument of its ``forward``, or of ``backward``.
+    Ip : int
+        I rounded up to whole panels.
+    """
+
+    def __init__(self, *weights: LayerWeights, directions: int, back: bool) -> None:
+        (P, H), first, found = weights[0].widths, weights[0], library()
+        packed = tuple([tuple(one.prepared(_pack_back if back else _pack)) for one in weights])
+        I, clip = first.params.weight_ih.shape[1], first.spec.clip or 0.0
+        self.module = found.module
+        self.handle = found.module.layers(found.choice, packed, directions, I, H, P, clip, back)
+        itemsize = first.params.weight_hh.itemsize
+        L, self.Ip = len(weights) // directions, padded_width(I, itemsize)
+        self._kept_by_row = directions * (L * 5 * padded_width(H, itemsize) + (L - 1) * P)
+
+    def kept(self, rows: int) -> int:
+        """Return how many numbers a recording of so many rows keeps, beside input and output."""
+        return rows * self._kept_by_row
+
+
+def checked_layers(weights: list[LayerWeights], directions: int, *, back: bool = False) -> CheckedLayers:
+    """Return the layers with their packed weights; made once for each way, as long as the parameters live."""
     return weights[0].prepared(_CHECKED[back, directions], *weights[1:])
 
 
-def _check(*weights: LayerWeights, directions: int, back: bool) -> Any:
-    (P, H), first, found = weights[0].widths, weights[0], library()
-    packed = tuple([tuple(one.prepared(_pack_back if back else _pack)) for one in weights])
-    I, clip = first.params.weight_ih.shape[1], first.spec.clip or 0.0
-    return found.module.layers(found.choice, packed, directions, I, H, P, clip, back)
-
-
-_CHECKED = {(back, D): partial(_check, directions=D, back=back) for back in (False, True) for D in (1, 2)}
+_CHECKED = {(back, D): partial(CheckedLayers, directions=D, back=back) for back in (False, True) for D in (1, 2)}
 
 
 def uncoupled(gates: Array) -> Array:
