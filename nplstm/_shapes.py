@@ -92,8 +92,12 @@ def check_pair(argument: str, names: tuple[str, str], pair: Any) -> tuple[Any, A
 
 def check_triple(argument: str, names: tuple[str, str, str], value: Any, third: bool) -> tuple[Any, Any, Any]:
     """Return the members of a pair, or with ``third`` of a triple; None for a missing member."""
-    if third and isinstance(value, tuple | list) and len(members := cast("tuple[Any, ...]", value)) == 3:
-        return members[0], members[1], members[2]
+    if isinstance(value, tuple | list):
+        members = cast("tuple[Any, ...]", value)
+        if len(members) == 2:
+            return members[0], members[1], None
+        if len(members) == 3 and third:
+            return members[0], members[1], members[2]
     return *check_pair(argument, names[:2], value), None
 
 

@@ -170,7 +170,7 @@ class CellSpec:
         """
         return 0 if self.peephole is None else self.gates - 1
 
-    @property
+    @cached_property
     def composes_cell(self) -> bool:
         """Whether the cell's own equations differ from the standard; dropout and zoneout are outside the cell.
 

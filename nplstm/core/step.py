@@ -94,7 +94,7 @@ class Step:
         self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
         self._weight_hh = params.weight_hh if masks.weight is None else params.weight_hh * masks.weight
         self._weight_hh_t = self._weight_hh.T
-        self._bias = params.bias
+        self._bias = weights.bias
 
     def from_input(self, x: Array) -> tuple[Array, LayerNormTape | None]:
         """Return ``norm(W_ih x) + b``, (N, K) from ``x`` (N, I), and the tape of the norm."""

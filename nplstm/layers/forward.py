@@ -49,7 +49,7 @@ class Pass(NamedTuple):
     options: Options
     layout: Layout
     context: ContextReader | None
-    vectors: tuple[bool, ...]  # whether h_0, c_0 and s_0 were one vector for all
+    vectors: tuple[bool, ...]  # of a recording, whether h_0, c_0 and s_0 were one vector for all
     recurrent: bool  # whether the recurrent input r_0 was given in the place of h_0
     initial_h: Array  # (D, M, P)  of the last layer
     joined: Array  # (N, D * P)  the output of the last layer, directions side by side
@@ -211,7 +211,9 @@ class RecurrentLayer(Module):
         joined, tape = stack_forward(
             rows, stack, steps, engine, wiring=options.wiring, dropout=dropout, record=record
         )
-        vectors = _NO_VECTORS if states is _NO_STATES else tuple([is_vector(state) for state in states])
+        vectors = _NO_VECTORS
+        if record and states is not _NO_STATES:
+            vectors = tuple([is_vector(state) for state in states])
         return Pass(options, layout, reader, vectors, recurrent, initial.h[-1], joined, tape), final
 
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:

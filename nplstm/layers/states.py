@@ -71,11 +71,10 @@ def read_state(
     if value is None or (shareable and is_vector(value)):
         return _same_for_all(argument, value, axes, options, layout, dtype)
     B, D, L, width = layout.batch, options.directions, options.layers, axes[0][1]
-    batch_axis: list[Axis] = [("B", B)] if layout.batched else []
     if options.by_layer:
-        return _read_tuple(argument, value, batch_axis, axes, options, layout)
+        return _read_tuple(argument, value, axes, options, layout)
     stacked: list[Axis] = [] if options.single_step else [("layers*directions", L * D)]
-    check_shape(argument, value.shape, [*stacked, *batch_axis, axes[0]])
+    check_shape(argument, value.shape, [*stacked, *_batch_axis(layout), axes[0]])
     if options.wiring.independent:  # all layers of one direction, then those of the other
         return value.reshape(D, L, B, width).swapaxes(0, 1)
     return value.reshape(L, D, B, width)
@@ -103,9 +102,11 @@ def _member(
     return [make((D, sequences, width)) for _, width in axes]
 
 
-def _read_tuple(
-    argument: str, value: Any, batch_axis: list[Axis], axes: list[Axis], options: Options, layout: Layout
-) -> Layers:
+def _batch_axis(layout: Layout) -> list[Axis]:
+    return [("B", layout.batch)] if layout.batched else []
+
+
+def _read_tuple(argument: str, value: Any, axes: list[Axis], options: Options, layout: Layout) -> Layers:
     """Return a tuple of (D, B, width) over layers as the stack has it."""
     D, B = options.directions, layout.batch
     if not isinstance(value, tuple | list):
@@ -115,7 +116,7 @@ def _read_tuple(
         )
     arrays = cast("tuple[Array, ...]", value)
     for layer, array in enumerate(arrays):
-        check_shape(f"{argument}[{layer}]", array.shape, [("directions", D), *batch_axis, axes[layer]])
+        check_shape(f"{argument}[{layer}]", array.shape, [("directions", D), *_batch_axis(layout), axes[layer]])
     parts = [array.reshape(D, B, array.shape[-1]) for array in arrays]
     return layout.backend.xp.stack(parts) if options.uniform else parts
 

@@ -55,8 +55,9 @@ class NumpyEngine(Engine):
         self, stack: StackCall, x: Array, steps: PackedSteps, *, record: bool
     ) -> tuple[Array, list[Any]] | None:
         """Run small layers in diagonal order: each NumPy call serves all layers."""
-        widths = [h.shape[2] for h in stack.final.h]
-        if len(stack.reverse) > 1 or not self._diagonal.worth_a_diagonal(widths, steps):
+        if len(stack.weights) == 1 or len(stack.reverse) > 1:
+            return None
+        if not self._diagonal.worth_a_diagonal([h.shape[2] for h in stack.final.h], steps):
             return None
         with self._weights.limited([row[0] for row in stack.weights], steps):
             return self._diagonal.diagonal_forward(stack, x, steps, record=record)

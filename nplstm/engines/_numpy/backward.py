@@ -136,31 +136,26 @@ class _DirectionGradients:
     def __init__(self, tape: NumpyTape, d: int, reversal: Reversal) -> None:
         self._x, self._out, self._h_0 = tape.x[d], tape.out[d], tape.h_0[d]
         self._steps, self._reversal = tape.steps, reversal
-        I, H, dtype = self._x.shape[1], self._out.shape[1], self._x.dtype
         self._weight_ih = tape.weights[d].prepared(back_ih)
-        self._biased = tape.weights[d].params.bias_ih is not None
-        self._grad_x = np.empty(self._x.shape, dtype)
-        self._grad_weight_ih, self._grad_weight_hh = np.zeros((4 * H, I), dtype), np.zeros((4 * H, H), dtype)
-        self._grad_bias = np.zeros(4 * H, dtype)
-        self._empty = True
+        self._biased = tape.weights[d].bias is not None
+        self._grad_x = np.empty(self._x.shape, self._x.dtype)
+        self._sums: list[Array] = []  # of W_ih, W_hh and the biases
 
     def add(self, grad_a: Array, first: int, last: int) -> None:
         """Add the contribution of some steps."""
         x = self._reversal.read(self._x, first, last)
         before = _states_before(self._out, self._h_0, self._steps, self._reversal, first, last)
-        for sums, read in ((self._grad_weight_ih, x), (self._grad_weight_hh, before)):
-            if self._empty:
-                np.matmul(grad_a.T, read, out=sums)
-            else:
-                sums[...] += grad_a.T @ read
-        self._grad_bias += grad_a.sum(axis=0)
-        self._empty = False
+        share = [grad_a.T @ x, grad_a.T @ before, np.add.reduce(grad_a, axis=0)]
+        self._sums = [np.add(a, b, out=a) for a, b in zip(self._sums, share, strict=True)] if self._sums else share
         self._reversal.write(self._grad_x, first, last, grad_a @ self._weight_ih)
 
     def gradients(self) -> SequenceGradients:
         """Return the sums in torch's order."""
-        bias = torch_order(self._grad_bias) if self._biased else None
-        grads = LSTMParams.of_sum(torch_order(self._grad_weight_ih), torch_order(self._grad_weight_hh), bias)
+        if not self._sums:  # no steps
+            (_, I), H = self._x.shape, self._out.shape[1]
+            self._sums = [np.zeros(shape, self._x.dtype) for shape in ((4 * H, I), (4 * H, H), (4 * H,))]
+        weight_ih, weight_hh, bias = [torch_order(total) for total in self._sums]
+        grads = LSTMParams.of_sum(weight_ih, weight_hh, bias if self._biased else None)
         return SequenceGradients(self._grad_x, grads)
 
 

@@ -19,7 +19,7 @@ from nplstm.core.packed import PackedSteps
 from nplstm.engines._numpy.cell import Cell, Product, exact_sigmoids
 from nplstm.engines._numpy.memory import work_space
 from nplstm.engines._numpy.reversal import Reversal
-from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes
+from nplstm.engines._numpy.weights import bias_planes, hh_planes, hh_rows, ih_planes, ih_rows
 from nplstm.engines.base import LayerCall
 
 __all__ = [
@@ -59,8 +59,11 @@ class PreparedWeights:
 
     def __init__(self, weights: list[LayerWeights]) -> None:
         self._first, *self._others = weights
-        self.ih = self._first.prepared(ih_planes, *self._others)  # (4, S, I, H)
         self.bias = self._first.prepared(bias_planes, *self._others)  # (4, S, 1, H)
+
+    def ih(self, n: int) -> Array:
+        """Return W_ih for n sequences: (4, S, I, H), or for one (S, I, 4H)."""
+        return self._first.prepared(ih_rows if n == 1 else ih_planes, *self._others)
 
     def product(self, n: int) -> Product:
         """Make the product with W_hh for n sequences."""
@@ -90,19 +93,26 @@ class FromInput:
     """Computes ``x W_ih^T + b`` block by block, in preallocated buffers of this many rows."""
 
     def __init__(self, weights: PreparedWeights, rows: int) -> None:
-        _, S, _, H = weights.ih.shape
+        _, S, _, H = weights.bias.shape
         self._weights = weights
-        self._products, self._sums = work_space((2, 4 * S * rows * H), weights.ih.dtype)
+        self._products, self._sums = work_space((2, 4 * S * rows * H), weights.bias.dtype)
 
     def __call__(self, xs: list[Array], n: int) -> Array:
         """Return ``x W_ih^T + b`` of steps of n sequences, (steps, 4, S, n, H), from x (rows, I) of each."""
-        weights, rows = self._weights, len(xs[0])
-        _, S, _, H = weights.ih.shape
-        products = self._products[: 4 * S * rows * H].reshape(4, S, rows, H)
-        for k, x in enumerate(xs):
-            np.matmul(x, weights.ih[:, k], out=products[:, k])
+        weight, bias, rows = self._weights.ih(n), self._weights.bias, len(xs[0])
+        _, S, _, H = bias.shape
         sums = self._sums[: 4 * S * rows * H].reshape(rows // n, 4, S, n, H)  # a step is contiguous
-        return np.add(products.reshape(4, S, -1, n, H).transpose(2, 0, 1, 3, 4), weights.bias, out=sums)
+        if n == 1:  # all gates by one product
+            products = self._products[: 4 * S * rows * H].reshape(S, rows, 4 * H)
+            for k, x in enumerate(xs):
+                np.matmul(x, weight[k], out=products[k])
+            by_gate = products.reshape(S, rows, 4, n, H).transpose(1, 2, 0, 3, 4)
+        else:
+            products = self._products[: 4 * S * rows * H].reshape(4, S, rows, H)
+            for k, x in enumerate(xs):
+                np.matmul(x, weight[:, k], out=products[:, k])
+            by_gate = products.reshape(4, S, -1, n, H).transpose(2, 0, 1, 3, 4)
+        return np.add(by_gate, bias, out=sums)
 
 
 @exact_sigmoids

@@ -43,7 +43,7 @@ _BACK = (1, 2, 3, 0)
 
 def count_weights(weights: Iterable[LayerWeights]) -> int:
     """Return the number of multiplications that one step of one sequence takes in all of these."""
-    return sum(w.params.weight_ih.size + w.params.weight_hh.size for w in weights)
+    return sum([w.size for w in weights])
 
 
 def limited(weights: Iterable[LayerWeights], steps: PackedSteps) -> AbstractContextManager[None]:
@@ -86,8 +86,7 @@ def joint_rows(weights: LayerWeights) -> Array:
 def bias_planes(*weights: LayerWeights) -> Array:
     """Return the sums of the biases, (4, S, 1, H); zeros where there are none."""
     biases = [
-        np.zeros(len(w.params.weight_hh), w.params.weight_hh.dtype) if w.params.bias is None else w.params.bias
-        for w in weights
+        np.zeros(len(w.params.weight_hh), w.params.weight_hh.dtype) if w.bias is None else w.bias for w in weights
     ]
     return np.stack([_negated(bias).reshape(4, 1, -1) for bias in biases], axis=1)
 
