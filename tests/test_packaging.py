@@ -147,7 +147,7 @@ def test_a_library_for_a_newer_cpu(package):
     stub.write_text('#include "kernels.h"\nconst Kernels kernels_baseline_32, kernels_baseline_64;\n')
     sources = package.compiled / "kernels"
     flags = ["-std=gnu11", "-shared", "-fPIC", "-pthread", "-mavx2", "-D__builtin_cpu_supports(set)=0"]
-    files = [stub, *(sources / f"{name}.c" for name in ("module", "layer", "pool"))]
+    files = [stub, *(sources / f"{name}.c" for name in ("module", "stack", "layer", "pool"))]
     subprocess.run([compiler, *flags, f"-I{include}", f"-I{sources}", *files, "-o", package.library], check=True)
     assert (
         "cannot be loaded (the library was built for CPUs with AVX2, which this one lacks): pip install"

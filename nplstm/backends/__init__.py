@@ -13,6 +13,7 @@ from nplstm.backends._numpy import BACKEND as NUMPY
 from nplstm.errors import ArgumentError, BackendError, DTypeError
 
 __all__ = [
+    "NUMPY",
     "Backend",
     "backend_of",
     "check_arrays",

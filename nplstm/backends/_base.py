@@ -19,9 +19,6 @@ class Backend(ABC):
     xp: Any
     """The namespace with NumPy's functions."""
 
-    on_cuda = False
-    """Whether arrays are on a CUDA device: then several devices are possible, and nplstm's own kernels."""
-
     float_dtypes: tuple[str, ...]
     """The element types with which an LSTM can compute on this backend."""
 

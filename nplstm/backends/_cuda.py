@@ -94,8 +94,6 @@ class Cuda(ABC):
 class CudaBackend(Backend):
     """An array library whose arrays are on a CUDA device."""
 
-    on_cuda = True
-
     @property
     @abstractmethod
     def cuda(self) -> Cuda:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, cast
 
 from nplstm._shapes import Axis, check_triple
 from nplstm._typing import Array, DTypeLike
-from nplstm.backends import check_arrays, holds
+from nplstm.backends import NUMPY, check_arrays, holds
 from nplstm.backends._cuda import CudaBackend
 from nplstm.batch.choose_layout import CallOptions, choose_layout
 from nplstm.batch.layout import Layout
@@ -154,7 +154,7 @@ class RecurrentLayer(Module):
     ) -> Engine:
         """Return the engine; asked once, until the parameters are replaced."""
         key: tuple[Any, ...] = (allowed_engines(), recurrent_given, training)
-        if self._backend.on_cuda:  # there, sizes decide as well
+        if self._backend is not NUMPY:  # on a GPU sizes decide as well
             key = (*key, batch, allowed_precision(), self._backend.current_device())
         engine = found.get(key)
         if engine is None:
@@ -219,7 +219,7 @@ class RecurrentLayer(Module):
     def _check_arrays(self, input: Any, states: tuple[Any, Any, Any], reader: ContextReader | None) -> None:
         """Raise unless all arrays of a call are on the layer's backend and device, and of its element type."""
         options, backend, dtype = self._options, self._backend, self._dtype
-        if reader is None and not backend.on_cuda and holds(backend, input, dtype):
+        if reader is None and backend is NUMPY and holds(backend, input, dtype):
             if states is _NO_STATES:
                 return
             h_0, c_0, s_0 = states
