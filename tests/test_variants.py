@@ -1,5 +1,7 @@
 """Every option of the cell with every option of the layer, against differences, equations and itself."""
 
+import sys
+
 import numpy as np
 import pytest
 from cases import CELLS, LAYERS, T
@@ -43,8 +45,10 @@ def test_gradients_of_one_step_and_of_other_sizes(cell, be):
 
 
 def test_the_check_sees_a_slip_in_each_part(monkeypatch):
-    """Break one backward at a time, by a thousandth; on NumPy alone: a check that fails looks at each element."""
+    """Break one backward at a time, by a thousandth."""
     be = get_backend("numpy")
+    # which element is worst is tested in test_gradcheck.py, and takes seconds
+    monkeypatch.setattr(sys.modules[nplstm.gradcheck.__module__], "_worst_element", lambda *_: "some element")
     from nplstm.batch import segment_layout
     from nplstm.core import cell_variants, step
     from nplstm.layers import output, stack
