@@ -77,9 +77,9 @@ class LSTMTape:
     def nbytes(self) -> int:
         """Bytes that the tape keeps in memory, the output included; the parameters are the layer's.
 
-        For a standard LSTM on the compiled and the NumPy engine about 5 numbers for each cell and step (the compiled
-        one rounds cells up to whole vectors), the input, and the output of each layer; with ``checkpoint_every`` the
-        input and output of each layer, and a few states.
+        For a standard LSTM on the compiled and the NumPy engine about 5 numbers for each cell and step (the
+        compiled one rounds cells up to whole vectors), the input, and the output of each layer; with
+        ``checkpoint_every`` the input and output of each layer, and a few states.
 
         Examples
         --------
