@@ -1,5 +1,6 @@
 """The compiled engine with every instruction set of this machine, beside the plain time loop."""
 
+import signal
 from functools import cache
 from typing import NamedTuple
 
@@ -259,6 +260,36 @@ def test_rows_of_a_wider_array(backwards, kernels):
     assert np.array_equal(final.c, c_n)
     assert (out[:, :2] == 7).all()
     assert (out[:, 2 + H :] == 7).all()
+
+
+def test_gradients_are_arrays_of_their_own(kernels):
+    """Who keeps the gradient of one bias does not keep those of the whole stack in memory."""
+    lstm = nplstm.LSTM(8, 16, num_layers=2, bidirectional=True, proj_size=5, rng=0)
+    with nplstm.use_engines("compiled"):
+        tape = lstm.record(np.ones((3, 2, 8), np.float32))
+        grads = tape.backward(np.ones_like(tape.output))
+    for name, array in grads.parameters.items():
+        assert array.base is None or array.base.nbytes == array.nbytes, name
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers")
+def test_signals_are_handled_within_a_long_backward_pass(kernels):
+    """Signals that come while nobody looks are one; so several were looked for in the one call."""
+    lstm, handled = nplstm.LSTM(64, 128, num_layers=2, rng=0), []
+    with nplstm.use_engines("compiled"):
+        tape = lstm.record(np.ones((2_000, 16, 64), np.float32))
+        before = signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        try:
+            tape.backward(tape.output)
+            counted = len(handled)
+            signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                tape.backward(tape.output)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert counted >= 3
 
 
 # --- sigmoid and tanh ------------------------------------------------------------------------------------------

@@ -49,8 +49,11 @@ class Arguments:
 
     def backward(self) -> list[Any]:
         states = (filled(LAYERS, 2, B, P), filled(LAYERS, 2, B, H))
-        sizes = [4 * H * (width + P + 2) + 3 * H + P * H for width in (I, 2 * P)]
-        grads = (filled(N, self.Ip), filled(N, self.Ip)), filled(2 * sum(sizes))
+        layers = [
+            (filled(4 * H, width), filled(4 * H, P), filled(4 * H), None, filled(3, H), filled(P, H))
+            for width in (I, I, 2 * P, 2 * P)
+        ]
+        grads = (filled(N, self.Ip), filled(N, self.Ip)), tuple(layers)
         return [self.layers(back=True), *self._pass(), (filled(N, P), filled(N, P)), *states, *grads, 2]
 
     def steps(self) -> list[Any]:

@@ -54,9 +54,7 @@ class NumpyBackend(Backend):
         return array
 
     def freeze(self, array: Array) -> Array:
-        """Return a read-only view; the array itself where it is one."""
-        if not array.flags.writeable:
-            return array
+        """Return a read-only view."""
         view = array.view()
         view.setflags(write=False)
         return view

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 from nplstm._shapes import check_choice, check_flag, check_number
@@ -146,7 +145,7 @@ class CellSpec:
             object.__setattr__(self, name, value)
         object.__setattr__(self, "activations", _three_activations(self.activations))
 
-    @cached_property
+    @property
     def gates(self) -> int:
         """How many gates have weights: 4, or 3 where input and forget gate are coupled.
 
@@ -170,7 +169,7 @@ class CellSpec:
         """
         return 0 if self.peephole is None else self.gates - 1
 
-    @cached_property
+    @property
     def composes_cell(self) -> bool:
         """Whether the cell's own equations differ from the standard; dropout and zoneout are outside the cell.
 

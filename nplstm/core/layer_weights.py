@@ -23,19 +23,22 @@ class LayerWeights:
     ----------
     widths : (P, H)
         The widths of h and c.
+    composed : bool
+        Whether the cell's own equations differ from the standard ones.
     bias : Array or None
         ``b_ih + b_hh``.
     size : int
         Numbers in W_ih and W_hh: multiplications that one step of one sequence takes.
     """
 
-    __slots__ = ("_prepared", "bias", "params", "size", "spec", "widths")
+    __slots__ = ("_prepared", "bias", "composed", "params", "size", "spec", "widths")
 
     def __init__(self, params: LSTMParams, spec: CellSpec) -> None:
         self.params = params
         self.spec = spec
         H, weight_hr = params.weight_hh.shape[0] // spec.gates, params.weight_hr
         self.widths: tuple[int, int] = (H if weight_hr is None else weight_hr.shape[0]), H
+        self.composed = spec.composes_cell
         self.bias = params.bias
         self.size = params.weight_ih.size + params.weight_hh.size
         self._prepared: dict[tuple[Any, ...], tuple[tuple[LayerWeights, ...], Any]] = {}

@@ -91,7 +91,7 @@ class Step:
         self.params, self.spec = weights.params, weights.spec
         self.masks, self.transform, self.r_0 = inputs
         params, spec, masks = self.params, self.spec, self.masks
-        self.cell = ComposedCell(spec, params) if spec.composes_cell else StandardCell()
+        self.cell = ComposedCell(spec, params) if weights.composed else StandardCell()
         self._weight_hh = params.weight_hh if masks.weight is None else params.weight_hh * masks.weight
         self._weight_hh_t = self._weight_hh.T
         self._bias = weights.bias

@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // ------------------------------------------------------------------------------------------- instruction sets
 
@@ -73,7 +74,7 @@ static const char* cpu_lacks(void) {
 // ------------------------------------------------------------------------------------------- arguments
 
 // A workspace has up to 6 * rows * width elements of 8 bytes, a weight 4 * width * width: neither overflows.
-enum { MAX_BUFFERS = 96, MAX_WIDTH = 1 << 24 };
+enum { MAX_BUFFERS = 128, MAX_WIDTH = 1 << 24 };
 static const ptrdiff_t MAX_ROWS = (ptrdiff_t)1 << 33;
 
 // The buffers of the caller's arrays in one call, released at its end.
@@ -120,6 +121,7 @@ static char kind_of(const Py_buffer* view) {
 
 // Take an array of so many axes, -1: of any number; `format` is what its elements have to be.
 static const Py_buffer* take_buffer(Buffers* buffers, PyObject* object, int axes, bool writable, char format) {
+    if (buffers->problem || PyErr_Occurred()) return NULL;
     if (buffers->count == MAX_BUFFERS) return wrong(buffers, "too many arrays"), NULL;
     Py_buffer* view = &buffers->views[buffers->count];
     if (PyObject_GetBuffer(object, view, PyBUF_STRIDES | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)))
@@ -225,10 +227,10 @@ static bool check_count(Py_ssize_t count, Py_ssize_t wanted) {
     return false;
 }
 
-// Return None, or raise for memory.
+// Return None, or raise for memory unless there is an error already.
 static PyObject* none_or_no_memory(Buffers* buffers, bool done) {
     release_buffers(buffers);
-    if (!done) return PyErr_NoMemory();
+    if (!done) return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
@@ -398,6 +400,36 @@ static bool take_pass(Buffers* buffers, const CheckedLayers* layers, PyObject* c
     return !buffers->problem && !PyErr_Occurred();
 }
 
+// A pass may take minutes: now and then Python's signal handlers run, and may raise KeyboardInterrupt.
+enum { SIGNALS_NS = 50 * 1000 * 1000 };
+
+typedef struct {
+    PyThreadState* state;  // while Python's lock is released
+    int64_t asked_ns;
+} Signals;
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * (int64_t)1000000000 + now.tv_nsec;
+}
+
+static bool no_signal_raised(void* data) {
+    Signals* signals = data;
+    const int64_t now = now_ns();
+    if (now - signals->asked_ns < SIGNALS_NS) return true;
+    signals->asked_ns = now;
+    PyEval_RestoreThread(signals->state);
+    const bool goes_on = !PyErr_CheckSignals();
+    signals->state = PyEval_SaveThread();
+    return goes_on;
+}
+
+static void begin_without_gil(Pass* pass, Signals* signals) {
+    pass->goes_on = no_signal_raised, pass->asked = signals;
+    *signals = (Signals){PyEval_SaveThread(), now_ns()};
+}
+
 static const CheckedLayers* get_layers(Buffers* buffers, PyObject* capsule, bool back) {
     init_buffers(buffers);
     const CheckedLayers* layers = PyCapsule_GetPointer(capsule, layers_name);
@@ -425,15 +457,32 @@ static PyObject* py_forward(PyObject* module, PyObject* const* args, Py_ssize_t 
     void* h_n = take_numbers(&buffers, args[8], true, states * stack->P);
     void* c_n = take_numbers(&buffers, args[9], true, states * stack->H);
     if (!h_n || !c_n || !take_threads(&buffers, args[10], &threads)) return failed(&buffers);
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = stack_forward(buffers.kernels, stack, &pass, h_n, c_n, threads);
-    Py_END_ALLOW_THREADS
+    Signals signals;
+    begin_without_gil(&pass, &signals);
+    const bool done = stack_forward(buffers.kernels, stack, &pass, h_n, c_n, threads);
+    PyEval_RestoreThread(signals.state);
     return none_or_no_memory(&buffers, done);
 }
 
+// Take the tuple of a layer and direction: arrays, or None where there is no such parameter.
+static bool take_own_gradients(Buffers* buffers, const Stack* stack, PyObject* tuple, ptrdiff_t k, void** to) {
+    const ptrdiff_t H = stack->H, P = stack->P, width = k < stack->directions ? stack->I : stack->directions * P;
+    const Parameters* parameters = stack->parameters + k;
+    const ptrdiff_t sizes[GRADIENTS] = {4 * H * width, 4 * H * P, 4 * H, 4 * H, 3 * H, P * H};
+    const bool needed[GRADIENTS] = {true, true, false, false, parameters->peephole, parameters->weight_hr};
+    PyObject* field[GRADIENTS];
+    if (!take_fields(buffers, tuple, GRADIENTS, field)) return false;
+    for (int part = 0; part < GRADIENTS; ++part) {
+        if (field[part] != Py_None)
+            to[part] = take_numbers(buffers, field[part], true, sizes[part]);
+        else if (needed[part])
+            return wrong(buffers, "no array for a gradient");
+    }
+    return !buffers->problem && !PyErr_Occurred();
+}
+
 static bool take_gradients(Buffers* buffers, const Stack* stack, const Pass* pass, PyObject* const* args,
-                           PassGradients* to) {
+                           PassGradients* to, void** grads) {
     const ptrdiff_t D = stack->directions, Ip = padded(buffers, stack->I);
     ptrdiff_t rows = pass->steps.offsets[pass->steps.count], P = stack->P;
     PyObject *grad_out[2], *grad_x[2];
@@ -448,7 +497,13 @@ static bool take_gradients(Buffers* buffers, const Stack* stack, const Pass* pas
     const ptrdiff_t states = stack->layers * D * pass->steps.batch;
     to->grad_h = take_numbers(buffers, args[1], true, states * P);
     to->grad_c = take_numbers(buffers, args[2], true, states * stack->H);
-    to->grads = take_numbers(buffers, args[4], true, gradients_size(stack));
+    to->grads = grads;
+    const ptrdiff_t count = stack->layers * D;
+    if (!PyTuple_Check(args[4]) || PyTuple_Size(args[4]) != count)
+        return wrong(buffers, "gradients of another number of layers");
+    for (ptrdiff_t k = 0; k < count; ++k)
+        if (!take_own_gradients(buffers, stack, PyTuple_GetItem(args[4], k), k, grads + k * GRADIENTS))
+            return false;
     return !buffers->problem && !PyErr_Occurred();
 }
 
@@ -458,24 +513,27 @@ PyDoc_STRVAR(
     "threads)\n--\n\n"
     "Run a stack of layers back. The first arguments are those of `forward`; `grad_out`, which may be None, "
     "like `out`; `grad_h` and `grad_c`, of the final states, are overwritten with those of the initial ones; "
-    "`grad_x` receives (N, Ip) of each direction, `grads` the gradients of all parameters: see stack.h.");
+    "`grad_x` receives (N, Ip) of each direction, `grads`, a tuple for each layer and direction, the gradients of "
+    "the "
+    "parameters: W_ih, W_hh, b_ih, b_hh, peepholes and W_hr.");
 
 static PyObject* py_backward(PyObject* module, PyObject* const* args, Py_ssize_t count) {
     (void)module;
     Buffers buffers;
     Pass pass;
     PassGradients gradients;
+    void* grads[MAX_BUFFERS / 5 * GRADIENTS] = {0};
     int threads;
     if (!check_count(count, 14)) return NULL;
     const CheckedLayers* layers = get_layers(&buffers, args[0], true);
     if (!layers || !take_pass(&buffers, layers, args + 1, false, &pass)) return failed(&buffers);
     if (!pass.kept) return wrong(&buffers, "nothing that a recording kept"), failed(&buffers);
-    if (!take_gradients(&buffers, &layers->stack, &pass, args + 8, &gradients)) return failed(&buffers);
+    if (!take_gradients(&buffers, &layers->stack, &pass, args + 8, &gradients, grads)) return failed(&buffers);
     if (!take_threads(&buffers, args[13], &threads)) return failed(&buffers);
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = stack_backward(buffers.kernels, &layers->stack, &pass, &gradients, threads);
-    Py_END_ALLOW_THREADS
+    Signals signals;
+    begin_without_gil(&pass, &signals);
+    const bool done = stack_backward(buffers.kernels, &layers->stack, &pass, &gradients, threads);
+    PyEval_RestoreThread(signals.state);
     return none_or_no_memory(&buffers, done);
 }
 

@@ -47,18 +47,7 @@ ptrdiff_t kept_size(const Kernels* kernels, const Stack* stack, ptrdiff_t rows) 
            (stack->layers * 5 * padded(kernels, stack->H) + (stack->layers - 1) * stack->P);
 }
 
-static ptrdiff_t gradients_of_direction(const Stack* stack, ptrdiff_t layer) {
-    const ptrdiff_t H = stack->H, P = stack->P;
-    return 4 * H * (width_of_input(stack, layer) + P + 2) + (stack->parameters->peephole ? 3 * H : 0) +
-           (stack->parameters->weight_hr ? P * H : 0);
-}
-
-ptrdiff_t gradients_size(const Stack* stack) {
-    ptrdiff_t size = 0;
-    for (ptrdiff_t layer = 0; layer < stack->layers; ++layer)
-        size += stack->directions * gradients_of_direction(stack, layer);
-    return size;
-}
+static bool goes_on(const Pass* pass) { return !pass->goes_on || pass->goes_on(pass->asked); }
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -175,7 +164,7 @@ bool stack_forward(const Kernels* kernels, const Stack* stack, const Pass* pass,
             };
             pad_rows(directions[d].c, row_cp, (const char*)pass->c_0 + k * n.B * row_c, row_c, n.B);
         }
-        done = run_forward(kernels, directions, (int)n.D, &pass->steps, threads);
+        done = (!layer || goes_on(pass)) && run_forward(kernels, directions, (int)n.D, &pass->steps, threads);
         for (ptrdiff_t d = 0; d < n.D && done; ++d) {
             const ptrdiff_t k = layer * n.D + d;
             copy_last((char*)h_n + k * n.B * row_h, directions[d].out, directions[d].h_0.at, pass->reverse[d],
@@ -217,28 +206,26 @@ static void add(const Kernels* kernels, void* to, const void* from, ptrdiff_t co
         for (ptrdiff_t k = 0; k < count; ++k) ((double*)to)[k] += ((const double*)from)[k];
 }
 
-// Write gates' rows (4Hp, at least `width`), by panels of cells, in torch's order (4H, width); return its end.
-static char* unpack(const Kernels* kernels, const Sizes* n, const char* from, ptrdiff_t from_width,
-                    ptrdiff_t width, char* to) {
+// Write gates' rows (4Hp, at least `width`), by panels of cells, in torch's order (4H, width).
+static void unpack(const Kernels* kernels, const Sizes* n, const char* from, ptrdiff_t from_width, ptrdiff_t width,
+                   char* to) {
     const ptrdiff_t panel = kernels->lanes, row = width * n->number;
     for (ptrdiff_t gate = 0; gate < 4; ++gate)
         for (ptrdiff_t cell = 0; cell < n->H; ++cell, to += row) {
             const ptrdiff_t r = (cell / panel * 4 + gate) * panel + cell % panel;
             memcpy(to, from + r * from_width * n->number, (size_t)row);
         }
-    return to;
 }
 
 static void write_gradients(const Kernels* kernels, const Sizes* n, const SumsOfParameters* sums, ptrdiff_t I,
-                            ptrdiff_t Ip, char* to) {
+                            ptrdiff_t Ip, void* const* to) {
     const ptrdiff_t row = n->H * n->number, padded_row = n->Hp * n->number;
-    to = unpack(kernels, n, sums->weight_ih, Ip, I, to);
-    to = unpack(kernels, n, sums->weight_hh, n->Pp, n->P, to);
-    const char* bias = to;
-    to = unpack(kernels, n, sums->bias, 1, 1, to);
-    memcpy(to, bias, (size_t)(4 * row)), to += 4 * row;
-    if (sums->peephole) copy_rows(to, row, sums->peephole, padded_row, row, 3), to += 3 * row;
-    if (sums->weight_hr) copy_rows(to, row, sums->weight_hr, padded_row, row, n->P);
+    unpack(kernels, n, sums->weight_ih, Ip, I, to[0]);
+    unpack(kernels, n, sums->weight_hh, n->Pp, n->P, to[1]);
+    for (int bias = 2; bias < 4; ++bias)
+        if (to[bias]) unpack(kernels, n, sums->bias, 1, 1, to[bias]);
+    if (sums->peephole) copy_rows(to[4], row, sums->peephole, padded_row, row, 3);
+    if (sums->weight_hr) copy_rows(to[5], row, sums->weight_hr, padded_row, row, n->P);
 }
 
 // Work space of one direction; arrays of rows are of one block of steps.
@@ -379,7 +366,7 @@ static void raise_sums(LayerBack* of) {
     of->levels = true;
 }
 
-static bool layer_back(LayerBack* of, const PassGradients* gradients, char* grads, int threads) {
+static bool layer_back(LayerBack* of, const PassGradients* gradients, int threads) {
     const Sizes* n = &of->n;
     for (ptrdiff_t d = 0; d < n->D; ++d) {
         take_states(of, gradients, d);
@@ -389,6 +376,7 @@ static bool layer_back(LayerBack* of, const PassGradients* gradients, char* grad
     ptrdiff_t summed = 0;
     for (ptrdiff_t last = n->T, first; last > 0; last = first) {
         first = most(0, last - of->block);
+        if (last < n->T && !goes_on(of->pass)) return false;
         if (!steps_back(of, first, last, threads)) return false;
         summed += (last - first) * n->B;
         if (summed >= LEVEL_ROWS && first) raise_sums(of), summed = 0;
@@ -397,7 +385,7 @@ static bool layer_back(LayerBack* of, const PassGradients* gradients, char* grad
     for (ptrdiff_t d = 0; d < n->D; ++d) {
         const SumsOfParameters sums = sums_at(of->arrays[d][of->levels ? TOTAL : SUMS], n, of->stack, of->Ip);
         write_gradients(of->kernels, n, &sums, of->I, of->Ip,
-                        grads + d * gradients_of_direction(of->stack, of->layer) * n->number);
+                        gradients->grads + (of->layer * n->D + d) * GRADIENTS);
         return_states(of, gradients, d);
     }
     return true;
@@ -442,7 +430,6 @@ bool stack_backward(const Kernels* kernels, const Stack* stack, const Pass* pass
     of.block = most(1, most(BLOCK_ROWS, BLOCK_BYTES / (4 * n->Hp * n->number)) / most(1, n->B));
     char* all[2 * ARRAYS];
     if (!allocate_back(kernels, stack, n, least(n->N, of.block * n->B), all)) return false;
-    char* grads = (char*)gradients->grads + gradients_size(stack) * n->number;
     bool done = true;
     for (ptrdiff_t layer = n->L - 1; layer >= 0 && done; --layer) {
         of.layer = layer, of.I = width_of_input(stack, layer), of.Ip = padded(kernels, of.I);
@@ -457,9 +444,8 @@ bool stack_backward(const Kernels* kernels, const Stack* stack, const Pass* pass
             if (joined)  // both directions above have added up what they say of it
                 of.grad_out[d] = (Matrix){all[other] + d * n->P * n->number, padded(kernels, n->D * n->P)};
         }
-        grads -= n->D * gradients_of_direction(stack, layer) * n->number;
-        done = layer_back(&of, gradients, grads, threads);
-        if (layer && n->D == 2) add(kernels, of.grad_x[0], of.grad_x[1], n->N * of.Ip);
+        done = (layer + 1 == n->L || goes_on(pass)) && layer_back(&of, gradients, threads);
+        if (done && layer && n->D == 2) add(kernels, of.grad_x[0], of.grad_x[1], n->N * of.Ip);
     }
     free(all[0]);
     return done;

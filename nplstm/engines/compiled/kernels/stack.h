@@ -23,9 +23,11 @@ typedef struct {
 typedef struct {
     Steps steps;
     bool reverse[2];
-    Matrix x[2], out[2];    // (N, I), (N, P)
-    const void *h_0, *c_0;  // (L, D, B, P), (L, D, B, H)
-    void* kept;             // kept_size numbers for the way back; NULL: nothing is kept
+    Matrix x[2], out[2];     // (N, I), (N, P)
+    const void *h_0, *c_0;   // (L, D, B, P), (L, D, B, H)
+    void* kept;              // kept_size numbers for the way back; NULL: nothing is kept
+    bool (*goes_on)(void*);  // asked between layers, and on the way back between blocks of steps; NULL: never
+    void* asked;             // its argument
 } Pass;
 
 typedef struct {
@@ -33,18 +35,19 @@ typedef struct {
     void *grad_h,
         *grad_c;      // (L, D, B, P), (L, D, B, H)  of the final states; overwritten with that of the initial ones
     void* grad_x[2];  // (N, Ip)
-    void* grads;      // gradients_size numbers: by layer and direction, W_ih, W_hh, b_ih, b_hh, peepholes and W_hr
-                      // in torch's order
+    void* const*
+        grads;  // by layer and direction GRADIENTS arrays: W_ih (4H, I), W_hh (4H, P), b_ih and b_hh (4H,),
+                // peepholes (3, H), W_hr (P, H) in torch's order; NULL: there is no such parameter
 } PassGradients;
 
 // Numbers that a pass over so many rows keeps: by layer and direction, i, f, g, o (N, 4Hp) and c_t (N, Hp); then the
 // outputs (N, D * P) of all layers but the last.
 ptrdiff_t kept_size(const Kernels*, const Stack*, ptrdiff_t rows);
 
-// Numbers in the gradients of all parameters.
-ptrdiff_t gradients_size(const Stack*);
+enum { GRADIENTS = 6 };
 
-// Each returns false if there was no memory; nothing is lost by trying again. `threads`: 1 to MAX_THREADS.
+// Each returns false if there was no memory, or if goes_on returned false; then arrays that it writes may be partly
+// written. `threads`: 1 to MAX_THREADS.
 
 bool stack_forward(const Kernels*, const Stack*, const Pass*, void* h_n, void* c_n, int threads);
 
