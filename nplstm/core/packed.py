@@ -106,6 +106,10 @@ class PackedSteps:
     def blocks(self, rows: int, *, reverse: bool) -> Iterator[range]:
         """Cut the steps, in the order of processing, into runs of at most ``rows`` rows (at least one step)."""
         order = range(len(self) - 1, -1, -1) if reverse else range(len(self))
+        if self.batch and not self.ragged:
+            count = max(1, rows // self.batch)
+            yield from (order[first : first + count] for first in range(0, len(order), count))
+            return
         start = filled = 0
         for k, t in enumerate(order):
             size = self.size(t)
