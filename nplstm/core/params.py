@@ -141,7 +141,7 @@ class Parameters(MutableMapping[str, Array]):
         check_arrays(f"the parameter {name!r}", backend_of(old), old.dtype, **{name: value})
         if value.shape != old.shape:
             raise ShapeError(f"{name}: expected shape {old.shape}, got {value.shape}")
-        self._arrays[name] = _frozen(value, copy=True)
+        self._arrays[name] = _frozen_copy(value)
         self._derived = {}
 
     def __delitem__(self, name: str) -> None:
@@ -168,7 +168,10 @@ class Parameters(MutableMapping[str, Array]):
           bias: float64 (2,)
         )
         """
-        self._arrays = {name: _frozen(array, copy=copy) for name, array in arrays.items()}
+        if copy:
+            self._arrays = {name: _frozen_copy(array) for name, array in arrays.items()}
+        else:
+            self._arrays = {name: backend_of(array).freeze(array) for name, array in arrays.items()}
         self._derived = {}
 
     def derived(self, key: str, make: Callable[[], T]) -> T:
@@ -216,9 +219,9 @@ def _listed(owner: str, arrays: Arrays) -> str:
     return "\n".join([f"{owner}(", *(f"  {name}: {a.dtype} {a.shape}" for name, a in arrays.items()), ")"])
 
 
-def _frozen(array: Array, *, copy: bool) -> Array:
+def _frozen_copy(array: Array) -> Array:
     backend = backend_of(array)
-    return backend.freeze(backend.xp.array(array, order="C", copy=True) if copy else array)
+    return backend.freeze(backend.xp.array(array, order="C", copy=True))
 
 
 class JoinedParameters(MutableMapping[str, Array]):

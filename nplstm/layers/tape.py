@@ -145,12 +145,10 @@ class LSTMTape:
         grad = self._final_gradients(states)
         assert recorded.tape is not None
         grads = stack_backward(grad_rows, grad, recorded.tape)
-        named = {
-            name: array
-            for layer, directions in enumerate(grads.sequences)
-            for d, sequence in enumerate(directions)
-            for name, array in sequence.params.named(options.suffix(layer, d)).items()
-        }
+        named: dict[str, Array] = {}
+        for layer, directions in enumerate(grads.sequences):
+            for d, sequence in enumerate(directions):
+                named |= sequence.params.named(options.suffix(layer, d))
         h_0, c_0, s_0 = self._initial_gradients(grad, grads, grad_filled)
         return LSTMGradients(
             input=layout.unpack(grads.x),
