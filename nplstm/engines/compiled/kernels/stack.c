@@ -84,8 +84,8 @@ static void pad_rows(char* to, ptrdiff_t to_row, const char* from, ptrdiff_t row
     copy_rows(to, to_row, from, row, row, rows);
 }
 
-static Matrix offset(Matrix matrix, ptrdiff_t row, ptrdiff_t column, ptrdiff_t number) {
-    return (Matrix){(char*)matrix.at + (row * matrix.row + column) * number, matrix.row};
+static Matrix from_row(Matrix matrix, ptrdiff_t row, ptrdiff_t number) {
+    return (Matrix){(char*)matrix.at + row * matrix.row * number, matrix.row};
 }
 
 // What a recording keeps of a layer and direction.
@@ -102,7 +102,7 @@ static char* kept_output(const Pass* pass, const Sizes* n, ptrdiff_t layer) {
     return (char*)pass->kept + n->N * n->D * (n->L * 5 * n->Hp + layer * n->P) * n->number;
 }
 
-// What a layer reads and writes in one direction, where `joined` are the outputs (N, D * P) below and of the layer itself.
+// What a layer reads and writes in one direction; `joined` is the output (N, D * P) of the layer below, or of its own.
 static Matrix input_of(const Pass* pass, const Sizes* n, ptrdiff_t layer, ptrdiff_t d, char* joined) {
     return layer ? (Matrix){joined, n->D * n->P} : pass->x[d];
 }
@@ -322,7 +322,7 @@ static Sums sums_of(const LayerBack* of, ptrdiff_t d, ptrdiff_t first, ptrdiff_t
         .P = n->P,
         .count = rows,
         .grad_a = at[GRAD_A],
-        .x = offset(of->x[d], first_row, 0, n->number),
+        .x = from_row(of->x[d], first_row, n->number),
         .before = at[BEFORE],
         .grad_weight_ih = sums.weight_ih,
         .grad_weight_hh = sums.weight_hh,

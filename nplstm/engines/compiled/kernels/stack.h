@@ -30,21 +30,21 @@ typedef struct {
     void* asked;             // its argument
 } Pass;
 
+enum { GRADIENTS = 6 };  // of the parameters of a layer and direction
+
+// Gradients of the states are those of the final ones, overwritten with those of the initial ones. `grads` has by layer
+// and direction GRADIENTS arrays in torch's order: W_ih (4H, I), W_hh (4H, P), b_ih and b_hh (4H,), peepholes (3, H),
+// W_hr (P, H); NULL: there is no such parameter.
 typedef struct {
-    Matrix grad_out[2];  // (N, P)  NULL: zeros
-    void *grad_h,
-        *grad_c;      // (L, D, B, P), (L, D, B, H)  of the final states; overwritten with that of the initial ones
-    void* grad_x[2];  // (N, Ip)
-    void* const*
-        grads;  // by layer and direction GRADIENTS arrays: W_ih (4H, I), W_hh (4H, P), b_ih and b_hh (4H,),
-                // peepholes (3, H), W_hr (P, H) in torch's order; NULL: there is no such parameter
+    Matrix grad_out[2];     // (N, P)  NULL: zeros
+    void *grad_h, *grad_c;  // (L, D, B, P), (L, D, B, H)
+    void* grad_x[2];        // (N, Ip)
+    void* const* grads;
 } PassGradients;
 
 // Numbers that a pass over so many rows keeps: by layer and direction, i, f, g, o (N, 4Hp) and c_t (N, Hp); then the
 // outputs (N, D * P) of all layers but the last.
 ptrdiff_t kept_size(const Kernels*, const Stack*, ptrdiff_t rows);
-
-enum { GRADIENTS = 6 };
 
 // Each returns false if there was no memory, or if goes_on returned false; then arrays that it writes may be partly
 // written. `threads`: 1 to MAX_THREADS.
