@@ -24,7 +24,7 @@ from nplstm.layers.options import Options, gate_misfit
 from nplstm.layers.output import output_forward
 from nplstm.layers.recurrent_input import check_recurrent_input, gives_recurrent_input
 from nplstm.layers.stack import DropoutMasks, StackTape, stack_forward
-from nplstm.layers.states import Layers, each_layer, is_vector, loop_state, new_states, state_arrays, user_state
+from nplstm.layers.states import Layers, each_layer, is_vector, new_states, read_state, state_arrays, user_state
 
 __all__ = ["Pass", "RecurrentLayer"]
 
@@ -248,10 +248,7 @@ class RecurrentLayer(Module):
             return new_states(layout.backend.xp.zeros, options, layout.steps.batch, self._dtype), None
 
         def read(argument: str, value: Any, axes: list[Axis]) -> Any:
-            return loop_state(
-                argument, value, axes, options, layout, self._dtype,
-                reorder=layout.initial, shareable=True, copy=copy,
-            )  # fmt: skip
+            return read_state(argument, value, axes, options, layout, self._dtype, copy=copy)
 
         h_0, c_0, s_0 = states
         axes = options.state_axes

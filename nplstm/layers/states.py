@@ -20,7 +20,6 @@ __all__ = [
     "Layers",
     "each_layer",
     "is_vector",
-    "loop_state",
     "new_states",
     "read_state",
     "stack_layers",
@@ -61,18 +60,33 @@ def read_state(
     layout: Layout,
     dtype: DType,
     *,
-    shareable: bool,
-) -> Layers:
-    """Return a user's state as the stack has it, in the user's order of sequences; zeros for None.
+    gradient: bool = False,
+    copy: bool = False,
+) -> Any:
+    """Return a user's initial state, or the ``gradient`` of a final one, in the loop's order; zeros for None.
 
-    ``axes`` are the last axes by layer. A vector for all is taken if ``shareable``. What is returned may be the
-    user's memory.
+    ``axes`` are the last axes by layer. A state may be one vector for all, a gradient not. With ``copy`` it is in
+    memory of its own; else it may be the user's.
     """
-    if value is None or (shareable and is_vector(value)):
-        return _same_for_all(argument, value, axes, options, layout, dtype)
+    if value is None or (not gradient and is_vector(value)):
+        state = _same_for_all(argument, value, axes, options, layout, dtype)
+    elif options.by_layer:
+        state = _read_tuple(argument, value, axes, options, layout)
+    else:
+        state = _read_array(argument, value, axes, options, layout)
+    if layout.reorders:
+        reorder = layout.final_gradient if gradient else layout.initial
+        return each_layer(reorder, state, options.wiring.reverse)
+    return each_layer(_copied, state) if copy and value is not None else state
+
+
+def _copied(array: Array) -> Array:
+    return array.copy(order="C")
+
+
+def _read_array(argument: str, value: Any, axes: list[Axis], options: Options, layout: Layout) -> Array:
+    """Return an array (L * D, B, width), or of one step (B, width), as (L, D, B, width)."""
     B, D, L, width = layout.batch, options.directions, options.layers, axes[0][1]
-    if options.by_layer:
-        return _read_tuple(argument, value, axes, options, layout)
     stacked: list[Axis] = [] if options.single_step else [("layers*directions", L * D)]
     check_shape(argument, value.shape, [*stacked, *_batch_axis(layout), axes[0]])
     if options.wiring.independent:  # all layers of one direction, then those of the other
@@ -129,32 +143,6 @@ def new_states(make: Callable[..., Array], options: Options, sequences: int, dty
         return State(make((L, D, sequences, P), dtype), make((L, D, sequences, H), dtype), s)
     h, c, *s = [_member(partial(make, dtype=dtype), axes, options, sequences) for axes in options.state_axes]
     return State(h, c, s[0] if s else None)  # pyright: ignore[reportArgumentType]
-
-
-def loop_state(
-    argument: str,
-    value: Any,
-    axes: list[Axis],
-    options: Options,
-    layout: Layout,
-    dtype: DType,
-    *,
-    reorder: Callable[[Array, tuple[bool, ...]], Array],
-    shareable: bool,
-    copy: bool,
-) -> Any:
-    """Return a user's state, or a gradient of one, in the loop's order; with ``copy`` in memory of its own.
-
-    ``reorder`` is ``layout.initial`` or ``layout.final_gradient``; the rest is as for ``read_state``.
-    """
-    state = read_state(argument, value, axes, options, layout, dtype, shareable=shareable)
-    if layout.reorders:
-        return each_layer(reorder, state, options.wiring.reverse)
-    return each_layer(_copied, state) if copy and value is not None else state
-
-
-def _copied(array: Array) -> Array:
-    return array.copy(order="C")
 
 
 def each_layer(function: Callable[..., Array], state: Layers, *arguments: Any) -> Layers:

@@ -144,7 +144,7 @@ class Stream:
         arrays = state_arrays("h", h, options) | state_arrays("c", c, options)
         check_arrays("the stream", self._backend, self._dtype, **arrays)
         read = [
-            read_state(name, value, axes, options, self._layout, self._dtype, shareable=True)
+            read_state(name, value, axes, options, self._layout, self._dtype)
             for name, value, axes in zip(("h", "c"), (h, c), options.state_axes, strict=True)
         ]
         for into, layers in zip((self._stepper.h, self._stepper.c), read, strict=True):

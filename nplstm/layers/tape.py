@@ -15,8 +15,8 @@ from nplstm.layers.output import output_backward, output_gradients
 from nplstm.layers.stack import StackGradients, stack_backward
 from nplstm.layers.states import (
     each_layer,
-    loop_state,
     new_states,
+    read_state,
     stack_layers,
     state_arrays,
     sum_states,
@@ -180,12 +180,9 @@ class LSTMTape:
             return new_states(layout.backend.xp.zeros, options, layout.steps.batch, dtype)
 
         members = [
-            loop_state(
-                argument, value, axes, options, layout, dtype,
-                reorder=layout.final_gradient, shareable=False, copy=True,
-            )
+            read_state(argument, value, axes, options, layout, dtype, gradient=True, copy=True)
             for argument, value, axes in zip(options.gradient_names, states, options.state_axes, strict=False)
-        ]  # fmt: skip
+        ]
         return State(*members)
 
     def _initial_gradients(

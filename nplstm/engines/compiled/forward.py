@@ -49,7 +49,7 @@ def compiled_stack(
     if isinstance(stack.final.h, list) or len(weights) > _MOST_IN_ONE_CALL:
         return None
     read, D = aligned_rows(x), len(stack.reverse)
-    joined = np.empty((len(x), D * stack.final.h.shape[3]), x.dtype)
+    joined = stack.new_output(-1, x)
     out = tuple(split_directions(joined, D))
     tape = _run(weights, (read,) * D, out, stack.initial, stack.final, stack.reverse, steps, record=record)
     return joined, [] if tape is None else [tape]

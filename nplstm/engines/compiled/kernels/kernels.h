@@ -128,6 +128,11 @@ enum {
 
 static inline ptrdiff_t panels_of(ptrdiff_t width, ptrdiff_t lanes) { return (width + lanes - 1) / lanes; }
 
+// A width rounded up to whole panels.
+static inline ptrdiff_t padded_width(const Kernels* kernels, ptrdiff_t width) {
+    return panels_of(width, kernels->lanes) * kernels->lanes;
+}
+
 static inline ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 static inline ptrdiff_t most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }

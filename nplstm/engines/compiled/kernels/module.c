@@ -13,7 +13,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 // ------------------------------------------------------------------------------------------- instruction sets
 
@@ -234,10 +233,6 @@ static PyObject* none_or_no_memory(Buffers* buffers, bool done) {
     Py_RETURN_NONE;
 }
 
-static ptrdiff_t padded(const Buffers* buffers, ptrdiff_t width) {
-    return panels_of(width, buffers->kernels->lanes) * buffers->kernels->lanes;
-}
-
 // ------------------------------------------------------------------------------------------- steps
 
 static void free_steps(PyObject* capsule) { free(PyCapsule_GetPointer(capsule, steps_name)); }
@@ -306,9 +301,11 @@ static bool take_parameters(CheckedLayers* layers, PyObject* tuple, ptrdiff_t I,
     PyObject* field[5];
     if (!take_fields(buffers, tuple, 5, field)) return false;
     const Stack* stack = &layers->stack;
-    const ptrdiff_t H = stack->H, P = stack->P, Hp = padded(buffers, H), Pp = padded(buffers, P);
+    const ptrdiff_t H = stack->H, P = stack->P, Hp = padded_width(buffers->kernels, H),
+                    Pp = padded_width(buffers->kernels, P);
     const bool back = layers->back;
-    to->weight_ih = take_whole(buffers, field[0], 1, false, 4 * Hp * (back ? padded(buffers, I) : I));
+    to->weight_ih = take_whole(buffers, field[0], 1, false,
+                               4 * Hp * (back ? padded_width(buffers->kernels, I) : I));
     to->weight_hh = take_whole(buffers, field[1], 1, false, 4 * Hp * (back ? Pp : P));
     if (!back) to->bias = take_whole(buffers, field[2], 1, false, 4 * Hp);
     if (field[3] != Py_None) to->peephole = take_whole(buffers, field[3], 2, false, 3 * Hp);
@@ -389,7 +386,8 @@ static bool take_pass(Buffers* buffers, const CheckedLayers* layers, PyObject* c
         pass->reverse[d] = PyObject_IsTrue(reverse[d]) == 1;
     }
     if (PyErr_Occurred() || !take_steps(buffers, args[5], rows, &pass->steps)) return false;
-    const double widest = (double)(4 * MAX_BUFFERS) * (double)most(I, 2 * padded(buffers, stack->H) + 16);
+    const double widest = (double)(4 * MAX_BUFFERS) *
+                          (double)most(I, 2 * padded_width(buffers->kernels, stack->H) + 16);
     if ((double)most(rows, pass->steps.batch) * widest > (double)((ptrdiff_t)1 << 58))
         return wrong(buffers, "arrays that are too large");
     const ptrdiff_t states = stack->layers * D * pass->steps.batch;
@@ -407,12 +405,6 @@ typedef struct {
     PyThreadState* state;  // while Python's lock is released
     int64_t asked_ns;
 } Signals;
-
-static int64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * (int64_t)1000000000 + now.tv_nsec;
-}
 
 static bool no_signal_raised(void* data) {
     Signals* signals = data;
@@ -483,7 +475,7 @@ static bool take_own_gradients(Buffers* buffers, const Stack* stack, PyObject* t
 
 static bool take_gradients(Buffers* buffers, const Stack* stack, const Pass* pass, PyObject* const* args,
                            PassGradients* to, void** grads) {
-    const ptrdiff_t D = stack->directions, Ip = padded(buffers, stack->I);
+    const ptrdiff_t D = stack->directions, Ip = padded_width(buffers->kernels, stack->I);
     ptrdiff_t rows = pass->steps.offsets[pass->steps.count], P = stack->P;
     PyObject *grad_out[2], *grad_x[2];
     *to = (PassGradients){0};
@@ -578,9 +570,10 @@ static bool take_step(StreamStep* stream_step, PyObject* const* args) {
     Matrix x;
     if (!take_matrix(buffers, args[1], false, &step->batch, &width, &x)) return false;
     for (ptrdiff_t k = 0; k < step->layers; ++k) {
-        const ptrdiff_t H = step->sizes[2 * k + 1], P = step->sizes[2 * k + 2], Hp = padded(buffers, H);
+        const ptrdiff_t H = step->sizes[2 * k + 1], P = step->sizes[2 * k + 2],
+                        Hp = padded_width(buffers->kernels, H);
         if (P > H) return wrong(buffers, "h wider than c");
-        weights += 4 * Hp * (below + P) + (P < H ? H * padded(buffers, P) : 0);
+        weights += 4 * Hp * (below + P) + (P < H ? H * padded_width(buffers->kernels, P) : 0);
         states += P, cells += Hp, widest = most(widest, Hp), below = last = P;
         if (weights > PTRDIFF_MAX / 64) return wrong(buffers, "too many layers");
     }
@@ -660,7 +653,8 @@ static PyObject* py_pack(PyObject* module, PyObject* const* args, Py_ssize_t cou
     if (!take_number(&buffers, args[3], 0, 2, &how)) return failed(&buffers);
     if (columns > MAX_WIDTH) return wrong(&buffers, "a weight that is too large"), failed(&buffers);
     if (how < 2 && rows % 4) return wrong(&buffers, "rows that are not those of four gates"), failed(&buffers);
-    const ptrdiff_t H = rows / 4, Hp = padded(&buffers, H), width = padded(&buffers, columns);
+    const ptrdiff_t H = rows / 4, Hp = padded_width(buffers.kernels, H),
+                    width = padded_width(buffers.kernels, columns);
     const ptrdiff_t size = how == 0 ? 4 * Hp * columns : how == 1 ? 4 * Hp * width : rows * width;
     void* packed = take_whole(&buffers, args[2], 1, true, size);
     if (!packed) return failed(&buffers);

@@ -72,7 +72,7 @@ static int64_t nanoseconds(clockid_t clock) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-static int64_t now(void) { return nanoseconds(CLOCK_MONOTONIC); }
+int64_t now_ns(void) { return nanoseconds(CLOCK_MONOTONIC); }
 
 // Of the job that this thread submitted: when it began, this thread's CPU time by then, and how long it has waited for
 // other threads.
@@ -135,7 +135,7 @@ static void wake(WaitQueue* queue, int most) {
 #define SPIN_UNTIL(end, condition)                                                                                \
     ({                                                                                                            \
         bool holds = condition;                                                                                   \
-        while (!holds && now() < (end))                                                                           \
+        while (!holds && now_ns() < (end))                                                                        \
             for (int spin = 0; spin < SPINS && !(holds = (condition)); ++spin) cpu_pause();                       \
         holds;                                                                                                    \
     })
@@ -150,10 +150,10 @@ void wait_for(Counter* counter, int64_t value) {
         if (atomic_load_explicit(&counter->value, memory_order_acquire) >= value) return;
         cpu_pause();
     }
-    int64_t start = now();
+    int64_t start = now_ns();
     if (!SPIN_UNTIL(start + SPIN_NS, atomic_load(&counter->value) >= value))
         SLEEP_UNTIL(&pool.waiting, atomic_load(&counter->value) >= value);
-    time_waited += now() - start;
+    time_waited += now_ns() - start;
 }
 
 void barrier_wait(Barrier* barrier, int member) {
@@ -165,7 +165,7 @@ void barrier_wait(Barrier* barrier, int member) {
 // How much longer the job took than in one thread: this thread ran `mine` of the tasks, and would have run all of them.
 // Time without a CPU counts as time of waiting.
 static int64_t loss_by_sharing(int mine, int tasks) {
-    const int64_t all = now() - job_start, running = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu_at_start;
+    const int64_t all = now_ns() - job_start, running = nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu_at_start;
     const int64_t own = running < all - time_waited ? running : all - time_waited;
     return all - own / mine * tasks;
 }
@@ -201,7 +201,7 @@ static void run_task(int task, int tasks) {
 static void* worker_loop(void* unused) {
     (void)unused;
     uint32_t job = 0;
-    for (int64_t since = now();;) {  // when it last had a job, or joined too late
+    for (int64_t since = now_ns();;) {  // when it last had a job, or joined too late
         atomic_fetch_add(&pool.awake, 1);
         bool found = SPIN_UNTIL(since + IDLE_SPIN_NS, current().job != job);
         atomic_fetch_sub(&pool.awake, 1);
@@ -219,7 +219,7 @@ static void* worker_loop(void* unused) {
             run_task(task, tasks);
         }
         // a worker that came too late goes on spinning, as the next job may need it; one without a slot goes to sleep
-        if (!found || !needs_slot || seen.slots) since = now();
+        if (!found || !needs_slot || seen.slots) since = now_ns();
     }
     return NULL;
 }
@@ -262,7 +262,7 @@ int pool_size(void) { return atomic_load(&pool.threads); }
 // microseconds: a short job does so only if it is one of many, of which the next ones find them awake.
 static bool claim_pool(int64_t expected) {
     int free = 0;
-    int64_t time = now(), before = atomic_exchange(&pool.last_request, time);
+    int64_t time = now_ns(), before = atomic_exchange(&pool.last_request, time);
     bool awake = atomic_load(&pool.awake) || expected >= WAKE_NS || time - before < IDLE_SPIN_NS;
     return awake && time >= atomic_load(&pool.serial_until) &&
            atomic_compare_exchange_strong(&pool.busy, &free, 1);
@@ -270,7 +270,7 @@ static bool claim_pool(int64_t expected) {
 
 // Start a job. `slots`: how many workers may join the calling thread.
 static void submit(TaskFunction* run, void* job, Barrier* barrier, int slots, int tasks, int next) {
-    job_start = now(), cpu_at_start = nanoseconds(CLOCK_THREAD_CPUTIME_ID), time_waited = 0;
+    job_start = now_ns(), cpu_at_start = nanoseconds(CLOCK_THREAD_CPUTIME_ID), time_waited = 0;
     pool.run = run, pool.data = job, pool.barrier = barrier, pool.floating = floating();
     atomic_store(&pool.done.value, 0);
     atomic_store(&pool.members.value, 0);
@@ -281,7 +281,7 @@ static void submit(TaskFunction* run, void* job, Barrier* barrier, int slots, in
 
 static void release_pool(int64_t loss) {
     if (loss > MAX_LOSS_NS) loss = MAX_LOSS_NS;
-    if (loss > 0) atomic_store(&pool.serial_until, now() + PENALTY * loss);
+    if (loss > 0) atomic_store(&pool.serial_until, now_ns() + PENALTY * loss);
     atomic_store(&pool.busy, 0);
 }
 
@@ -298,7 +298,7 @@ void run_each(TaskFunction* run, void* job, int tasks, int threads, int64_t expe
     const uint32_t number = current().job;
     for (int task; (task = take_task(number, false)) >= 0; ++mine) run_task(task, tasks);
     wait_for(&pool.done, tasks);
-    release_pool(mine ? loss_by_sharing(mine, tasks) : now() - job_start - expected);
+    release_pool(mine ? loss_by_sharing(mine, tasks) : now_ns() - job_start - expected);
 }
 
 void run_together(TaskFunction* run, void* job, int tasks, int64_t expected) {
@@ -314,7 +314,7 @@ void run_together(TaskFunction* run, void* job, int tasks, int64_t expected) {
     // a sleeping worker takes a while to join: a short job does not wait for it, but the next one finds it awake
     int64_t join_ns = expected / 4 < JOIN_NS ? expected / 4 : JOIN_NS;
     SPIN_UNTIL(job_start + join_ns, current().next >= (unsigned)tasks);
-    time_waited = now() - job_start;
+    time_waited = now_ns() - job_start;
     uint64_t word = atomic_load(&pool.state);
     JobState closed;
     do closed = unpack_state(word), closed.tasks = 0;

@@ -13,5 +13,8 @@ void run_each(TaskFunction* run, void* job, int tasks, int threads, int64_t expe
 // fewer tasks. `expected`: nanoseconds that one thread would take; a part of it is spent on waiting for workers.
 void run_together(TaskFunction* run, void* job, int tasks, int64_t expected);
 
+// Nanoseconds of a clock that only goes forward.
+int64_t now_ns(void);
+
 // The number of workers, without the calling threads.
 int pool_size(void);

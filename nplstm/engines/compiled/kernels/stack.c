@@ -19,10 +19,6 @@ typedef struct {
     ptrdiff_t number;  // bytes
 } Sizes;
 
-static ptrdiff_t padded(const Kernels* kernels, ptrdiff_t width) {
-    return panels_of(width, kernels->lanes) * kernels->lanes;
-}
-
 static Sizes sizes_of(const Kernels* kernels, const Stack* stack, const Steps* steps) {
     return (Sizes){
         stack->layers,
@@ -32,8 +28,8 @@ static Sizes sizes_of(const Kernels* kernels, const Stack* stack, const Steps* s
         steps->offsets[steps->count],
         stack->H,
         stack->P,
-        padded(kernels, stack->H),
-        padded(kernels, stack->P),
+        padded_width(kernels, stack->H),
+        padded_width(kernels, stack->P),
         kernels->bits / 8,
     };
 }
@@ -44,7 +40,7 @@ static ptrdiff_t width_of_input(const Stack* stack, ptrdiff_t layer) {
 
 ptrdiff_t kept_size(const Kernels* kernels, const Stack* stack, ptrdiff_t rows) {
     return rows * stack->directions *
-           (stack->layers * 5 * padded(kernels, stack->H) + (stack->layers - 1) * stack->P);
+           (stack->layers * 5 * padded_width(kernels, stack->H) + (stack->layers - 1) * stack->P);
 }
 
 static bool goes_on(const Pass* pass) { return !pass->goes_on || pass->goes_on(pass->asked); }
@@ -394,7 +390,8 @@ static bool layer_back(LayerBack* of, const PassGradients* gradients, int thread
 // Place the work space of all directions, of blocks of so many rows; what is not needed has no bytes.
 static bool allocate_back(const Kernels* kernels, const Stack* stack, const Sizes* n, ptrdiff_t rows,
                           char** arrays) {
-    const ptrdiff_t Ip = padded(kernels, stack->I), Wp = padded(kernels, n->D * n->P), number = n->number;
+    const ptrdiff_t Ip = padded_width(kernels, stack->I), Wp = padded_width(kernels, n->D * n->P),
+                    number = n->number;
     const ptrdiff_t sums = sums_size(n, stack, n->L > 1 ? most(Ip, Wp) : Ip);
     const bool peephole = stack->parameters->peephole, projected = stack->parameters->weight_hr;
     ptrdiff_t bytes[2 * ARRAYS] = {0};
@@ -432,7 +429,7 @@ bool stack_backward(const Kernels* kernels, const Stack* stack, const Pass* pass
     if (!allocate_back(kernels, stack, n, least(n->N, of.block * n->B), all)) return false;
     bool done = true;
     for (ptrdiff_t layer = n->L - 1; layer >= 0 && done; --layer) {
-        of.layer = layer, of.I = width_of_input(stack, layer), of.Ip = padded(kernels, of.I);
+        of.layer = layer, of.I = width_of_input(stack, layer), of.Ip = padded_width(kernels, of.I);
         char* below = layer ? kept_output(pass, n, layer - 1) : NULL;
         char* joined = layer + 1 < n->L ? kept_output(pass, n, layer) : NULL;
         const int turn = layer % 2 ? BELOW : OTHER_BELOW, other = layer % 2 ? OTHER_BELOW : BELOW;
@@ -442,7 +439,7 @@ bool stack_backward(const Kernels* kernels, const Stack* stack, const Pass* pass
             of.grad_x[d] = layer ? of.arrays[d][turn] : gradients->grad_x[d];
             of.grad_out[d] = gradients->grad_out[d];
             if (joined)  // both directions above have added up what they say of it
-                of.grad_out[d] = (Matrix){all[other] + d * n->P * n->number, padded(kernels, n->D * n->P)};
+                of.grad_out[d] = (Matrix){all[other] + d * n->P * n->number, padded_width(kernels, n->D * n->P)};
         }
         done = (layer + 1 == n->L || goes_on(pass)) && layer_back(&of, gradients, threads);
         if (done && layer && n->D == 2) add(kernels, of.grad_x[0], of.grad_x[1], n->N * of.Ip);
